@@ -1,0 +1,117 @@
+//! The only door to the file system.
+//!
+//! ```text
+//!   wal/  log/  broker/ ──▶ dyn Disk, dyn File ──▶ os::OsDisk    real files
+//!                                             └──▶ sim::SimDisk  memory; forgets what was not synced
+//! ```
+//!
+//! * Reads and writes name their position: there is no cursor to get out of step.
+//! * A write is durable after [`File::sync`]; a create, rename or remove after [`Disk::sync_dir`]
+//!   of the folder.
+//! * A failed sync leaves nothing known about the file's pages: the caller stops, it never retries.
+
+pub mod os;
+pub mod sim;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// How to open a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Open {
+    /// Read only; the file must exist.
+    Read,
+    /// Read and write; the file must exist.
+    Write,
+    /// Read and write; created if absent.
+    Create,
+}
+
+/// What a folder holds under one name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct DirEntry {
+    /// The last component of its path.
+    pub name: String,
+    /// Whether it is a folder.
+    pub is_dir: bool,
+    /// Its length in bytes (zero for a folder).
+    pub len: u64,
+}
+
+/// A lock on a folder, held until dropped.
+pub trait Lock: Send + Sync {}
+
+/// A file system.
+pub trait Disk: Send + Sync + std::fmt::Debug {
+    /// Opens a file.
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>>;
+    /// What the folder `dir` holds, in name order. Names that are not UTF-8 are an error.
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
+    /// Creates a folder and those above it; no error if it exists.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Renames a file, replacing what has the new name.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes creates, renames and removes in `dir` durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Takes the exclusive lock file at `path`, created if absent; `WouldBlock` if another has it.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>>;
+    /// Free and total bytes of the file system that holds `dir`, as an unprivileged user sees it.
+    fn space(&self, dir: &Path) -> io::Result<Space>;
+}
+
+/// Room on a file system, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space {
+    /// What can still be written.
+    pub free: u64,
+    /// What there is in all.
+    pub total: u64,
+}
+
+/// An open file.
+#[expect(clippy::len_without_is_empty, reason = "a file's length can fail; emptiness has no use")]
+pub trait File: Send + Sync + std::fmt::Debug {
+    /// Its length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Fills as much of `buf` as the file holds from `at` on; less only at the end of the file.
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize>;
+    /// Writes all of `bytes` at `at`. After an error any part of it may have been written.
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
+    /// Sets the length.
+    fn truncate(&self, len: u64) -> io::Result<()>;
+    /// Makes the contents and the length durable (fdatasync).
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// Reads all of a file.
+///
+/// # Errors
+/// What the disk says.
+pub fn read_all(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let file = disk.open(path, Open::Read)?;
+    let len = usize::try_from(file.len()?).map_err(io::Error::other)?;
+    let mut bytes = vec![0; len];
+    let got = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(got);
+    Ok(bytes)
+}
+
+/// Replaces the file at `path` by one with `bytes`, durably and atomically: a crash leaves the old
+/// one or the new one, whole.
+///
+/// # Errors
+/// What the disk says; the old file is then still there.
+pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = std::path::PathBuf::from(temporary);
+    let file = disk.open(&temporary, Open::Create)?;
+    file.truncate(0)?;
+    file.write_at(bytes, 0)?;
+    file.sync()?;
+    disk.rename(&temporary, path)?;
+    disk.sync_dir(path.parent().unwrap_or(Path::new(".")))
+}

@@ -1,0 +1,1 @@
+//! A file system in memory that forgets what was not synced.

@@ -1,0 +1,47 @@
+//! Every fixed bound, with its unit in its name. What a user can set is in `config`; what stands
+//! here follows from the protocol or from other bounds, and const assertions relate those that
+//! depend on one another.
+
+/// Longest name of a topic or group, in bytes. A topic's files need 25 bytes more
+/// (`.dlq` + `@` + 20 digits; `.log` replaces nothing), which stays under the 255 of file systems.
+pub const NAME_BYTES_MAX: usize = 200;
+
+/// Longest command line that is not a `PUB`, in bytes, without its line end.
+pub const LINE_BYTES_MAX: usize = 4096;
+
+/// Longest `@tag` of a command, in bytes, without the `@`.
+pub const TAG_BYTES_MAX: usize = 32;
+
+/// What a `PUB` line may hold besides the message: `@tag PUB topic `, in bytes.
+pub const PUB_WORDS_BYTES_MAX: usize = 1 + TAG_BYTES_MAX + 1 + 3 + 1 + NAME_BYTES_MAX + 4 + 1;
+
+/// Largest value of the setting `limits.message`, in bytes.
+pub const MESSAGE_BYTES_CEILING: usize = 16 << 20;
+
+/// Most bytes that one read from a socket asks for.
+pub const READ_BYTES_MAX: usize = 256 << 10;
+
+/// Most unsent bytes a session holds before it stops reading its socket and its subscriptions.
+pub const SESSION_OUT_BYTES_MAX: usize = 1 << 20;
+
+/// Most bytes of requests that wait for one shard; sessions wait for room before they send more.
+pub const MAILBOX_BYTES_MAX: usize = 64 << 20;
+
+/// A batch that has reached this size takes no more requests, in bytes of commands.
+pub const BATCH_BYTES_TARGET: usize = 4 << 20;
+
+/// Most bytes of one batch: the target, and one message that came on top.
+pub const BATCH_BYTES_MAX: usize = BATCH_BYTES_TARGET + 2 * MESSAGE_BYTES_CEILING;
+
+/// Memory for ready wire bytes of recent messages, over all topics, in bytes.
+pub const TAIL_BYTES_MAX: usize = 64 << 20;
+
+/// Distance of two entries of a log's sparse index, in bytes.
+pub const INDEX_STRIDE_BYTES: u64 = 64 << 10;
+
+/// Most messages of one group that are neither settled nor still waiting in the log.
+pub const GROUP_UNSETTLED_MAX: usize = 100_000;
+
+const _: () = assert!(NAME_BYTES_MAX + 4 + 1 + 20 + 4 <= 255, "a segment's file name must fit");
+const _: () = assert!(LINE_BYTES_MAX > 2 * (NAME_BYTES_MAX + 4) + TAG_BYTES_MAX + 16);
+const _: () = assert!(BATCH_BYTES_TARGET < BATCH_BYTES_MAX);

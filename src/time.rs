@@ -1,0 +1,179 @@
+//! The only calls of the operating system's clocks.
+//!
+//! Everything that decides takes time as an argument, so that it can be tested and simulated:
+//! [`Moment`] for how long things take, [`Timestamp`] for what stands in records. The two are
+//! different types, since a moment is of no use in a file and a timestamp of none in a timeout.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A point on the monotonic clock, in nanoseconds since the first reading in this process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// The moment `nanos` nanoseconds after the origin: for tests and simulations.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// The moment `millis` milliseconds after the origin: for tests and simulations.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis * 1_000_000)
+    }
+
+    /// Nanoseconds since the origin.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// How long it is from `earlier` to `self`; zero if `earlier` is later.
+    pub fn since(self, earlier: Moment) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Moment;
+    fn add(self, by: Duration) -> Moment {
+        Moment(self.0.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl Sub<Moment> for Moment {
+    type Output = Duration;
+    fn sub(self, earlier: Moment) -> Duration {
+        self.since(earlier)
+    }
+}
+
+/// A point on the wall clock, in microseconds since the Unix epoch.
+///
+/// Displayed as Unix seconds with six decimals: `1758865780.036983`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The timestamp `micros` microseconds after the Unix epoch.
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the Unix epoch.
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// Whole milliseconds since the Unix epoch.
+    pub const fn as_millis(self) -> u64 {
+        self.0 / 1000
+    }
+
+    /// `self` and then `by`.
+    pub fn plus(self, by: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX)))
+    }
+
+    /// Appends the displayed form to `out`, without allocation.
+    pub fn write_to(self, out: &mut Vec<u8>) {
+        write_decimal(out, self.0 / 1_000_000);
+        let mut fraction = self.0 % 1_000_000;
+        let mut digits = *b".000000";
+        for digit in digits[1..].iter_mut().rev() {
+            *digit = b'0' + u8::try_from(fraction % 10).expect("a decimal digit");
+            fraction /= 10;
+        }
+        out.extend_from_slice(&digits);
+    }
+
+    /// Reads Unix seconds with an optional fraction (digits past the sixth are dropped), or `None`.
+    pub fn parse(text: &str) -> Option<Timestamp> {
+        let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let all_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
+        if seconds.is_empty() || !all_digits(seconds) || !all_digits(fraction) {
+            return None;
+        }
+        let mut micros = seconds.parse::<u64>().ok()?.checked_mul(1_000_000)?;
+        let mut unit = 100_000;
+        for digit in fraction.bytes().take(6) {
+            micros = micros.checked_add(u64::from(digit - b'0') * unit)?;
+            unit /= 10;
+        }
+        Some(Timestamp(micros))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:06}", self.0 / 1_000_000, self.0 % 1_000_000)
+    }
+}
+
+/// Appends `number` in decimal to `out`, without allocation.
+pub fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(number % 10).expect("a decimal digit");
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// One reading of both clocks, taken together and passed to everything that decides.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Now {
+    /// For deadlines.
+    pub moment: Moment,
+    /// For what is written down.
+    pub wall: Timestamp,
+}
+
+impl Now {
+    /// Reads the operating system's clocks.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clocks")]
+    pub fn read() -> Now {
+        static ORIGIN: OnceLock<Instant> = OnceLock::new();
+        let origin = *ORIGIN.get_or_init(Instant::now);
+        let elapsed = Instant::now().saturating_duration_since(origin);
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now {
+            moment: Moment::default() + elapsed,
+            wall: Timestamp(u64::try_from(wall.as_micros()).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_reads_back_what_it_writes() {
+        for micros in [0, 1, 999_999, 1_758_865_780_036_983] {
+            let ts = Timestamp::from_micros(micros);
+            let mut text = Vec::new();
+            ts.write_to(&mut text);
+            let text = String::from_utf8(text).unwrap();
+            assert_eq!(text, ts.to_string());
+            assert_eq!(Timestamp::parse(&text), Some(ts));
+        }
+    }
+
+    #[test]
+    fn a_timestamp_of_the_prototype_is_read_to_the_microsecond() {
+        assert_eq!(
+            Timestamp::parse("1758865780.0369835"),
+            Some(Timestamp::from_micros(1_758_865_780_036_983))
+        );
+        for bad in ["", ".5", "-1", "1e9", "x", "1.2.3", "1. "] {
+            assert_eq!(Timestamp::parse(bad), None, "{bad:?}");
+        }
+    }
+}
