@@ -258,8 +258,12 @@ fn a_small_message_limit_still_names_itself() {
     let mut decoder = Decoder::new(10);
     let step = decoder.next(b"PUB t 0123456789a\n");
     assert!(in_words(step).1.unwrap().starts_with("ERR MSG_TOO_BIG message of 11 bytes"));
-    let long = format!("PUB t {}\n", "x".repeat(LINE_BYTES_MAX - 6));
-    assert!(in_words(decoder.next(long.as_bytes())).1.unwrap().starts_with("ERR MSG_TOO_BIG"));
+    let mut long = |message: usize| {
+        let line = format!("PUB t {}\n", "x".repeat(message));
+        in_words(decoder.next(line.as_bytes())).1.unwrap()
+    };
+    assert!(long(LINE_BYTES_MAX - 6).starts_with("ERR MSG_TOO_BIG"));
+    assert!(long(LINE_BYTES_MAX - 5).ends_with("max=4096 setting=limits.message"));
 }
 
 #[test]
@@ -314,7 +318,7 @@ fn a_line_that_comes_byte_by_byte_costs_its_length() {
 fn the_same_topic_again_costs_no_allocation() {
     let mut decoder = Decoder::new(MESSAGE_MAX);
     let mut names = Vec::new();
-    for bytes in [&b"PUB chat a\n"[..], b"HISTORY chat 5\n", b"SUB chat\n", b"SUB other\n"] {
+    for bytes in [&b"PUB chat a\n"[..], b"HISTORY chat 5\n", b"SUB chat\n", b"SUB chit\n"] {
         let Step::Request { request, .. } = decoder.next(bytes) else { panic!("a request") };
         match request {
             Request::Pub { topic, .. }
@@ -325,7 +329,7 @@ fn the_same_topic_again_costs_no_allocation() {
     }
     let same = |a: &TopicName, b: &TopicName| std::ptr::eq(a.as_str(), b.as_str());
     assert!(same(&names[0], &names[1]) && same(&names[1], &names[2]));
-    assert!(!same(&names[2], &names[3]) && names[3].as_str() == "other");
+    assert!(!same(&names[2], &names[3]) && names[3].as_str() == "chit");
 }
 
 #[test]
@@ -360,6 +364,10 @@ fn transcript() -> Vec<u8> {
     bytes.extend_from_slice(format!("@4 PUB t {}\r\n", "m".repeat(MESSAGE_MAX)).as_bytes());
     bytes.extend_from_slice(format!("@5 PUB t {}\n", "m".repeat(MESSAGE_MAX + 1)).as_bytes());
     bytes.extend_from_slice(format!("@6 PUB t {}\r\n", "m".repeat(MESSAGE_MAX + 300)).as_bytes());
+    // Exactly at their limits, so that the CR alone would be too much.
+    bytes.extend_from_slice(format!("PING{}\r\n", " ".repeat(LINE_BYTES_MAX - 4)).as_bytes());
+    let longest = MESSAGE_MAX + PUB_WORDS_BYTES_MAX - "PUB t ".len();
+    bytes.extend_from_slice(format!("PUB t {}\r\n", "m".repeat(longest)).as_bytes());
     bytes.extend_from_slice(b"HISTORY chat 5\nHEARTBEAT\nQUIT\n");
     bytes
 }
@@ -368,7 +376,7 @@ fn transcript() -> Vec<u8> {
 fn cut_at_any_byte_a_transcript_gives_the_same_steps() {
     let bytes = transcript();
     let whole = steps_of(&[&bytes]);
-    assert_eq!(whole.len(), 15, "{whole:?}");
+    assert_eq!(whole.len(), 17, "{whole:?}");
     for cut in 0..=bytes.len() {
         let (head, tail) = bytes.split_at(cut);
         assert_eq!(steps_of(&[head, tail]), whole, "cut at {cut}");

@@ -210,6 +210,7 @@ mod tests {
         assert_eq!(unquote(br#""\u00e4\n""#), Some(b"\xe4\n".to_vec()));
         assert_eq!(unquote("\"ä\\n\"".as_bytes()), Some("ä\n".as_bytes().to_vec()));
         assert_eq!(unquote(br#""\\u00e4\n""#), Some(b"\\u00e4\n".to_vec()));
+        assert_eq!(unquote(r#""\\u00e4ä""#.as_bytes()), Some(r"\u00e4ä".as_bytes().to_vec()));
         assert_eq!(unquote(br#""\u0000""#), Some(b"\0".to_vec()));
         assert_eq!(unquote("\"\\u00ffž\"".as_bytes()), None, "bytes have no such character");
         for no in ["", "plain", "\"open", "{}", "1"] {
