@@ -18,7 +18,7 @@ use crate::wal::{self, Examined, Lsn, Torn, Wal, WalError};
 
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::registry::Settings;
-use super::shard::{Applied, Shard, ShardError};
+use super::shard::{Shard, ShardError};
 use super::topics::{Topics, Workshop};
 
 /// The version of the directory's layout.
@@ -436,7 +436,8 @@ impl Opening<'_> {
         (0..self.settings.shards)
             .map(|number| {
                 let topics = Topics::new(self.workshop(), number, self.settings.shards);
-                Shard::new(number, topics, self.settings.prefetch, Arc::clone(&self.settings.gate))
+                let gate: Arc<dyn super::shard::Gate> = self.settings.gate.clone();
+                Shard::new(number, topics, self.settings.prefetch, gate)
             })
             .collect()
     }

@@ -300,7 +300,7 @@ impl Shard {
                     .map(|(name, progress)| (name.as_str().to_owned(), progress.clone()))
                     .collect(),
             });
-            part.syncs.extend(slot.topic.log_mut().unsynced());
+            part.syncs.push(slot.topic.log_mut().unsynced());
         }
         Ok(part)
     }

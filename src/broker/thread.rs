@@ -32,7 +32,7 @@ pub enum Message {
     Stop,
 }
 
-/// Serves a shard until it is told to stop and has answered all it took.
+/// Serves a shard until it is told to stop and has answered all it took; gives it back.
 ///
 /// # Errors
 /// [`ShardError`]: the process has to end.
@@ -40,7 +40,7 @@ pub fn run(
     mut shard: Shard,
     mailbox: &Arc<Mailbox<Message>>,
     commit: &Commit,
-) -> Result<(), ShardError> {
+) -> Result<Shard, ShardError> {
     let mut messages = Vec::new();
     let mut stopping = false;
     loop {
@@ -74,7 +74,7 @@ pub fn run(
             drop(sender.try_send(shard.part()?));
         }
         if stopping && shard.is_idle() {
-            return Ok(());
+            return Ok(shard);
         }
     }
 }

@@ -128,7 +128,8 @@ impl Topics {
         slot.followers.retain(|(id, _)| *id != conn);
         slot.topic.unfollow();
         if slot.topic.is_empty() && !slot.is_dirty {
-            self.keys.remove(slot.topic.name().as_str());
+            let name = slot.topic.name().clone();
+            self.keys.remove(&name);
             self.slots[key.get()] = None;
             self.free.push(key);
         }

@@ -21,7 +21,7 @@
 //! level 2 of the protocol, whose verbs will be more variants of [`Request`].
 
 mod decode;
-mod encode;
+pub mod encode;
 mod error;
 mod reply;
 mod request;

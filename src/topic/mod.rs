@@ -19,6 +19,7 @@ pub mod command;
 mod decide;
 mod feed;
 pub mod lines;
+mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -304,7 +305,7 @@ impl Topic {
     }
 
     fn report(&self, key: GroupKey, report: &Report) {
-        report.log(&self.name, &self.groups[key.0].name);
+        report::log(&self.name, &self.groups[key.0].name, report);
     }
 
     fn insert_group(&mut self, name: GroupName, progress: Progress) -> GroupKey {
