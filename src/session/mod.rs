@@ -15,6 +15,8 @@
 //!   nor its subscriptions, and what a group may push is bounded by its credit.
 
 pub mod core;
+#[cfg(test)]
+mod core_tests;
 pub mod out;
 pub mod read;
 pub mod task;
