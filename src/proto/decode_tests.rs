@@ -412,3 +412,25 @@ proptest! {
         }
     }
 }
+
+/// Well under 100 ns a command, or the network threads become what a broker waits for.
+#[test]
+#[ignore = "a measurement: run it in release with --nocapture"]
+fn decoding_is_fast() {
+    let line = [b"PUB chat ".as_slice(), &[b'x'; 100], b"\n"].concat();
+    let (lines, rounds) = (1000, 2000);
+    let bytes = line.repeat(lines);
+    let mut decoder = Decoder::new(1 << 20);
+    let started = crate::time::Now::read().moment;
+    for _ in 0..rounds {
+        let mut rest = &bytes[..];
+        while let Step::Request { used, request, .. } = decoder.next(rest) {
+            std::hint::black_box(request);
+            rest = &rest[used..];
+        }
+        assert!(rest.is_empty());
+    }
+    let each = crate::time::Now::read().moment.since(started).as_nanos() / (lines * rounds) as u128;
+    println!("{each} ns a command");
+    assert!(each < 100);
+}
