@@ -105,6 +105,25 @@ impl Timestamp {
     }
 }
 
+/// A JSON number of Unix seconds. Microseconds of this century are exact in it.
+impl serde::Serialize for Timestamp {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 microseconds, in 2255")]
+        serializer.serialize_f64(self.0 as f64 / 1e6)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Timestamp {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let seconds = f64::deserialize(deserializer)?;
+        if !(0.0..1e13).contains(&seconds) {
+            return Err(serde::de::Error::custom("a timestamp is Unix seconds"));
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range")]
+        Ok(Timestamp((seconds * 1e6).round() as u64))
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:06}", self.0 / 1_000_000, self.0 % 1_000_000)
@@ -164,6 +183,16 @@ mod tests {
             assert_eq!(text, ts.to_string());
             assert_eq!(Timestamp::parse(&text), Some(ts));
         }
+    }
+
+    #[test]
+    fn a_timestamp_survives_json() {
+        for micros in [0, 1, 1_758_865_780_036_983, 4_000_000_000_000_001] {
+            let ts = Timestamp::from_micros(micros);
+            let json = serde_json::to_string(&ts).unwrap();
+            assert_eq!(serde_json::from_str::<Timestamp>(&json).unwrap(), ts, "{json}");
+        }
+        assert!(serde_json::from_str::<Timestamp>("-1").is_err());
     }
 
     #[test]

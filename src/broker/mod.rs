@@ -1,1 +1,37 @@
-//! To come.
+//! The broker without its sockets: topics on shards, one write-ahead log, checkpoints.
+//!
+//! ```text
+//!   sessions ── Letter ──▶ Mailbox ──▶ shard thread ── batch ──▶ WAL thread ──▶ fdatasync
+//!       ▲                                │   ▲                       │
+//!       └────────── Piece ── Outbox ◀────┘   └────── Committed ──────┘
+//!                                        │
+//!                                        └── Part (its state) ──▶ checkpoint thread
+//! ```
+//!
+//! * A topic is on exactly one shard, with its dead-letter topic. No lock around it anywhere.
+//! * Committing is asynchronous and groups itself: while one sync runs, what comes meanwhile is
+//!   the next batch. Replies and deliveries leave when their batch is committed and applied.
+//! * A checkpoint is a state at a WAL position; everything behind that position is applied again
+//!   on start.
+//!
+//! Not here: sockets and sessions (`session`, `server`), and what a command means (`topic`).
+
+pub mod checkpoint;
+pub mod commit;
+pub mod letter;
+pub mod mailbox;
+pub mod open;
+pub mod registry;
+mod batch;
+mod conns;
+mod requests;
+pub mod shard;
+pub mod thread;
+pub mod topics;
+
+use std::sync::{Mutex, MutexGuard};
+
+/// Locks a mutex whose data no panic can leave half changed.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("a thread that panics ends the process")
+}

@@ -1,1 +1,203 @@
-//! To come.
+//! The daemon: starting and stopping in order.
+//!
+//! ```text
+//!   start:  port ─▶ lock, recovery ─▶ threads ─▶ "listening" ─▶ accept
+//!   stop:   no more accept ─▶ sessions finish what they took ─▶ shards ─▶ clean checkpoint ─▶ log
+//! ```
+
+mod listener;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::broker::open::{self, Found, OpenError};
+use crate::broker::registry::{Broker, Fatal, PublishGate, Settings};
+use crate::config::{Config, Fsync};
+use crate::delivery::Policy;
+use crate::disk::Disk;
+use crate::disk::os::OsDisk;
+use crate::limits::{GROUP_UNSETTLED_MAX, TAIL_BYTES_MAX};
+use crate::log::{LogSettings, TailBudget};
+use crate::session::core;
+use crate::session::task::Context;
+use crate::time::Now;
+use crate::wal;
+
+/// Shards of one process. More than one pays only with more cores than the log's thread, the
+/// sessions and one shard keep busy.
+const SHARDS: u32 = 1;
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address can't be listened on.
+    #[error("failed to listen on {addr}: {source}")]
+    Listen {
+        /// The address.
+        addr: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The data directory can't be served.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The system denies something every process has.
+    #[error("failed to start: {0}")]
+    System(io::Error),
+}
+
+/// What the start-up line says.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// Where it listens; with the port that was found for port 0.
+    pub addr: SocketAddr,
+    /// Where the data are.
+    pub data_dir: PathBuf,
+    /// When OK is said.
+    pub fsync: Fsync,
+    /// What was found in the data directory.
+    pub found: Found,
+}
+
+impl fmt::Display for Started {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = env!("CARGO_PKG_VERSION");
+        write!(f, "wiber {version} listening on {}", self.addr)?;
+        write!(f, " · data {} · fsync {} · ", self.data_dir.display(), self.fsync)?;
+        match &self.found {
+            Found::New => write!(f, "new directory"),
+            Found::Adopted { topics, messages, torn: 0 } => {
+                write!(f, "adopted {messages} messages in {topics} topics")
+            }
+            Found::Adopted { topics, messages, torn } => {
+                write!(f, "adopted {messages} messages in {topics} topics, ")?;
+                write!(f, "{torn} torn last lines put into .wiber/quarantine")
+            }
+            Found::Clean => write!(f, "clean start"),
+            Found::Recovered { records, torn_bytes: 0 } => {
+                write!(f, "recovered: {records} log records applied again")
+            }
+            Found::Recovered { records, torn_bytes } => {
+                write!(f, "recovered: {records} log records applied again, ")?;
+                write!(f, "{torn_bytes} torn bytes cut that were never acknowledged")
+            }
+        }
+    }
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Server {
+    started: Started,
+    broker: Arc<Broker>,
+    failures: UnboundedReceiver<Fatal>,
+    stop: watch::Sender<bool>,
+    listener: JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts the daemon. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is running then.
+    pub async fn start(config: &Config) -> Result<Server, StartError> {
+        let wanted = format!("{}:{}", config.server.host, config.server.port);
+        let listen = |source| StartError::Listen { addr: wanted.clone(), source };
+        let host = (config.server.host.as_str(), config.server.port);
+        let socket = TcpListener::bind(host).await.map_err(listen)?;
+        let addr = socket.local_addr().map_err(listen)?;
+        raise_open_files();
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+        let settings = settings(config);
+        let opening = (Arc::clone(&disk), settings.clone());
+        let opened =
+            tokio::task::spawn_blocking(move || open::open(&opening.0, &opening.1, Now::read()))
+                .await
+                .map_err(|panicked| StartError::System(io::Error::other(panicked)))??;
+        let found = opened.found.clone();
+        let (broker, failures) = Broker::start(opened, &disk, &settings);
+        let broker = Arc::new(broker);
+        let (stop, draining) = watch::channel(false);
+        let context = Context {
+            broker: Arc::clone(&broker),
+            settings: Arc::new(core::Settings {
+                message_bytes_max: config.limits.message,
+                dead_after: config.delivery.dead_after,
+                shards: broker.shards(),
+                disk,
+            }),
+            draining,
+        };
+        let listener =
+            tokio::spawn(listener::serve(socket, config.limits.connections, context));
+        let data_dir = config.storage.data_dir.clone();
+        let started = Started { addr, data_dir, fsync: config.storage.fsync, found };
+        Ok(Server { started, broker, failures, stop, listener })
+    }
+
+    /// What the start-up line says.
+    pub fn started(&self) -> &Started {
+        &self.started
+    }
+
+    /// Waits for a part to fail that the daemon can't go on without.
+    pub async fn failed(&mut self) -> Fatal {
+        self.failures.recv().await.unwrap_or(Fatal::Gone)
+    }
+
+    /// Stops in order: nothing that was accepted is lost.
+    ///
+    /// # Errors
+    /// [`Fatal`]: the next start will recover.
+    pub async fn stop(self) -> Result<(), Fatal> {
+        // The listener and the sessions are gone already if nobody hears this.
+        drop(self.stop.send(true));
+        drop(self.listener.await);
+        let broker = self.broker;
+        tokio::task::spawn_blocking(move || broker.stop()).await.map_err(|_panicked| Fatal::Gone)?
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let delivery = &config.delivery;
+    Settings {
+        data_dir: config.storage.data_dir.clone(),
+        shards: SHARDS,
+        node_seed: rand::random(),
+        fsync: config.storage.fsync,
+        wal: wal::Settings { segment_bytes: config.storage.wal_segment },
+        log: LogSettings { segment_bytes: config.storage.segment },
+        checkpoint_bytes: config.storage.checkpoint_bytes,
+        checkpoint_interval: config.storage.checkpoint_interval,
+        min_free: config.storage.min_free,
+        policy: Policy {
+            ack_timeout: delivery.ack_timeout,
+            max_retries: delivery.max_retries,
+            backoff: delivery.backoff.clone(),
+            dead_letters: true,
+            unsettled_max: GROUP_UNSETTLED_MAX,
+        },
+        prefetch: delivery.prefetch,
+        tail: Arc::new(TailBudget::new(TAIL_BYTES_MAX)),
+        gate: Arc::new(PublishGate::default()),
+    }
+}
+
+/// Connections and topics each need a descriptor: takes as many as the system lets this process
+/// have.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(event = "open_files", "failed to raise the limit of open files: {error}");
+    }
+}

@@ -1,1 +1,22 @@
-//! To come.
+//! One connection: bytes in, letters to shards, pieces back, bytes out.
+//!
+//! ```text
+//!   socket ──▶ task ──▶ core::input ──▶ letters ──▶ shards
+//!   socket ◀── task ◀── out ◀── core::piece ◀── outbox ◀──┘
+//!                        ▲
+//!                        └── read jobs: HISTORY, and subscriptions that fell behind, from the files
+//! ```
+//!
+//! * `core` is pure: it takes bytes, pieces and the time, and says what to send where. `task` does
+//!   it, and is the only one here that knows sockets.
+//! * Replies leave in the order of the commands, whatever order they come in; pushes of a group
+//!   leave after the reply to its `SUB`.
+//! * Nothing grows with a slow reader: with too much unsent, the session reads neither its socket
+//!   nor its subscriptions, and what a group may push is bounded by its credit.
+
+pub mod core;
+#[cfg(test)]
+mod core_tests;
+pub mod out;
+pub mod read;
+pub mod task;

@@ -1,1 +1,319 @@
-//! To come.
+//! One topic: where its log and its groups meet, with one writer.
+//!
+//! ```text
+//!   requests, time ──▶ decide ──▶ Commands ──▶ (committed elsewhere) ──▶ apply ──▶ log, groups
+//!                                    ▲                                      │
+//!                                    └── a group asks for a change ◀────────┤
+//!                                                     lines for a member ◀──┘
+//! ```
+//!
+//! * `decide` may read the log and the present state; `apply` is a function of the state and the
+//!   commands alone, so that recovery and live running end in the same state.
+//! * What a group asks for ([`crate::delivery::Action::Commit`]) becomes a command; the group gets
+//!   it back when it is committed.
+//!
+//! Not here: threads, sockets, the write-ahead log, and how long anything takes.
+
+mod apply;
+pub mod command;
+mod decide;
+mod feed;
+pub mod lines;
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::delivery::{Action, Event, Group, Policy, Progress, Report, Verdict};
+use crate::ids::{ConnId, GroupName, Offset, TopicName};
+use crate::log::{LogError, LogShared, TopicLog};
+use crate::time::{Moment, Now};
+
+pub use command::{BadCommand, Command, CommandReader, Commands};
+use feed::Feed;
+
+/// Where lines for connections go.
+pub trait Pushes {
+    /// The buffer of lines that will be sent to `conn`, behind its other pushes.
+    fn push(&mut self, conn: ConnId) -> &mut Vec<u8>;
+}
+
+/// What is at hand while something happens: the time, the batch being filled and the way out.
+pub struct Desk<'a> {
+    /// The time of this step.
+    pub now: Now,
+    /// The batch that takes the durable changes.
+    pub commands: &'a mut Commands,
+    /// The way to the members.
+    pub pushes: &'a mut dyn Pushes,
+    /// When groups want to be woken.
+    pub timers: &'a mut Timers,
+}
+
+/// A topic's place on its shard, for as long as the topic is open.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct TopicKey(usize);
+
+impl TopicKey {
+    /// The key of this number.
+    pub const fn new(number: usize) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
+/// When the groups of a shard want to be woken. An entry may be stale: a wake too many is harmless,
+/// one too few would be a message that waits for ever.
+#[derive(Debug, Default)]
+pub struct Timers(BTreeSet<(Moment, TopicKey, GroupKey)>);
+
+impl Timers {
+    /// The earliest.
+    pub fn next(&self) -> Option<Moment> {
+        self.0.first().map(|(at, _, _)| *at)
+    }
+
+    /// Takes one that is due at `now`.
+    pub fn due(&mut self, now: Moment) -> Option<(TopicKey, GroupKey)> {
+        let entry = *self.0.first().filter(|(at, _, _)| *at <= now)?;
+        self.0.remove(&entry);
+        Some((entry.1, entry.2))
+    }
+}
+
+/// A topic with its log and groups.
+#[derive(Debug)]
+pub struct Topic {
+    name: TopicName,
+    key: TopicKey,
+    tag: u32,
+    policy: Arc<Policy>,
+    log: TopicLog,
+    /// In the order of their creation, which is the same on every replay.
+    groups: Vec<GroupSlot>,
+    group_keys: BTreeMap<GroupName, GroupKey>,
+    /// Connections that follow the topic without a group.
+    followers: usize,
+    /// Members of all groups: with none, and no followers, nobody wants ready lines.
+    members: usize,
+    fresh: apply::Fresh,
+    /// Kept for its room only.
+    actions: Vec<Action>,
+}
+
+/// A group's place in its topic, for as long as the topic is open.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct GroupKey(usize);
+
+#[derive(Debug)]
+struct GroupSlot {
+    name: GroupName,
+    group: Group,
+    feed: Feed,
+    /// Ids of unsettled messages that do not lead back to their offset by themselves.
+    given: BTreeMap<Box<[u8]>, Offset>,
+    /// The entry in the timers.
+    timer: Option<Moment>,
+}
+
+impl Topic {
+    /// A topic with this log; `policy` is that of its groups.
+    pub fn new(name: TopicName, log: TopicLog, policy: Arc<Policy>) -> Self {
+        Self {
+            tag: name.tag(),
+            name,
+            key: TopicKey::default(),
+            policy,
+            log,
+            groups: Vec::new(),
+            group_keys: BTreeMap::new(),
+            followers: 0,
+            members: 0,
+            fresh: apply::Fresh::default(),
+            actions: Vec::new(),
+        }
+    }
+
+    /// Tells it its place on the shard, which stands in its timers.
+    pub fn set_key(&mut self, key: TopicKey) {
+        self.key = key;
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &TopicName {
+        &self.name
+    }
+
+    /// [`TopicName::tag`] of its name.
+    pub fn tag(&self) -> u32 {
+        self.tag
+    }
+
+    /// Its log.
+    pub fn log(&self) -> &TopicLog {
+        &self.log
+    }
+
+    /// Its log, to be synced, closed or cut.
+    pub fn log_mut(&mut self) -> &mut TopicLog {
+        &mut self.log
+    }
+
+    /// Its log, for readers on other threads.
+    pub fn shared(&self) -> Arc<LogShared> {
+        self.log.shared()
+    }
+
+    /// Brings a group back from a checkpoint.
+    pub fn restore_group(&mut self, name: GroupName, progress: Progress) {
+        self.insert_group(name, progress);
+    }
+
+    /// The durable state of its groups, in name order.
+    pub fn progress(&self) -> impl Iterator<Item = (&GroupName, &Progress)> {
+        self.group_keys.iter().map(|(name, key)| (name, self.groups[key.0].group.progress()))
+    }
+
+    /// The group of this name.
+    pub fn group_key(&self, name: &GroupName) -> Option<GroupKey> {
+        self.group_keys.get(name).copied()
+    }
+
+    /// The state of a group.
+    pub fn group(&self, key: GroupKey) -> &Group {
+        &self.groups[key.0].group
+    }
+
+    /// The groups of the topic.
+    pub fn group_keys(&self) -> impl Iterator<Item = GroupKey> + use<> {
+        (0..self.groups.len()).map(GroupKey)
+    }
+
+    /// Another connection follows the topic without a group.
+    pub fn follow(&mut self) {
+        self.followers += 1;
+    }
+
+    /// One of them left.
+    pub fn unfollow(&mut self) {
+        self.followers = self.followers.checked_sub(1).expect("whoever leaves has come");
+    }
+
+    /// Whether nothing would be missed if the topic were forgotten.
+    pub fn is_empty(&self) -> bool {
+        self.log.end() == Offset::ZERO && self.groups.is_empty() && self.followers == 0
+    }
+
+    /// Tells `group` what happened and does what it asks for. Returns its verdict on an
+    /// acknowledgement.
+    ///
+    /// # Errors
+    /// What reading the log says; a message that is damaged on disk is no error but is
+    /// dead-lettered with what is known of it.
+    pub fn tell(
+        &mut self,
+        key: GroupKey,
+        event: Event<'_>,
+        desk: &mut Desk<'_>,
+    ) -> Result<Option<Verdict>, LogError> {
+        let mut actions = std::mem::take(&mut self.actions);
+        let mut more = Vec::new();
+        let slot = &mut self.groups[key.0];
+        let members = slot.group.members();
+        slot.group.on(desk.now, event, &mut actions);
+        self.members = self.members + slot.group.members() - members;
+        let mut verdict = None;
+        while !actions.is_empty() {
+            for action in actions.drain(..) {
+                match action {
+                    Action::Deliver { member, offset, .. } => {
+                        self.deliver(key, member, offset, desk, &mut more)?;
+                    }
+                    Action::Commit(change) => self.write_change(key, &change, desk)?,
+                    Action::Answer(answer) => verdict = Some(answer),
+                    Action::Report(report) => self.report(key, &report),
+                }
+            }
+            std::mem::swap(&mut actions, &mut more);
+        }
+        self.actions = actions;
+        self.set_timer(key, desk.timers);
+        Ok(verdict)
+    }
+
+    /// A timer of the group is due.
+    ///
+    /// # Errors
+    /// As for [`Topic::tell`].
+    pub fn wake(&mut self, key: GroupKey, desk: &mut Desk<'_>) -> Result<(), LogError> {
+        self.groups[key.0].timer = None;
+        self.tell(key, Event::Wake, desk)?;
+        Ok(())
+    }
+
+    /// Sees to it that there is a timer no later than the group wants to be woken.
+    fn set_timer(&mut self, key: GroupKey, timers: &mut Timers) {
+        let slot = &mut self.groups[key.0];
+        let Some(wanted) = slot.group.wake_at() else { return };
+        if slot.timer.is_none_or(|set| wanted < set) {
+            slot.timer = Some(wanted);
+            timers.0.insert((wanted, self.key, key));
+        }
+    }
+
+    /// Puts the message's line into the member's buffer. A message that can't be read for damage is
+    /// taken out of the way: dead-lettered with the reason.
+    fn deliver(
+        &mut self,
+        key: GroupKey,
+        member: ConnId,
+        offset: Offset,
+        desk: &mut Desk<'_>,
+        more: &mut Vec<Action>,
+    ) -> Result<(), LogError> {
+        let slot = &mut self.groups[key.0];
+        match slot.feed.write(&self.name, self.tag, &self.log, offset, desk.pushes.push(member)) {
+            Ok(id) => {
+                slot.group.remember(offset, id.mark());
+                if let feed::FedId::Given(id) = id {
+                    slot.given.insert(id, offset);
+                }
+                Ok(())
+            }
+            Err(LogError::Corrupt { .. }) => {
+                tracing::error!(event = "message_damaged", topic = %self.name, group = %slot.name,
+                    %offset, "a message is damaged on disk and goes to the dead letters; \
+                    run wiber check");
+                let nack = Event::Nack {
+                    member,
+                    offset,
+                    delay: None,
+                    reason: Some("damaged".to_owned()),
+                    error: Some("the message is damaged on disk".to_owned()),
+                    counts: true,
+                    dead: true,
+                };
+                slot.group.on(desk.now, nack, more);
+                Ok(())
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    fn report(&self, key: GroupKey, report: &Report) {
+        report::log(&self.name, &self.groups[key.0].name, report);
+    }
+
+    fn insert_group(&mut self, name: GroupName, progress: Progress) -> GroupKey {
+        let key = GroupKey(self.groups.len());
+        let group = Group::new(Arc::clone(&self.policy), progress);
+        let feed = Feed::new(self.log.reader());
+        self.group_keys.insert(name.clone(), key);
+        self.groups.push(GroupSlot { name, group, feed, given: BTreeMap::new(), timer: None });
+        key
+    }
+}

@@ -1,0 +1,86 @@
+//! A batch on its way through the log, and who waits for it.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::ids::{ConnId, DerivedId, GroupName, Offset, TopicName};
+use crate::proto::{Tag, WireError, encode};
+use crate::time::Timestamp;
+use crate::topic::Commands;
+
+use super::letter::Outbox;
+
+/// Commands, and the letters that are answered when they are committed and applied.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) commands: Commands,
+    pub(super) tickets: Vec<Ticket>,
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.commands.is_empty() && self.tickets.is_empty()
+    }
+}
+
+/// One letter's answers.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) conn: ConnId,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) seq: u64,
+    pub(super) answers: Vec<Answer>,
+    /// Held until the answer is given.
+    #[expect(dead_code, reason = "held, not read")]
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+}
+
+/// The answer to one item of a letter.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Published(Published),
+    /// Ready, but not to leave before the batch is committed.
+    Line(Vec<u8>),
+    Join {
+        tag: Option<Tag>,
+        topic: TopicName,
+        group: GroupName,
+        consumer: Arc<str>,
+    },
+    Follow {
+        tag: Option<Tag>,
+        topic: TopicName,
+    },
+    Read {
+        topic: TopicName,
+    },
+}
+
+impl Answer {
+    pub(super) fn refused(tag: Option<&Tag>, error: &WireError) -> Answer {
+        let mut line = Vec::new();
+        encode::error(&mut line, tag, error);
+        Answer::Line(line)
+    }
+}
+
+/// Answers to messages that were appended one after the other.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) tag: Option<Tag>,
+    pub(super) topic_tag: u32,
+    pub(super) ts: Timestamp,
+    /// Which appends of the batch these are.
+    pub(super) appends: std::ops::Range<usize>,
+}
+
+impl Published {
+    /// Writes the lines; `offsets` are those of the batch's appends.
+    pub(super) fn write(&self, offsets: &[Offset], out: &mut Vec<u8>) {
+        for offset in &offsets[self.appends.clone()] {
+            let id = DerivedId::new(self.topic_tag, *offset, self.ts);
+            encode::published(out, self.tag.as_ref(), id, *offset);
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Checkpoints: the state of all topics at a position of the write-ahead log.
+//!
+//! `.wiber/checkpoint/<number, 16 digits>.json`, one JSON object a line:
+//!
+//! ```text
+//! {"wiber":"checkpoint","format":1,"number":7,"ts":…,"clean":false,"shards":[{"shard":0,"index":…,"lsn":…}],"topics":2}
+//! {"topic":"chat","lsn":…,"mark":{…},"groups":{"g":{…}}}
+//! {"topic":"chat.dlq",…}
+//! {"end":7,"topics":2,"crc":"9f2a11c0"}
+//! ```
+//!
+//! The last line's crc is the CRC-32C of all bytes before that line. A checkpoint is written beside
+//! its place, synced, and renamed: one without its last line was never one. Two are kept; the log
+//! is freed only before the older one.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::delivery::Progress;
+use crate::disk::{self, Disk};
+use crate::log::{LogMark, SyncJob};
+use crate::time::Timestamp;
+use crate::wal::Lsn;
+
+use super::shard::Applied;
+
+/// The version of the format that this code writes and reads.
+const FORMAT: u32 = 1;
+
+/// How many checkpoints are kept.
+const KEPT: usize = 2;
+
+/// What one shard gives to a checkpoint.
+#[derive(Debug, Default)]
+pub struct Part {
+    /// The shard.
+    pub shard: u32,
+    /// How far its state goes.
+    pub applied: Applied,
+    /// Its topics.
+    pub topics: Vec<TopicState>,
+    /// The files that have to be synced before the checkpoint counts.
+    pub syncs: Vec<SyncJob>,
+}
+
+/// One topic in a checkpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TopicState {
+    /// Its name.
+    pub topic: String,
+    /// Where its log ends.
+    pub mark: LogMark,
+    /// Its groups.
+    pub groups: BTreeMap<String, Progress>,
+}
+
+/// A checkpoint.
+#[derive(Clone, Debug, Default)]
+pub struct Checkpoint {
+    /// 1, 2, 3 …
+    pub number: u64,
+    /// Whether it was written when the daemon stopped in order.
+    pub is_clean: bool,
+    /// How far each shard had come.
+    pub shards: BTreeMap<u32, Applied>,
+    /// The topics, each with the record of the log that its state covers.
+    pub topics: Vec<(Lsn, TopicState)>,
+}
+
+/// Why a checkpoint can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The disk says no.
+    #[error("failed to read or write {}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it says.
+        source: io::Error,
+    },
+    /// The file is not what was written.
+    #[error("{} is damaged at byte {at}: {why}; run wiber check", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        at: usize,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    wiber: String,
+    format: u32,
+    number: u64,
+    ts: Timestamp,
+    clean: bool,
+    shards: Vec<ShardHead>,
+    topics: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ShardHead {
+    shard: u32,
+    index: u64,
+    lsn: Lsn,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TopicLine {
+    lsn: Lsn,
+    #[serde(flatten)]
+    state: TopicState,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Tail {
+    end: u64,
+    topics: usize,
+    crc: String,
+}
+
+impl Checkpoint {
+    /// A checkpoint of these parts.
+    pub fn of(number: u64, is_clean: bool, parts: Vec<Part>) -> (Checkpoint, Vec<SyncJob>) {
+        let mut checkpoint = Checkpoint { number, is_clean, ..Checkpoint::default() };
+        let mut syncs = Vec::new();
+        for part in parts {
+            checkpoint.shards.insert(part.shard, part.applied);
+            let lsn = part.applied.lsn;
+            checkpoint.topics.extend(part.topics.into_iter().map(|topic| (lsn, topic)));
+            syncs.extend(part.syncs);
+        }
+        (checkpoint, syncs)
+    }
+
+    /// The record of the log up to which nothing has to be applied again.
+    pub fn lsn(&self) -> Lsn {
+        self.shards.values().map(|applied| applied.lsn).min().unwrap_or_default()
+    }
+
+    /// Writes it and removes all but the newest two.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`]; the checkpoints before it are then still there.
+    pub fn write(&self, disk: &dyn Disk, dir: &Path, ts: Timestamp) -> Result<(), CheckpointError> {
+        let path = dir.join(file_name(self.number));
+        let bytes = self.to_bytes(ts);
+        disk::replace(disk, &path, &bytes).map_err(|source| io_error(&path, source))?;
+        let mut numbers = numbers(disk, dir)?;
+        numbers.reverse();
+        for old in numbers.iter().skip(KEPT) {
+            let path = dir.join(file_name(*old));
+            disk.remove(&path).map_err(|source| io_error(&path, source))?;
+        }
+        Ok(())
+    }
+
+    fn to_bytes(&self, ts: Timestamp) -> Vec<u8> {
+        let mut out = Vec::new();
+        let shards = self
+            .shards
+            .iter()
+            .map(|(shard, at)| ShardHead { shard: *shard, index: at.index, lsn: at.lsn })
+            .collect();
+        let head = Head {
+            wiber: "checkpoint".to_owned(),
+            format: FORMAT,
+            number: self.number,
+            ts,
+            clean: self.is_clean,
+            shards,
+            topics: self.topics.len(),
+        };
+        push_line(&mut out, &head);
+        for (lsn, state) in &self.topics {
+            push_line(&mut out, &TopicLine { lsn: *lsn, state: state.clone() });
+        }
+        let crc = format!("{:08x}", crc32c::crc32c(&out));
+        push_line(&mut out, &Tail { end: self.number, topics: self.topics.len(), crc });
+        out
+    }
+
+    /// Reads the newest; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]. A damaged newest one is not passed over in silence: the older one is
+    /// for `wiber check --repair`.
+    pub fn newest(disk: &dyn Disk, dir: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
+        let Some(number) = numbers(disk, dir)?.pop() else { return Ok(None) };
+        let path = dir.join(file_name(number));
+        let bytes = disk::read_all(disk, &path).map_err(|source| io_error(&path, source))?;
+        match Self::parse(&bytes) {
+            Ok(checkpoint) if checkpoint.number == number => Ok(Some(checkpoint)),
+            Ok(other) => {
+                let why = format!("it says that it is number {}", other.number);
+                Err(CheckpointError::Damaged { path, at: 0, why })
+            }
+            Err((at, why)) => Err(CheckpointError::Damaged { path, at, why }),
+        }
+    }
+
+    /// The oldest that is kept, whose position bounds what of the log may be freed.
+    ///
+    /// # Errors
+    /// As for [`Checkpoint::newest`].
+    pub fn oldest_lsn(disk: &dyn Disk, dir: &Path) -> Result<Lsn, CheckpointError> {
+        let Some(number) = numbers(disk, dir)?.into_iter().next() else { return Ok(Lsn::default()) };
+        let path = dir.join(file_name(number));
+        let bytes = disk::read_all(disk, &path).map_err(|source| io_error(&path, source))?;
+        match Self::parse(&bytes) {
+            Ok(checkpoint) => Ok(checkpoint.lsn()),
+            Err((at, why)) => Err(CheckpointError::Damaged { path, at, why }),
+        }
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Checkpoint, (usize, String)> {
+        let mut at = 0;
+        let mut lines = bytes.split_inclusive(|b| *b == b'\n').map(|line| {
+            let start = at;
+            at += line.len();
+            (start, line)
+        });
+        let mut next = |what: &str| lines.next().ok_or((bytes.len(), format!("{what} is missing")));
+        let (start, line) = next("the first line")?;
+        let head: Head = parse_line(start, line)?;
+        if head.format != FORMAT {
+            return Err((start, format!("format {} is not known to this version", head.format)));
+        }
+        let mut checkpoint =
+            Checkpoint { number: head.number, is_clean: head.clean, ..Checkpoint::default() };
+        for shard in head.shards {
+            checkpoint.shards.insert(shard.shard, Applied { index: shard.index, lsn: shard.lsn });
+        }
+        for _ in 0..head.topics {
+            let (start, line) = next("the line of a topic")?;
+            let topic: TopicLine = parse_line(start, line)?;
+            checkpoint.topics.push((topic.lsn, topic.state));
+        }
+        let (start, line) = next("the last line")?;
+        let tail: Tail = parse_line(start, line)?;
+        let crc = format!("{:08x}", crc32c::crc32c(&bytes[..start]));
+        if tail.crc != crc {
+            return Err((start, format!("the checksum is {crc} where {} is written", tail.crc)));
+        }
+        if tail.end != head.number || tail.topics != head.topics || at != bytes.len() {
+            return Err((start, "the last line does not fit the first".to_owned()));
+        }
+        Ok(checkpoint)
+    }
+}
+
+fn push_line(out: &mut Vec<u8>, line: &impl Serialize) {
+    serde_json::to_writer(&mut *out, line).expect("a Vec takes all, and names are text");
+    out.push(b'\n');
+}
+
+fn parse_line<'a, T: Deserialize<'a>>(at: usize, line: &'a [u8]) -> Result<T, (usize, String)> {
+    let Some(line) = line.strip_suffix(b"\n") else {
+        return Err((at, "the line has no end".to_owned()));
+    };
+    serde_json::from_slice(line).map_err(|e| (at, e.to_string()))
+}
+
+fn file_name(number: u64) -> String {
+    format!("{number:016}.json")
+}
+
+/// The numbers of the checkpoints there are, ascending.
+fn numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, CheckpointError> {
+    let entries = disk.list(dir).map_err(|source| io_error(dir, source))?;
+    let number = |name: &str| {
+        let digits = name.strip_suffix(".json").filter(|digits| digits.len() == 16)?;
+        digits.parse().ok()
+    };
+    let mut all: Vec<u64> = entries.iter().filter_map(|entry| number(&entry.name)).collect();
+    all.sort_unstable();
+    Ok(all)
+}
+
+fn io_error(path: &Path, source: io::Error) -> CheckpointError {
+    CheckpointError::Io { path: path.to_owned(), source }
+}

@@ -1,0 +1,478 @@
+//! From a directory to shards: first start, adoption of a prototype's directory, recovery.
+//!
+//! Nothing is cut, moved or written before the whole write-ahead log was examined and found good;
+//! a directory in doubt is refused with a reason, never started empty.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::disk::{self, Disk, Lock};
+use crate::ids::{GroupName, TopicName};
+use crate::log::{self, LogError, LogMark, TopicLog};
+use crate::time::{Now, Timestamp};
+use crate::wal::{self, Examined, Lsn, Torn, Wal, WalError};
+
+use super::checkpoint::{Checkpoint, CheckpointError};
+use super::registry::Settings;
+use super::shard::{Shard, ShardError};
+use super::topics::{Topics, Workshop};
+
+/// The version of the directory's layout.
+const FORMAT: u32 = 1;
+
+/// Why a directory can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory can't be used at all.
+    #[error("failed to use {}: {source}", path.display())]
+    Unusable {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Another daemon has it.
+    #[error("failed to lock {}: another wiber broker serves this directory", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// Something in it is not what was written.
+    #[error("{} is damaged: {why}; run wiber check", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A later version wrote it.
+    #[error("{} has format {format}, and this version knows {FORMAT}; use a newer wiber", path.display())]
+    Newer {
+        /// The identity file.
+        path: PathBuf,
+        /// What it says.
+        format: u32,
+    },
+    /// The write-ahead log.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// A topic's log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The log's records could not be applied.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+}
+
+impl OpenError {
+    /// Whether stored data are damaged, which no retry and no setting mends.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            OpenError::Damaged { .. } | OpenError::Checkpoint(CheckpointError::Damaged { .. }) => {
+                true
+            }
+            OpenError::Wal(error) => error.is_damage(),
+            OpenError::Log(error) | OpenError::Shard(ShardError::Log(error)) => error.is_damage(),
+            OpenError::Shard(ShardError::Command(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+/// `.wiber/node.json`: who this directory is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Node {
+    wiber: String,
+    format: u32,
+    /// Sixteen hex digits, drawn once.
+    pub node: String,
+    created: Timestamp,
+}
+
+/// What was found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// An empty directory.
+    New,
+    /// Files of the prototype.
+    Adopted {
+        /// How many topics.
+        topics: usize,
+        /// How many messages.
+        messages: u64,
+        /// Torn last lines, which are in `.wiber/quarantine/` now.
+        torn: usize,
+    },
+    /// The last stop was in order.
+    Clean,
+    /// The last stop was none: the log was applied again.
+    Recovered {
+        /// How many of its records.
+        records: u64,
+        /// What was cut from its end, in bytes.
+        torn_bytes: u64,
+    },
+}
+
+/// A directory that is ready to be served.
+#[derive(Debug)]
+pub struct Opened {
+    /// The shards, in the order of their numbers.
+    pub shards: Vec<Shard>,
+    /// The log, at its end.
+    pub wal: Wal,
+    /// What was found.
+    pub found: Found,
+    /// The number of the newest checkpoint.
+    pub checkpoint: u64,
+    /// Held while the directory is served.
+    pub lock: Held,
+    /// The identity.
+    pub node: Node,
+}
+
+/// The lock of the directory.
+pub struct Held(#[expect(dead_code, reason = "held, not read")] Box<dyn Lock>);
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Held")
+    }
+}
+
+/// The folders of a data directory.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The data directory.
+    pub data: PathBuf,
+    /// `.wiber`
+    pub meta: PathBuf,
+}
+
+impl Layout {
+    /// The folders below `data`.
+    pub fn new(data: &Path) -> Self {
+        Self { data: data.to_owned(), meta: data.join(".wiber") }
+    }
+
+    /// The write-ahead log.
+    pub fn wal(&self) -> PathBuf {
+        self.meta.join("wal")
+    }
+
+    /// Checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.meta.join("checkpoint")
+    }
+
+    fn quarantine(&self) -> PathBuf {
+        self.meta.join("quarantine")
+    }
+
+    fn node(&self) -> PathBuf {
+        self.meta.join("node.json")
+    }
+}
+
+/// Opens a data directory, creating or recovering it.
+///
+/// # Errors
+/// [`OpenError`]; the directory is then as it was.
+pub fn open(disk: &Arc<dyn Disk>, settings: &Settings, now: Now) -> Result<Opened, OpenError> {
+    let layout = Layout::new(&settings.data_dir);
+    let folders =
+        [layout.data.clone(), layout.meta.clone(), layout.checkpoints(), layout.quarantine()];
+    for folder in folders {
+        disk.create_dir(&folder).map_err(|source| unusable(&folder, source))?;
+    }
+    let lock_path = layout.meta.join("LOCK");
+    let lock = disk.lock(&lock_path).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked { path: lock_path.clone() },
+        _ => unusable(&lock_path, source),
+    })?;
+    let opening = Opening { disk, settings, layout, now, lock: Held(lock) };
+    match read_node(disk.as_ref(), &opening.layout)? {
+        Some(node) => opening.reopen(node),
+        None => opening.begin(),
+    }
+}
+
+struct Opening<'a> {
+    disk: &'a Arc<dyn Disk>,
+    settings: &'a Settings,
+    layout: Layout,
+    now: Now,
+    lock: Held,
+}
+
+impl Opening<'_> {
+    /// The first start in a directory, maybe one that the prototype wrote.
+    fn begin(self) -> Result<Opened, OpenError> {
+        if let Some(checkpoint) = Checkpoint::newest(self.disk.as_ref(), &self.layout.checkpoints())?
+            && checkpoint.number > 1
+        {
+            let why = "it is missing, but the directory was served before".to_owned();
+            return Err(OpenError::Damaged { path: self.layout.node(), why });
+        }
+        self.clear_unfinished_start()?;
+        let mut shards = self.shards();
+        let found = self.adopt(&mut shards)?;
+        let node = Node {
+            wiber: "node".to_owned(),
+            format: FORMAT,
+            node: format!("{:016x}", self.settings.node_seed),
+            created: self.now.wall,
+        };
+        let wal = Wal::create(
+            Arc::clone(self.disk),
+            &self.layout.wal(),
+            self.settings.node_seed,
+            self.settings.wal,
+        )?;
+        let parts = shards.iter_mut().map(Shard::part).collect::<Result<_, _>>()?;
+        let (checkpoint, syncs) = Checkpoint::of(1, false, parts);
+        for sync in syncs {
+            sync.run(self.disk.as_ref()).map_err(|source| unusable(&self.layout.data, source))?;
+        }
+        let folder = self.layout.checkpoints();
+        checkpoint.write(self.disk.as_ref(), &folder, self.now.wall)?;
+        let json = serde_json::to_vec(&node).expect("text and numbers");
+        // Written last: a directory without it was never served.
+        for (path, bytes) in [(self.layout.node(), json)] {
+            disk::replace(self.disk.as_ref(), &path, &bytes)
+                .map_err(|source| unusable(&path, source))?;
+        }
+        self.disk
+            .sync_dir(&self.layout.data)
+            .map_err(|source| unusable(&self.layout.data, source))?;
+        Ok(Opened { shards, wal, found, checkpoint: 1, lock: self.lock, node })
+    }
+
+    /// Removes what a first start that was cut short left in the log's folder. A log with records
+    /// is no such thing: then only the identity is missing.
+    fn clear_unfinished_start(&self) -> Result<(), OpenError> {
+        let folder = self.layout.wal();
+        let entries = match self.disk.list(&folder) {
+            Ok(entries) if !entries.is_empty() => entries,
+            Ok(_) => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(unusable(&folder, source)),
+        };
+        let examined =
+            wal::examine(Arc::clone(self.disk), &folder, self.settings.wal, Lsn::default())?;
+        let mut records = 0;
+        examined.replay(&mut |_| {
+            records += 1;
+            Ok::<_, ShardError>(())
+        })?;
+        if records > 0 {
+            let why = "it is missing, but the write-ahead log has records".to_owned();
+            return Err(OpenError::Damaged { path: self.layout.node(), why });
+        }
+        for entry in entries {
+            let path = folder.join(&entry.name);
+            self.disk.remove(&path).map_err(|source| unusable(&path, source))?;
+        }
+        Ok(())
+    }
+
+    fn adopt(&self, shards: &mut [Shard]) -> Result<Found, OpenError> {
+        let scan = log::scan(self.disk.as_ref(), &self.layout.data)?;
+        if scan.topics.is_empty() {
+            return Ok(Found::New);
+        }
+        let (mut messages, mut torn) = (0, 0);
+        let topics = scan.topics.len();
+        for name in scan.topics.keys() {
+            let (log, adopted) = TopicLog::adopt(
+                Arc::clone(self.disk),
+                &self.layout.data,
+                name.clone(),
+                self.settings.log,
+                Arc::clone(&self.settings.tail),
+            )?;
+            messages += adopted.records;
+            torn += usize::from(adopted.torn.is_some());
+            let topic = self.workshop().with_log(name, log);
+            self.shard_of(shards, name).topics.insert(topic, Lsn::default());
+        }
+        Ok(Found::Adopted { topics, messages, torn })
+    }
+
+    /// A directory that was served before.
+    fn reopen(self, node: Node) -> Result<Opened, OpenError> {
+        let disk = self.disk.as_ref();
+        let folder = self.layout.checkpoints();
+        let checkpoint = Checkpoint::newest(disk, &folder)?.ok_or_else(|| OpenError::Damaged {
+            path: folder.clone(),
+            why: "there is no checkpoint".to_owned(),
+        })?;
+        let examined = wal::examine(
+            Arc::clone(self.disk),
+            &self.layout.wal(),
+            self.settings.wal,
+            checkpoint.lsn(),
+        )?;
+        let mut shards = self.shards();
+        self.open_logs(&checkpoint, &mut shards)?;
+        self.adopt_news(&checkpoint, &examined, &mut shards)?;
+        let mut records = 0;
+        examined.replay(&mut |record| {
+            records += 1;
+            shards.iter_mut().try_for_each(|shard| shard.replay(self.now, &record))
+        })?;
+        let torn_bytes = examined.torn().map_or(0, |torn: &Torn| torn.bytes);
+        let wal = examined.finish()?;
+        for shard in &mut shards {
+            shard.resume(wal.last())?;
+        }
+        let found = if checkpoint.is_clean && records == 0 && torn_bytes == 0 {
+            Found::Clean
+        } else {
+            Found::Recovered { records, torn_bytes }
+        };
+        let checkpoint = checkpoint.number;
+        Ok(Opened { shards, wal, found, checkpoint, lock: self.lock, node })
+    }
+
+    /// Opens the logs that the checkpoint knows, and takes from them what it does not cover.
+    fn open_logs(&self, checkpoint: &Checkpoint, shards: &mut [Shard]) -> Result<(), OpenError> {
+        let damaged = |why: String| OpenError::Damaged { path: self.layout.checkpoints(), why };
+        let mut opened = Vec::new();
+        for (lsn, state) in &checkpoint.topics {
+            let name = TopicName::parse(state.topic.as_bytes())
+                .map_err(|bad| damaged(format!("topic {:?}: {bad}", state.topic)))?;
+            let log = self.open_log(&name, &state.mark)?;
+            let mut topic = self.workshop().with_log(&name, log);
+            for (group, progress) in &state.groups {
+                let group = GroupName::parse(group.as_bytes())
+                    .map_err(|bad| damaged(format!("group {group:?}: {bad}")))?;
+                topic.restore_group(group, progress.clone());
+            }
+            opened.push((*lsn, topic));
+        }
+        for (lsn, mut topic) in opened {
+            topic.log_mut().cut()?;
+            let name = topic.name().clone();
+            self.shard_of(shards, &name).topics.insert(topic, lsn);
+        }
+        for (number, at) in &checkpoint.shards {
+            if let Some(shard) = shards.get_mut(*number as usize) {
+                shard.set_applied(*at);
+            }
+        }
+        Ok(())
+    }
+
+    fn open_log(&self, name: &TopicName, mark: &LogMark) -> Result<TopicLog, LogError> {
+        TopicLog::open(
+            Arc::clone(self.disk),
+            &self.layout.data,
+            name.clone(),
+            self.settings.log,
+            Arc::clone(&self.settings.tail),
+            mark,
+        )
+    }
+
+    /// Files that the checkpoint does not know: those of topics that the log is about to make
+    /// again are emptied; what nobody knows is put aside, never deleted and never served.
+    fn adopt_news(
+        &self,
+        checkpoint: &Checkpoint,
+        examined: &Examined,
+        shards: &mut [Shard],
+    ) -> Result<(), OpenError> {
+        let scan = log::scan(self.disk.as_ref(), &self.layout.data)?;
+        let known: BTreeSet<&str> =
+            checkpoint.topics.iter().map(|(_, state)| state.topic.as_str()).collect();
+        let strangers: Vec<_> =
+            scan.topics.iter().filter(|(name, _)| !known.contains(name.as_str())).collect();
+        if strangers.is_empty() {
+            return Ok(());
+        }
+        let mut coming = BTreeSet::new();
+        examined.replay(&mut |record| topics_in(record.payload, &mut coming))?;
+        for (name, files) in strangers {
+            if coming.contains(name) {
+                let mut log = self.open_log(name, &LogMark::default())?;
+                log.cut()?;
+                let topic = self.workshop().with_log(name, log);
+                self.shard_of(shards, name).topics.insert(topic, Lsn::default());
+                continue;
+            }
+            for file in files {
+                self.put_aside(&file.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_aside(&self, name: &str) -> Result<(), OpenError> {
+        let from = self.layout.data.join(name);
+        let aside = self.layout.quarantine();
+        let to = aside.join(format!("{}-{name}", self.now.wall.as_micros()));
+        tracing::warn!(event = "file_put_aside", from = %from.display(), to = %to.display(),
+            "no checkpoint and no log record knows this file");
+        self.disk.rename(&from, &to).map_err(|source| unusable(&from, source))?;
+        for folder in [&aside, &self.layout.data] {
+            self.disk.sync_dir(folder).map_err(|source| unusable(folder, source))?;
+        }
+        Ok(())
+    }
+
+    fn workshop(&self) -> Workshop {
+        self.settings.workshop(self.disk)
+    }
+
+    fn shards(&self) -> Vec<Shard> {
+        (0..self.settings.shards)
+            .map(|number| {
+                let topics = Topics::new(self.workshop(), number, self.settings.shards);
+                let gate: Arc<dyn super::shard::Gate> = self.settings.gate.clone();
+                Shard::new(number, topics, self.settings.prefetch, gate)
+            })
+            .collect()
+    }
+
+    fn shard_of<'s>(&self, shards: &'s mut [Shard], topic: &TopicName) -> &'s mut Shard {
+        &mut shards[super::registry::shard_of(topic, self.settings.shards) as usize]
+    }
+}
+
+/// Collects the topics that a record's commands are about.
+fn topics_in(payload: &[u8], into: &mut BTreeSet<TopicName>) -> Result<(), ShardError> {
+    let mut reader = crate::topic::CommandReader::new(payload);
+    while let Some(command) = reader.next()? {
+        if let crate::topic::Command::Topic(name) = command {
+            into.insert(name);
+        }
+    }
+    Ok(())
+}
+
+fn read_node(disk: &dyn Disk, layout: &Layout) -> Result<Option<Node>, OpenError> {
+    let path = layout.node();
+    let bytes = match disk::read_all(disk, &path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(unusable(&path, source)),
+    };
+    let node: Node = serde_json::from_slice(&bytes)
+        .map_err(|e| OpenError::Damaged { path: path.clone(), why: e.to_string() })?;
+    if node.format > FORMAT {
+        return Err(OpenError::Newer { path, format: node.format });
+    }
+    Ok(Some(node))
+}
+
+fn unusable(path: &Path, source: io::Error) -> OpenError {
+    OpenError::Unusable { path: path.to_owned(), source }
+}

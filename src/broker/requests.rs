@@ -1,0 +1,178 @@
+//! What connections ask of a shard besides publishing, and what they are answered.
+
+use std::sync::Arc;
+
+use crate::delivery::{Departure, Event, Verdict};
+use crate::ids::{ConnId, GroupName, Offset, TopicName};
+use crate::proto::{Tag, WireError, encode};
+use crate::time::Now;
+
+use super::batch::{Answer, Ticket};
+use super::conns::Membership;
+use super::letter::{Piece, Then};
+use super::shard::{Shard, ShardError};
+
+impl Shard {
+    /// An acknowledgement: by the one who holds the message, or else by one who held it before.
+    pub(super) fn ack(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        tag: Option<&Tag>,
+        id: &[u8],
+    ) -> Result<Answer, ShardError> {
+        let memberships = self.conns.get(conn).map_or(&[][..], |conn| &conn.memberships);
+        let mut found = None;
+        for place in memberships {
+            let topic = &self.topics.slot(place.topic).topic;
+            if let Some((offset, holds)) = topic.find(place.group, conn, id) {
+                if holds || found.is_none() {
+                    found = Some((*place, offset));
+                }
+                if holds {
+                    break;
+                }
+            }
+        }
+        let verdict = match found {
+            None => None,
+            Some((place, offset)) => {
+                let (topic, mut desk) = self.desk(now, place.topic);
+                topic.tell(place.group, Event::Ack { member: conn, offset }, &mut desk)?
+            }
+        };
+        if let Some(Verdict::Acked { .. }) = verdict {
+            let mut line = Vec::new();
+            encode::ack_received(&mut line, tag);
+            return Ok(Answer::Line(line));
+        }
+        Ok(Answer::refused(tag, &WireError::not_pending(id)))
+    }
+
+    /// The commands that create the group, unless it exists.
+    pub(super) fn write_group(&mut self, topic: &TopicName, group: &GroupName) {
+        let known = self.topics.find(topic).is_some_and(|key| {
+            self.topics.slot(key).topic.group_key(group).is_some()
+        });
+        if !known {
+            self.open.commands.topic(topic);
+            self.open.commands.group(group);
+            self.open.commands.create_group();
+        }
+    }
+
+    /// The connection was silent for too long: what it holds goes to others.
+    pub(super) fn silent(&mut self, now: Now, conn: ConnId) -> Result<(), ShardError> {
+        self.leave(now, conn, Departure::Silent)
+    }
+
+    /// The silent connection is heard again.
+    pub(super) fn heard(&mut self, now: Now, conn: ConnId) -> Result<(), ShardError> {
+        let Some(known) = self.conns.get(conn) else { return Ok(()) };
+        let name = Arc::clone(&known.consumer);
+        for place in known.memberships.clone() {
+            self.join(now, conn, place, &name)?;
+        }
+        Ok(())
+    }
+
+    /// The connection is closed.
+    pub(super) fn closed(&mut self, now: Now, conn: ConnId) -> Result<(), ShardError> {
+        self.leave(now, conn, Departure::Closed)?;
+        if let Some(gone) = self.conns.remove(conn) {
+            for key in gone.follows {
+                self.topics.unfollow(key, conn);
+            }
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, now: Now, conn: ConnId, why: Departure) -> Result<(), ShardError> {
+        let Some(known) = self.conns.get(conn) else { return Ok(()) };
+        for place in known.memberships.clone() {
+            let (topic, mut desk) = self.desk(now, place.topic);
+            topic.tell(place.group, Event::Leave { member: conn, why }, &mut desk)?;
+        }
+        Ok(())
+    }
+
+    fn join(
+        &mut self,
+        now: Now,
+        member: ConnId,
+        place: Membership,
+        name: &Arc<str>,
+    ) -> Result<(), ShardError> {
+        let prefetch = self.prefetch;
+        let (topic, mut desk) = self.desk(now, place.topic);
+        let end = topic.log().end();
+        topic.tell(place.group, Event::LogEnd { end }, &mut desk)?;
+        let join = Event::Join { member, name: Arc::clone(name), prefetch };
+        topic.tell(place.group, join, &mut desk)?;
+        Ok(())
+    }
+
+    /// Answers a letter whose batch is committed and applied.
+    pub(super) fn answer(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        offsets: &[Offset],
+    ) -> Result<(), ShardError> {
+        let mut lines = Vec::new();
+        let mut then = None;
+        let mut joins = Vec::new();
+        for answer in &ticket.answers {
+            match answer {
+                Answer::Published(published) => published.write(offsets, &mut lines),
+                Answer::Line(line) => lines.extend_from_slice(line),
+                Answer::Join { tag, topic, group, consumer } => {
+                    encode::subscribed(&mut lines, tag.as_ref(), topic, Some(group));
+                    if !ticket.outbox.is_closed() {
+                        joins.push((topic, group, consumer));
+                    }
+                }
+                Answer::Follow { tag, topic } => {
+                    encode::subscribed(&mut lines, tag.as_ref(), topic, None);
+                    then = self.follow(&ticket, topic);
+                }
+                Answer::Read { topic } => {
+                    let log = self.topics.find(topic).map(|key| self.topics.slot(key).topic.shared());
+                    then = Some(Then::Read { log });
+                }
+            }
+        }
+        ticket.outbox.post([Piece::Reply { seq: ticket.seq, lines, then }]);
+        for (topic, group, consumer) in joins {
+            let place = self.topics.find(topic).and_then(|topic| {
+                let group = self.topics.slot(topic).topic.group_key(group)?;
+                Some(Membership { topic, group })
+            });
+            let place = place.expect("the group's creation was applied before the answer");
+            let conn = self.conns.ensure(ticket.conn, &ticket.outbox, consumer);
+            if !conn.memberships.contains(&place) {
+                conn.memberships.push(place);
+                self.join(now, ticket.conn, place, consumer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the connection follow the topic from its end, unless it does already.
+    fn follow(&mut self, ticket: &Ticket, topic: &TopicName) -> Option<Then> {
+        if ticket.outbox.is_closed() {
+            return None;
+        }
+        let key = self.topics.ensure(topic);
+        let conn = self.conns.ensure(ticket.conn, &ticket.outbox, &Arc::from(""));
+        if conn.follows.contains(&key) {
+            return None;
+        }
+        conn.follows.push(key);
+        let slot = self.topics.slot_mut(key);
+        slot.followers.push((ticket.conn, Arc::clone(&ticket.outbox)));
+        slot.topic.follow();
+        let from = slot.topic.log().end().next();
+        Some(Then::Follow { topic: topic.clone(), log: slot.topic.shared(), from })
+    }
+}

@@ -1,0 +1,419 @@
+//! One shard: all state of its topics, changed by nobody else.
+//!
+//! Synchronous and without threads, so that a simulator can run it: the thread around it is in
+//! [`super::thread`]. Its owner calls, in this order and with one reading of the clock,
+//! [`Shard::letter`] for what came in, [`Shard::submit`], [`Shard::committed`] for what the log
+//! made durable, [`Shard::wake`] for timers, [`Shard::submit`] again, and [`Shard::send`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::delivery::Change;
+use crate::ids::Offset;
+use crate::limits::BATCH_BYTES_TARGET;
+use crate::log::LogError;
+use crate::proto::WireError;
+use crate::time::{Moment, Now, Timestamp};
+use crate::topic::{BadCommand, Command, CommandReader, Commands, Desk, GroupKey, Timers, TopicKey};
+use crate::wal::{Lsn, Record};
+
+use super::batch::{Answer, Batch, Published, Ticket};
+use super::checkpoint::{Part, TopicState};
+use super::conns::Conns;
+use super::letter::{Item, Letter};
+use super::topics::Topics;
+
+/// Why a shard can't go on. Its process ends.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    /// A topic's file could not be written or read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A committed batch makes no sense.
+    #[error(transparent)]
+    Command(#[from] BadCommand),
+}
+
+/// Something that is to be made durable.
+#[derive(Debug)]
+pub struct Submission {
+    /// The shard.
+    pub shard: u32,
+    /// Number of the batch on its shard, from 1 without a gap.
+    pub index: u64,
+    /// The commands.
+    pub payload: Vec<u8>,
+}
+
+/// What stands in the way of publishing, set from outside.
+pub trait Gate: Send + Sync + std::fmt::Debug {
+    /// Why nothing can be published now, or `None`.
+    fn refusal(&self) -> Option<WireError>;
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Shard {
+    number: u32,
+    pub(super) topics: Topics,
+    pub(super) conns: Conns,
+    pub(super) timers: Timers,
+    gate: Arc<dyn Gate>,
+    pub(super) prefetch: u32,
+    pub(super) open: Batch,
+    /// Batches in their order that are not answered yet; those without commands wait for nothing
+    /// but the ones before them.
+    queue: VecDeque<Waiting>,
+    next_index: u64,
+    applied: Applied,
+    /// Applied, but not answered: their files are flushed first.
+    done: Vec<(Vec<Ticket>, Vec<Offset>)>,
+    /// Topics with appends that are not flushed.
+    dirty: Vec<TopicKey>,
+    /// Bytes of records applied since the last flush, on replay.
+    unflushed: usize,
+    buffers: Vec<Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    tickets: Vec<Ticket>,
+    is_written: bool,
+}
+
+/// How far a shard's state goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Applied {
+    /// The last batch.
+    pub index: u64,
+    /// Its record.
+    pub lsn: Lsn,
+}
+
+impl Shard {
+    /// A shard with these topics, before the first batch.
+    pub fn new(number: u32, topics: Topics, prefetch: u32, gate: Arc<dyn Gate>) -> Self {
+        Self {
+            number,
+            topics,
+            conns: Conns::default(),
+            timers: Timers::default(),
+            gate,
+            prefetch,
+            open: Batch::default(),
+            queue: VecDeque::new(),
+            next_index: 1,
+            applied: Applied::default(),
+            done: Vec::new(),
+            dirty: Vec::new(),
+            unflushed: 0,
+            buffers: Vec::new(),
+        }
+    }
+
+    /// Takes the requests of a letter into the open batch. Returns whether the batch is full and
+    /// should be submitted before the next letter.
+    ///
+    /// # Errors
+    /// What reading a log says.
+    pub fn letter(&mut self, now: Now, letter: Letter) -> Result<bool, ShardError> {
+        let mut answers = Vec::with_capacity(letter.items.len());
+        for item in letter.items {
+            match item {
+                Item::Publish { tag, topic, messages } => {
+                    if let Some(refusal) = self.gate.refusal() {
+                        answers.extend(messages.iter().map(|_| Answer::refused(tag.as_ref(), &refusal)));
+                        continue;
+                    }
+                    let commands = &mut self.open.commands;
+                    let first = commands.appends();
+                    commands.topic(&topic);
+                    commands.time(now.wall);
+                    for message in messages {
+                        commands.append(message.of(&letter.bytes));
+                    }
+                    answers.push(Answer::Published(Published {
+                        tag,
+                        topic_tag: topic.tag(),
+                        ts: now.wall,
+                        appends: first..commands.appends(),
+                    }));
+                }
+                Item::Ack { tag, id } => {
+                    let id = id.of(&letter.bytes);
+                    answers.push(self.ack(now, letter.conn, tag.as_ref(), id)?);
+                }
+                Item::Subscribe { tag, topic, group: Some(group), consumer } => {
+                    self.write_group(&topic, &group);
+                    answers.push(Answer::Join { tag, topic, group, consumer });
+                }
+                Item::Subscribe { tag, topic, group: None, .. } => {
+                    answers.push(Answer::Follow { tag, topic });
+                }
+                Item::Locate { topic } => answers.push(Answer::Read { topic }),
+                Item::Line(line) => answers.push(Answer::Line(line)),
+                Item::Silent => self.silent(now, letter.conn)?,
+                Item::Heard => self.heard(now, letter.conn)?,
+                Item::Closed => self.closed(now, letter.conn)?,
+            }
+        }
+        if !answers.is_empty() {
+            self.open.tickets.push(Ticket {
+                conn: letter.conn,
+                outbox: letter.outbox,
+                seq: letter.seq,
+                answers,
+                permit: letter.permit,
+            });
+        }
+        Ok(self.open.commands.len() >= BATCH_BYTES_TARGET)
+    }
+
+    /// Closes the open batch; what is to be made durable of it comes back, if anything.
+    pub fn submit(&mut self) -> Option<Submission> {
+        if self.open.is_empty() {
+            return None;
+        }
+        let buffer = self.buffers.pop().unwrap_or_default();
+        let next = Batch { commands: Commands::reusing(buffer), tickets: Vec::new() };
+        let Batch { commands, tickets } = std::mem::replace(&mut self.open, next);
+        self.queue.push_back(Waiting { tickets, is_written: !commands.is_empty() });
+        if commands.is_empty() {
+            self.pass_empty();
+            return None;
+        }
+        let index = self.next_index;
+        self.next_index += 1;
+        Some(Submission { shard: self.number, index, payload: commands.into_bytes() })
+    }
+
+    /// The batch `index` is committed as record `lsn`: applies it. Answers leave with
+    /// [`Shard::send`].
+    ///
+    /// # Errors
+    /// [`ShardError`], and nothing of the batch was answered.
+    pub fn committed(
+        &mut self,
+        now: Now,
+        index: u64,
+        lsn: Lsn,
+        payload: Vec<u8>,
+    ) -> Result<(), ShardError> {
+        assert_eq!(index, self.applied.index + 1, "batches are committed in their order");
+        let batch = self.queue.pop_front().expect("a committed batch was submitted");
+        let mut offsets = Vec::new();
+        self.apply(now, lsn, &payload, Some(&mut offsets))?;
+        self.applied = Applied { index, lsn };
+        if self.buffers.len() < 4 && payload.capacity() <= 2 * BATCH_BYTES_TARGET {
+            self.buffers.push(payload);
+        }
+        self.done.push((batch.tickets, offsets));
+        self.pass_empty();
+        Ok(())
+    }
+
+    /// On start: its state is that of a checkpoint.
+    pub(super) fn set_applied(&mut self, applied: Applied) {
+        self.applied = applied;
+    }
+
+    /// On start: applies a record of the log again, but for topics whose state already covers it.
+    ///
+    /// # Errors
+    /// As for [`Shard::committed`].
+    pub(super) fn replay(&mut self, now: Now, record: &Record<'_>) -> Result<(), ShardError> {
+        self.apply(now, record.lsn, record.payload, None)?;
+        if record.shard == self.number {
+            self.applied.index = self.applied.index.max(record.index);
+        }
+        self.unflushed += record.payload.len();
+        if self.unflushed >= BATCH_BYTES_TARGET {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// On start: all records up to `last` were applied.
+    pub(super) fn resume(&mut self, last: Lsn) -> Result<(), ShardError> {
+        self.flush()?;
+        self.applied.lsn = last;
+        self.next_index = self.applied.index + 1;
+        assert!(self.open.is_empty(), "without members, no group asks for anything");
+        Ok(())
+    }
+
+    /// Lets timers do their work.
+    ///
+    /// # Errors
+    /// What reading a log says.
+    pub fn wake(&mut self, now: Now) -> Result<(), ShardError> {
+        while let Some((topic, group)) = self.timers.due(now.moment) {
+            let (topic, mut desk) = self.desk(now, topic);
+            topic.wake(group, &mut desk)?;
+        }
+        Ok(())
+    }
+
+    /// When [`Shard::wake`] has something to do.
+    pub fn wake_at(&self) -> Option<Moment> {
+        self.timers.next()
+    }
+
+    /// Writes the topics' files, lets readers see them, and sends replies and deliveries.
+    ///
+    /// # Errors
+    /// What writing or reading a log says.
+    pub fn send(&mut self, now: Now) -> Result<(), ShardError> {
+        let fresh = self.flush()?;
+        for (tickets, offsets) in std::mem::take(&mut self.done) {
+            for ticket in tickets {
+                self.answer(now, ticket, &offsets)?;
+            }
+        }
+        for key in fresh {
+            let (topic, mut desk) = self.desk(now, key);
+            topic.announce(&mut desk)?;
+        }
+        self.conns.send();
+        Ok(())
+    }
+
+    /// Whether all that was taken is answered.
+    pub fn is_idle(&self) -> bool {
+        self.open.is_empty() && self.queue.is_empty() && self.done.is_empty()
+    }
+
+    /// The shard's state, for a checkpoint.
+    ///
+    /// # Errors
+    /// What writing a log says.
+    pub fn part(&mut self) -> Result<Part, ShardError> {
+        self.flush()?;
+        let mut part = Part { shard: self.number, applied: self.applied, ..Part::default() };
+        for slot in self.topics.iter_mut() {
+            part.topics.push(TopicState {
+                topic: slot.topic.name().as_str().to_owned(),
+                mark: slot.topic.log().mark(),
+                groups: slot
+                    .topic
+                    .progress()
+                    .map(|(name, progress)| (name.as_str().to_owned(), progress.clone()))
+                    .collect(),
+            });
+            part.syncs.push(slot.topic.log_mut().unsynced());
+        }
+        Ok(part)
+    }
+
+    /// Applies the commands of a record. On replay (`offsets` is `None`) those of topics whose
+    /// state covers the record are passed over.
+    fn apply(
+        &mut self,
+        now: Now,
+        lsn: Lsn,
+        payload: &[u8],
+        mut offsets: Option<&mut Vec<Offset>>,
+    ) -> Result<(), ShardError> {
+        let mut reader = CommandReader::new(payload);
+        let mut ts = Timestamp::default();
+        let mut topic = None;
+        let mut group = None;
+        while let Some(command) = reader.next()? {
+            if let Command::Topic(name) = &command {
+                let is_mine = offsets.is_some() || self.topics.is_mine(name);
+                topic = is_mine.then(|| self.topics.ensure(name));
+                topic = topic.filter(|key| {
+                    offsets.is_some() || self.topics.slot(*key).covered < lsn
+                });
+                group = None;
+                continue;
+            }
+            if let Command::Time(time) = command {
+                ts = time;
+                continue;
+            }
+            let Some(key) = topic else { continue };
+            let slot = self.topics.slot_mut(key);
+            match command {
+                Command::Topic(_) | Command::Time(_) => {}
+                Command::Append { id, extra, message } => {
+                    let offset = slot.topic.append(ts, id, extra, message);
+                    if !std::mem::replace(&mut slot.is_dirty, true) {
+                        self.dirty.push(key);
+                    }
+                    if let Some(offsets) = offsets.as_deref_mut() {
+                        offsets.push(offset);
+                    }
+                }
+                Command::Group(name) => group = Some(name),
+                Command::CreateGroup => {
+                    let name = group.as_ref().ok_or_else(no_group)?;
+                    slot.topic.create_group(name);
+                }
+                Command::Settled { first, count } => {
+                    let group = group_key(slot, group.as_ref())?;
+                    let (topic, mut desk) = self.desk(now, key);
+                    for number in first.get()..first.get() + u64::from(count) {
+                        let offset = Offset::new(number);
+                        topic.change(group, &Change::Settled { offset }, &mut desk)?;
+                    }
+                }
+                Command::Change(change) => {
+                    let group = group_key(slot, group.as_ref())?;
+                    let (topic, mut desk) = self.desk(now, key);
+                    topic.change(group, &change, &mut desk)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Flushes the files of topics with appends; returns those topics. Their followers are told.
+    fn flush(&mut self) -> Result<Vec<TopicKey>, ShardError> {
+        self.unflushed = 0;
+        let dirty = std::mem::take(&mut self.dirty);
+        for key in &dirty {
+            let slot = self.topics.slot_mut(*key);
+            slot.is_dirty = false;
+            slot.topic.flush()?;
+            for (_, outbox) in &slot.followers {
+                outbox.nudge();
+            }
+        }
+        Ok(dirty)
+    }
+
+    /// Moves batches without commands that now have none before them.
+    fn pass_empty(&mut self) {
+        while self.queue.front().is_some_and(|batch| !batch.is_written) {
+            let batch = self.queue.pop_front().expect("it was just seen");
+            self.done.push((batch.tickets, Vec::new()));
+        }
+    }
+
+    /// A topic, and what is at hand for it.
+    pub(super) fn desk(
+        &mut self,
+        now: Now,
+        key: TopicKey,
+    ) -> (&mut crate::topic::Topic, Desk<'_>) {
+        let desk = Desk {
+            now,
+            commands: &mut self.open.commands,
+            pushes: &mut self.conns,
+            timers: &mut self.timers,
+        };
+        (&mut self.topics.slot_mut(key).topic, desk)
+    }
+}
+
+fn group_key(
+    slot: &super::topics::TopicSlot,
+    name: Option<&crate::ids::GroupName>,
+) -> Result<GroupKey, BadCommand> {
+    name.and_then(|name| slot.topic.group_key(name)).ok_or_else(no_group)
+}
+
+fn no_group() -> BadCommand {
+    BadCommand { at: 0, why: "a command for a group that was never created".to_owned() }
+}

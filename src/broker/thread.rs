@@ -1,0 +1,80 @@
+//! The thread of a shard: a dull loop around [`Shard`].
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use crate::time::Now;
+use crate::wal::Lsn;
+
+use super::checkpoint::Part;
+use super::commit::Commit;
+use super::letter::Letter;
+use super::mailbox::Mailbox;
+use super::shard::{Shard, ShardError};
+
+/// What comes into a shard's mailbox.
+#[derive(Debug)]
+pub enum Message {
+    /// Requests of a connection.
+    Letter(Letter),
+    /// A batch is committed.
+    Committed {
+        /// The batch.
+        index: u64,
+        /// Its record in the log.
+        lsn: Lsn,
+        /// Its commands.
+        payload: Vec<u8>,
+    },
+    /// A checkpoint wants the shard's state.
+    Checkpoint(SyncSender<Part>),
+    /// Finish what was taken, then end.
+    Stop,
+}
+
+/// Serves a shard until it is told to stop and has answered all it took; gives it back.
+///
+/// # Errors
+/// [`ShardError`]: the process has to end.
+pub fn run(
+    mut shard: Shard,
+    mailbox: &Arc<Mailbox<Message>>,
+    commit: &Commit,
+) -> Result<Shard, ShardError> {
+    let mut messages = Vec::new();
+    let mut stopping = false;
+    loop {
+        let patience = shard.wake_at().map(|at| at.since(Now::read().moment));
+        mailbox.drain(&mut messages, patience);
+        let now = Now::read();
+        let mut committed = Vec::new();
+        let mut parts = Vec::new();
+        for message in messages.drain(..) {
+            match message {
+                Message::Letter(letter) => {
+                    if shard.letter(now, letter)? {
+                        shard.submit().into_iter().for_each(|batch| commit.submit(batch));
+                    }
+                }
+                Message::Committed { index, lsn, payload } => committed.push((index, lsn, payload)),
+                Message::Checkpoint(sender) => parts.push(sender),
+                Message::Stop => stopping = true,
+            }
+        }
+        // The new batch is on its way to the disk while the last one is applied and answered.
+        shard.submit().into_iter().for_each(|batch| commit.submit(batch));
+        for (index, lsn, payload) in committed {
+            shard.committed(now, index, lsn, payload)?;
+        }
+        shard.wake(now)?;
+        shard.send(now)?;
+        shard.submit().into_iter().for_each(|batch| commit.submit(batch));
+        for sender in parts {
+            // Whoever asked may have given up waiting.
+            drop(sender.try_send(shard.part()?));
+        }
+        if stopping && shard.is_idle() {
+            return Ok(shard);
+        }
+    }
+}

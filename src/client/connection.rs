@@ -1,0 +1,167 @@
+//! One connection: a socket, and the lines that come from it.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use memchr::{memchr, memrchr};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::ClientError;
+use super::options::{Backoff, Options};
+use crate::limits::{MESSAGE_BYTES_CEILING, READ_BYTES_MAX};
+use crate::proto::{Kind, ServerLine};
+
+/// Longest line that a broker may send: the largest message as a JSON literal, where each byte can
+/// take six, and then some for the words and the history of a dead letter.
+const SERVER_LINE_BYTES_MAX: usize = 7 * MESSAGE_BYTES_CEILING;
+
+/// Least bytes that a read asks for.
+const READ_BYTES_MIN: usize = 16 << 10;
+
+/// An open connection behind its greeting.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) stream: TcpStream,
+    pub(super) lines: Lines,
+}
+
+impl Connection {
+    /// Connects, once, and waits for `OK connected`.
+    pub(super) async fn open(options: &Options) -> Result<Connection, ClientError> {
+        let cannot = |why: io::Error| ClientError::CannotConnect {
+            addr: options.addr.clone(),
+            source: Arc::new(why),
+        };
+        let opening = async {
+            let stream = TcpStream::connect(&options.addr).await.map_err(cannot)?;
+            stream.set_nodelay(true).map_err(cannot)?;
+            let mut connection = Connection { stream, lines: Lines::default() };
+            connection.greeting().await?;
+            Ok(connection)
+        };
+        timeout(options.connect_timeout, opening).await.unwrap_or_else(|_elapsed| {
+            let why = format!("no greeting within {:?}", options.connect_timeout);
+            Err(cannot(io::Error::new(io::ErrorKind::TimedOut, why)))
+        })
+    }
+
+    /// Connects as often as `backoff` allows, after a connection was lost because of `lost`.
+    pub(super) async fn reopen(
+        options: &Options,
+        backoff: &mut Backoff,
+        lost: ClientError,
+    ) -> Result<Connection, ClientError> {
+        let mut last = lost;
+        loop {
+            backoff.pause(last).await?;
+            match Connection::open(options).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) if error.passes() => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn greeting(&mut self) -> Result<(), ClientError> {
+        let line = self.line().await?;
+        match ServerLine::parse(&line).kind {
+            Kind::Ok("connected") => Ok(()),
+            Kind::Err { code, text } => Err(ClientError::from_answer(code, text)),
+            Kind::Ok(_) | Kind::Msg(_) | Kind::History(_) | Kind::Other => {
+                Err(unexpected("a greeting", &line))
+            }
+        }
+    }
+
+    /// The next line, without its line end.
+    pub(super) async fn line(&mut self) -> Result<Bytes, ClientError> {
+        loop {
+            if let Some(line) = self.lines.next()? {
+                return Ok(line);
+            }
+            self.lines.read_from(&mut self.stream).await?;
+        }
+    }
+}
+
+/// What came instead of what was expected.
+pub(super) fn unexpected(expected: &str, line: &[u8]) -> ClientError {
+    let shown = String::from_utf8_lossy(&line[..line.len().min(100)]);
+    ClientError::Protocol(format!("expected {expected}, got {shown:?}"))
+}
+
+/// Bytes from a socket, cut into lines.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    /// Whole lines that have not been given out.
+    whole: Bytes,
+    /// What follows them.
+    buffer: BytesMut,
+    /// This many bytes at the front of `buffer` hold no LF.
+    searched: usize,
+    /// The last read took all the room there was.
+    filled: bool,
+}
+
+impl Lines {
+    /// Reads once, however much is there. May be cancelled without loss.
+    pub(super) async fn read_from(
+        &mut self,
+        socket: &mut (impl AsyncRead + Unpin),
+    ) -> Result<(), ClientError> {
+        self.buffer.reserve(if self.filled { READ_BYTES_MAX } else { READ_BYTES_MIN });
+        match socket.read_buf(&mut self.buffer).await {
+            Ok(0) => Err(ClientError::disconnected("the broker closed it")),
+            Ok(_) => {
+                self.filled = self.buffer.len() == self.buffer.capacity();
+                Ok(())
+            }
+            Err(why) => Err(ClientError::disconnected(why)),
+        }
+    }
+
+    /// The next whole line, without its LF.
+    pub(super) fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        if self.whole.is_empty() {
+            let Some(at) = memrchr(b'\n', &self.buffer[self.searched..]) else {
+                self.searched = self.buffer.len();
+                if self.searched > SERVER_LINE_BYTES_MAX {
+                    let why = format!("a line is longer than {SERVER_LINE_BYTES_MAX} bytes");
+                    return Err(ClientError::Protocol(why));
+                }
+                return Ok(None);
+            };
+            self.whole = self.buffer.split_to(self.searched + at + 1).freeze();
+            self.searched = self.buffer.len();
+        }
+        let end = memchr(b'\n', &self.whole).expect("whole lines end in an LF");
+        let line = self.whole.split_to(end);
+        self.whole.advance(1);
+        Ok(Some(line))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_come_whole_however_they_are_cut() {
+        let bytes = b"OK connected\nMSG t i 1 1.0 \n\nrest\r\nunfinished";
+        for piece in [1, 2, 3, 7, 1000] {
+            let (mut lines, mut got) = (Lines::default(), Vec::new());
+            for mut chunk in bytes.chunks(piece) {
+                lines.read_from(&mut chunk).await.unwrap();
+                while let Some(line) = lines.next().unwrap() {
+                    got.push(line);
+                }
+            }
+            assert_eq!(got, ["OK connected", "MSG t i 1 1.0 ", "", "rest\r"], "by {piece}");
+            assert_eq!(&lines.buffer[..], b"unfinished");
+            assert!(lines.read_from(&mut &b""[..]).await.is_err(), "the end is told");
+        }
+    }
+}

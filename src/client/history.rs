@@ -1,0 +1,77 @@
+//! Reading the last messages of a topic.
+
+use tokio::io::AsyncWriteExt;
+
+use super::connection::{Connection, unexpected};
+use super::options::{Backoff, Options};
+use super::{ClientError, Message};
+use crate::ids::TopicName;
+use crate::proto::{Kind, Request, ServerLine};
+
+/// The last messages of a topic, oldest first, on a connection of their own: what is not taken is
+/// not read either.
+#[derive(Debug)]
+pub struct History {
+    connection: Option<Connection>,
+}
+
+impl History {
+    pub(super) async fn open(
+        options: &Options,
+        topic: &TopicName,
+        count: u64,
+    ) -> Result<History, ClientError> {
+        let mut connection = Connection::open(options).await?;
+        let mut line = Vec::new();
+        Request::History { topic: topic.clone(), count }.write_to(&mut line);
+        connection.stream.write_all(&line).await.map_err(ClientError::disconnected)?;
+        Ok(History { connection: Some(connection) })
+    }
+
+    /// The next message, or `None` behind the last. May be cancelled without loss.
+    ///
+    /// # Errors
+    /// The broker's refusal, or that the connection was lost: then there are no more, and the
+    /// history has to be asked for again.
+    pub async fn next(&mut self) -> Result<Option<Message>, ClientError> {
+        let Some(connection) = &mut self.connection else { return Ok(None) };
+        let next = loop {
+            let line = match connection.line().await {
+                Ok(line) => line,
+                Err(why) => break Err(why),
+            };
+            match ServerLine::parse(&line).kind {
+                Kind::History(record) => return Ok(Some(Message::new(&line, &record))),
+                Kind::Ok("history end") => break Ok(None),
+                Kind::Ok(_) => break Err(unexpected("OK history end", &line)),
+                Kind::Err { code, text } => break Err(ClientError::from_answer(code, text)),
+                Kind::Msg(_) | Kind::Other => {}
+            }
+        };
+        self.connection = None;
+        next
+    }
+}
+
+/// All of it at once, as often as connections are lost on the way.
+pub(super) async fn collect(
+    options: &Options,
+    topic: &TopicName,
+    count: u64,
+) -> Result<Vec<Message>, ClientError> {
+    let mut backoff = Backoff::new(options.reconnect);
+    let mut history = History::open(options, topic, count).await?;
+    loop {
+        let mut messages = Vec::new();
+        let lost = loop {
+            match history.next().await {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => return Ok(messages),
+                Err(why @ ClientError::Disconnected { .. }) => break why,
+                Err(why) => return Err(why),
+            }
+        };
+        backoff.pause(lost).await?;
+        history = History::open(options, topic, count).await?;
+    }
+}

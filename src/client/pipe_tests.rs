@@ -1,0 +1,107 @@
+//! Tests of what happens to unanswered commands when their connection is lost.
+
+use super::*;
+use crate::ids::TopicName;
+
+/// A task as it stands with `writing` written up to `written` and `out` not taken yet, each line
+/// being a bulk publish.
+fn task(writing: &str, written: usize, out: &str) -> Task {
+    let options = Arc::new(Options::new("nowhere:0"));
+    let mut state = State {
+        out: out.as_bytes().to_vec(),
+        out_end: 1000 + (writing.len() + out.len()) as u64,
+        pending: VecDeque::new(),
+        idle: false,
+        over: false,
+        results: Results::new(100),
+    };
+    let mut end = 1000;
+    for line in [writing, out].concat().split_inclusive('\n') {
+        end += line.len() as u64;
+        let waiter = Waiter::Bulk;
+        state.results.begun(&waiter);
+        state.pending.push_back(Pending { end, waiter });
+    }
+    let shared = Arc::new(Shared {
+        window: 100,
+        state: Mutex::new(state),
+        work: Notify::new(),
+        room: Notify::new(),
+        results: Notify::new(),
+    });
+    let backoff = Backoff::new(options.reconnect);
+    let writing = writing.as_bytes().to_vec();
+    Task { shared, options, backoff, writing, written, writing_start: 1000 }
+}
+
+#[test]
+fn a_publish_is_unknown_once_its_line_end_was_written_and_sent_again_before() {
+    let (writing, out) = ("PUB t a\nPUB t b\n", "PUB t c\n");
+    for written in 0..=writing.len() {
+        let mut task = task(writing, written, out);
+        task.lost();
+        let whole = writing[..written].matches('\n').count();
+        let mut state = task.shared.lock();
+        assert_eq!(
+            String::from_utf8_lossy(&state.out),
+            ["PUB t a\n", "PUB t b\n", "PUB t c\n"][whole..].concat(),
+            "{written} bytes were written"
+        );
+        let ends: Vec<u64> = state.pending.iter().map(|pending| pending.end).collect();
+        assert_eq!(ends, [8, 16, 24][..3 - whole], "positions begin anew");
+        assert_eq!(state.out_end, state.out.len() as u64);
+        let unknown: Vec<_> = state.results.take().collect();
+        assert_eq!(unknown.len(), whole);
+        assert!(unknown.iter().all(|done| matches!(done.result, Err(ClientError::OutcomeUnknown))));
+    }
+}
+
+#[test]
+fn a_ping_is_sent_again_before_what_was_not_sent_yet() {
+    let mut task = task("PING\nPUB t b\n", 5, "");
+    let (sender, mut answer) = oneshot::channel();
+    task.shared.lock().pending[0].waiter = Waiter::Ping(sender);
+    task.lost();
+    let state = task.shared.lock();
+    assert_eq!(String::from_utf8_lossy(&state.out), "PING\nPUB t b\n");
+    assert_eq!(state.pending.iter().map(|pending| pending.end).collect::<Vec<_>>(), [5, 13]);
+    drop(state);
+    assert!(answer.try_recv().is_err(), "it still waits");
+}
+
+/// The client's share of the cost of a message; the rest is the broker's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore = "a measurement: run it in release with --nocapture"]
+async fn bulk_publishing_is_fast() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let options = Arc::new(Options::new(listener.local_addr().unwrap().to_string()));
+    // A broker that does nothing: one answer for each LF.
+    let (count, message) = (3_000_000u64, [b'x'; 100]);
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        socket.write_all(b"OK connected\n").await.unwrap();
+        let (mut buffer, mut answers) = (vec![0; 256 << 10], Vec::new());
+        loop {
+            let read = tokio::io::AsyncReadExt::read(&mut socket, &mut buffer).await.unwrap();
+            if read == 0 {
+                return;
+            }
+            answers.clear();
+            for _ in memchr::memchr_iter(b'\n', &buffer[..read]) {
+                answers.extend_from_slice(b"OK published msg_1758865780040_e10628bb1 12345678\n");
+            }
+            socket.write_all(&answers).await.unwrap();
+        }
+    });
+    let connection = Connection::open(&options).await.unwrap();
+    let topic = TopicName::parse(b"bench").unwrap();
+    let mut publisher = super::super::Publisher::new(Pipe::new(connection, options), topic);
+    let started = crate::time::Now::read().moment;
+    for _ in 0..count {
+        publisher.send(&message).await.unwrap();
+    }
+    let summary = publisher.finish().await;
+    let took = crate::time::Now::read().moment.since(started);
+    println!("{:.0} messages a second", count as f64 / took.as_secs_f64());
+    assert_eq!((summary.published, summary.failed), (count, 0));
+}

@@ -1,0 +1,202 @@
+//! A plain subscription without gaps and doubles, over any number of connections. Pure.
+//!
+//! The broker pushes what is published while a connection stands; what it published between two
+//! connections has to be read from the history. [`Sequence`] says how much to ask for, puts both
+//! in the order of offsets, and drops what it has seen.
+//!
+//! ```text
+//!   offsets    1 2 3 4 5 6 7 8 9 …
+//!   given out  ─────┘ next = 4
+//!   pushed                 └─ 7, 8 … are held
+//!   history n=1            7          → the end is 7, so 4 are missing or were held
+//!   history n=4+slack  3 4 5 6 7      → 3 seen before, 4 5 6 7 given out, then 8 from what is held
+//! ```
+
+use std::collections::VecDeque;
+
+use super::{ClientError, Message};
+use crate::ids::Offset;
+
+/// Most bytes of pushed lines that are held while the history is read. What is pushed beyond that
+/// is read from the history too.
+const HELD_BYTES_MAX: usize = if cfg!(test) { 100 } else { 4 << 20 };
+
+/// After so many rounds without a step forward, the broker does not have what is missing.
+const FRUITLESS_ROUNDS_MAX: u32 = 20;
+
+/// What comes out: messages in order, and news of those that are lost.
+pub(super) type Out = Vec<Result<Message, ClientError>>;
+
+#[derive(Debug)]
+enum Mode {
+    /// The first message has not come, and may have any offset from `next` on.
+    Starting,
+    /// What is pushed is given out.
+    Live,
+    /// The history is being read.
+    Filling(Filling),
+}
+
+#[derive(Debug, Default)]
+struct Filling {
+    /// Pushed, in order and without a hole.
+    held: VecDeque<Message>,
+    held_bytes: usize,
+    /// Something was pushed that is not held.
+    overflow: bool,
+    /// What was asked for in this round, and what has come of it.
+    asked: u64,
+    came: u64,
+    first: u64,
+    last: u64,
+    /// Where this round began.
+    began_at: u64,
+    fruitless: u32,
+    slack: u64,
+}
+
+/// The order of a plain subscription.
+#[derive(Debug)]
+pub(super) struct Sequence {
+    topic: String,
+    /// The offset that is given out next.
+    next: u64,
+    mode: Mode,
+}
+
+impl Sequence {
+    pub(super) fn new(topic: &str) -> Self {
+        Self { topic: topic.to_owned(), next: 1, mode: Mode::Starting }
+    }
+
+    /// The topic's newest message before the subscription began: the end of a `HISTORY 1`.
+    pub(super) fn starts_behind(&mut self, newest: Offset) {
+        self.next = newest.get() + 1;
+    }
+
+    /// A new connection stands and its `SUB` is sent: how many messages of history to ask for.
+    pub(super) fn resume(&mut self) -> u64 {
+        self.fill(Filling { slack: 16, ..Filling::default() }, 1)
+    }
+
+    fn fill(&mut self, filling: Filling, ask: u64) -> u64 {
+        let fruitless = if filling.began_at == self.next { filling.fruitless + 1 } else { 0 };
+        let round = Filling { asked: ask, came: 0, began_at: self.next, fruitless, ..filling };
+        self.mode = Mode::Filling(round);
+        ask
+    }
+
+    /// A pushed message. Gives how much history to ask for if one before it is missing.
+    pub(super) fn pushed(&mut self, message: Message, out: &mut Out) -> Option<u64> {
+        let offset = message.offset().get();
+        match &mut self.mode {
+            Mode::Starting => {
+                self.next = offset + 1;
+                self.mode = Mode::Live;
+                out.push(Ok(message));
+            }
+            Mode::Live if offset == self.next => {
+                self.next += 1;
+                out.push(Ok(message));
+            }
+            Mode::Live if offset < self.next => {}
+            Mode::Live => {
+                let mut filling = Filling { slack: 16, ..Filling::default() };
+                filling.hold(message);
+                let ask = offset - self.next + 1;
+                return Some(self.fill(filling, ask));
+            }
+            Mode::Filling(filling) => filling.hold(message),
+        }
+        None
+    }
+
+    /// A message of the history that was asked for.
+    pub(super) fn history(&mut self, message: Message, out: &mut Out) {
+        let Mode::Filling(filling) = &mut self.mode else { return };
+        let offset = message.offset().get();
+        if filling.came == 0 {
+            filling.first = offset;
+        }
+        filling.came += 1;
+        filling.last = offset;
+        if offset == self.next {
+            self.next += 1;
+            out.push(Ok(message));
+        }
+    }
+
+    /// The history that was asked for has come. Gives how much more to ask for, if any.
+    pub(super) fn history_end(&mut self, out: &mut Out) -> Option<u64> {
+        let Mode::Filling(mut filling) = std::mem::replace(&mut self.mode, Mode::Live) else {
+            return None;
+        };
+        let end = if filling.came == 0 { 0 } else { filling.last };
+        if end + 1 < self.next {
+            // The topic ends before what was seen of it: it has been begun anew.
+            self.skip_to(end + 1, out);
+        }
+        if self.next <= end && (filling.came < filling.asked || filling.gives_up()) {
+            // This was all there is, and it begins behind what is missing.
+            self.skip_to(filling.first.max(self.next + 1), out);
+        }
+        if self.next <= end {
+            let slack = filling.slack;
+            filling.slack = slack.saturating_mul(2);
+            return Some(self.fill(filling, (end - self.next + 1).saturating_add(slack)));
+        }
+        self.release(filling, out)
+    }
+
+    /// The history has caught up with its own end: what is held follows.
+    fn release(&mut self, mut filling: Filling, out: &mut Out) -> Option<u64> {
+        while let Some(message) = filling.held.pop_front() {
+            let offset = message.offset().get();
+            if offset > self.next {
+                if !filling.gives_up() {
+                    filling.held.push_front(message);
+                    let ask = (offset - self.next + 1).saturating_add(filling.slack);
+                    return Some(self.fill(filling, ask));
+                }
+                self.skip_to(offset, out);
+            }
+            filling.held_bytes -= message.line().len();
+            if offset == self.next {
+                self.next += 1;
+                out.push(Ok(message));
+            }
+        }
+        if filling.overflow {
+            let fresh = Filling { slack: filling.slack, ..Filling::default() };
+            return Some(self.fill(fresh, filling.slack));
+        }
+        None
+    }
+
+    fn skip_to(&mut self, next: u64, out: &mut Out) {
+        let (after, next) = (Offset::new(self.next - 1), Offset::new(next));
+        self.next = next.get();
+        out.push(Err(ClientError::Gap { topic: self.topic.clone(), after, next }));
+    }
+}
+
+impl Filling {
+    fn hold(&mut self, message: Message) {
+        let bytes = message.line().len();
+        let follows = self.held.back().is_none_or(|last| last.offset().next() == message.offset());
+        if self.overflow || !follows || self.held_bytes + bytes > HELD_BYTES_MAX {
+            self.overflow = true;
+            return;
+        }
+        self.held_bytes += bytes;
+        self.held.push_back(message);
+    }
+
+    fn gives_up(&self) -> bool {
+        self.fruitless >= FRUITLESS_ROUNDS_MAX
+    }
+}
+
+#[cfg(test)]
+#[path = "sequence_tests.rs"]
+mod tests;

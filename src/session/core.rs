@@ -1,0 +1,569 @@
+//! A session without its socket: what to answer, in which order, and whom to ask.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::broker::letter::{Item, Letter, Outbox, Piece, Span, Then};
+use crate::broker::registry::shard_of;
+use crate::disk::Disk;
+use crate::ids::{ConnId, DerivedId, GroupName, Offset, TopicName};
+use crate::limits::SESSION_OUT_BYTES_MAX;
+use crate::log::LogShared;
+use crate::proto::{Decoder, ErrorCode, Request, Step, Tag, WireError, encode};
+use crate::time::{Moment, Now};
+
+use super::out::Out;
+use super::read::{Form, ReadDone, ReadJob};
+
+/// Most commands whose answers are outstanding, counted in letters and histories. At the bound the
+/// session reads no more until some are answered.
+const SLOTS_MAX: usize = 256;
+
+/// What all sessions have in common.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Largest message, in bytes.
+    pub message_bytes_max: usize,
+    /// A member of a group that is not heard from for this long is dead.
+    pub dead_after: Duration,
+    /// How many shards there are.
+    pub shards: u32,
+    /// Where topics' files are read.
+    pub disk: Arc<dyn Disk>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Core {
+    conn: ConnId,
+    settings: Arc<Settings>,
+    outbox: Arc<Outbox>,
+    consumer: Arc<str>,
+    decoder: Decoder,
+    /// Answers in the order of their commands.
+    slots: VecDeque<Slot>,
+    next_seq: u64,
+    /// Pushes that wait for the answer to a `SUB`.
+    held: Vec<Vec<u8>>,
+    /// `SUB`s in groups that are not answered yet.
+    joining: usize,
+    memberships: Vec<(TopicName, GroupName)>,
+    follows: Vec<Follow>,
+    /// Shards that know this connection.
+    known_to: Vec<u32>,
+    history: Option<History>,
+    out: Out,
+    last_heard: Moment,
+    is_silent: bool,
+    is_closing: bool,
+}
+
+/// The place of an answer.
+#[derive(Debug)]
+enum Slot {
+    /// Ready.
+    Lines(Vec<u8>),
+    /// A letter's; how many of its items are `SUB`s in groups.
+    Letter { seq: u64, joins: usize, reply: Option<(Vec<u8>, Option<Then>)> },
+    /// A `HISTORY`, with the letter that asks where the log is.
+    History { seq: u64, tag: Option<Tag>, topic: TopicName, count: u64, reply: Option<Then> },
+}
+
+/// A `HISTORY` whose lines are being read.
+#[derive(Debug)]
+struct History {
+    tag: Option<Tag>,
+    topic: TopicName,
+    /// With the job when it runs.
+    job: Option<ReadJob>,
+    first_damage: Option<String>,
+}
+
+/// A plain subscription.
+#[derive(Debug)]
+struct Follow {
+    topic: TopicName,
+    log: Arc<LogShared>,
+    next: Offset,
+    job: Option<ReadJob>,
+    is_reading: bool,
+}
+
+/// What a read job is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reading {
+    /// The `HISTORY` that is being answered.
+    History,
+    /// The plain subscription of this number.
+    Follow(usize),
+}
+
+/// What some bytes ask for, in order: letters while they are being filled, and ready lines.
+#[derive(Default)]
+struct Drafts(Vec<Draft>);
+
+enum Draft {
+    Letter { shard: u32, items: Vec<Item>, joins: usize, is_open: bool },
+    History { shard: u32, tag: Option<Tag>, topic: TopicName, count: u64 },
+    Lines(Vec<u8>),
+}
+
+impl Drafts {
+    /// Adds an item to the last letter, or to a new one if that goes elsewhere or is closed.
+    fn item(&mut self, to: u32, item: Item) {
+        match self.0.last_mut() {
+            Some(Draft::Letter { shard, items, is_open: true, .. }) if *shard == to => {
+                items.push(item);
+            }
+            _ => {
+                let items = vec![item];
+                self.0.push(Draft::Letter { shard: to, items, joins: 0, is_open: true });
+            }
+        }
+    }
+
+    /// Adds a message, to the run of messages before it if it is one of them.
+    fn publish(&mut self, to: u32, tag: Option<Tag>, topic: TopicName, message: Span) {
+        if tag.is_none()
+            && let Some(Draft::Letter { shard, items, is_open: true, .. }) = self.0.last_mut()
+            && *shard == to
+            && let Some(Item::Publish { tag: None, topic: last, messages }) = items.last_mut()
+            && *last == topic
+        {
+            messages.push(message);
+            return;
+        }
+        self.item(to, Item::Publish { tag, topic, messages: vec![message] });
+    }
+
+    /// Adds a ready line: into the open letter, so that the answers come as one.
+    fn line(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        match self.0.last_mut() {
+            Some(Draft::Letter { items, is_open: true, .. }) => match items.last_mut() {
+                Some(Item::Line(line)) => write(line),
+                _ => {
+                    let mut line = Vec::new();
+                    write(&mut line);
+                    items.push(Item::Line(line));
+                }
+            },
+            Some(Draft::Lines(lines)) => write(lines),
+            _ => {
+                let mut lines = Vec::new();
+                write(&mut lines);
+                self.0.push(Draft::Lines(lines));
+            }
+        }
+    }
+
+    /// The last letter takes no more: what follows is answered by another one.
+    fn close(&mut self, joining: bool) {
+        if let Some(Draft::Letter { is_open, joins, .. }) = self.0.last_mut() {
+            *is_open &= joining;
+            *joins += usize::from(joining);
+        }
+    }
+}
+
+/// What came of some bytes.
+#[derive(Debug, Default)]
+pub struct Input {
+    /// Letters, each with the shard it goes to.
+    pub letters: Vec<(u32, Letter)>,
+    /// The connection's first line looks like HTTP.
+    pub is_http: bool,
+}
+
+impl Core {
+    /// A session that has just begun; the greeting is in its output.
+    pub fn new(
+        conn: ConnId,
+        consumer: Arc<str>,
+        settings: Arc<Settings>,
+        outbox: Arc<Outbox>,
+        now: Moment,
+    ) -> Self {
+        let mut out = Out::default();
+        let mut greeting = Vec::new();
+        encode::connected(&mut greeting);
+        out.lines(greeting);
+        Self {
+            conn,
+            decoder: Decoder::new(settings.message_bytes_max),
+            settings,
+            outbox,
+            consumer,
+            slots: VecDeque::new(),
+            next_seq: 0,
+            held: Vec::new(),
+            joining: 0,
+            memberships: Vec::new(),
+            follows: Vec::new(),
+            known_to: Vec::new(),
+            history: None,
+            out,
+            last_heard: now,
+            is_silent: false,
+            is_closing: false,
+        }
+    }
+
+    /// What is to be written.
+    pub fn out(&mut self) -> &mut Out {
+        &mut self.out
+    }
+
+    /// How many bytes are worth reading next.
+    pub fn read_hint(&self) -> usize {
+        self.decoder.read_hint()
+    }
+
+    /// Whether more bytes would be taken now.
+    pub fn wants_input(&self) -> bool {
+        !self.is_closing
+            && self.slots.len() < SLOTS_MAX
+            && self.out.len() < SESSION_OUT_BYTES_MAX
+    }
+
+    /// Whether everything is answered and nothing more will be taken.
+    pub fn is_finished(&self) -> bool {
+        self.is_closing && self.slots.is_empty() && self.history.is_none() && self.out.is_empty()
+    }
+
+    /// No more commands will be taken: the peer has sent its last byte, or the broker stops.
+    pub fn finish(&mut self) {
+        self.is_closing = true;
+    }
+
+    /// The peer was heard. If it had been taken for dead, it is a member again.
+    pub fn heard(&mut self, now: Moment) -> Vec<(u32, Letter)> {
+        self.last_heard = now;
+        if !std::mem::take(&mut self.is_silent) {
+            return Vec::new();
+        }
+        self.tell_all(|| Item::Heard)
+    }
+
+    /// When [`Core::wake`] has something to do.
+    pub fn wake_at(&self) -> Option<Moment> {
+        let is_watched = !self.memberships.is_empty() && !self.is_silent;
+        is_watched.then(|| self.last_heard + self.settings.dead_after)
+    }
+
+    /// Lets time pass: a member that was silent for too long is dead to its groups.
+    pub fn wake(&mut self, now: Now) -> Vec<(u32, Letter)> {
+        if self.wake_at().is_none_or(|at| at > now.moment) {
+            return Vec::new();
+        }
+        self.is_silent = true;
+        tracing::warn!(event = "consumer_dead", conn = %self.conn, consumer = %self.consumer,
+            silent_for = ?self.settings.dead_after,
+            "no byte from a consumer for too long: its messages go to others");
+        self.tell_all(|| Item::Silent)
+    }
+
+    /// The connection is closed: the shards that know it are told.
+    pub fn closed(&mut self) -> Vec<(u32, Letter)> {
+        self.outbox.close();
+        self.tell_all(|| Item::Closed)
+    }
+
+    /// Takes commands from the front of `buf`.
+    pub fn input(&mut self, buf: &mut BytesMut) -> Input {
+        let mut drafts = Drafts::default();
+        let mut is_http = false;
+        let mut at = 0;
+        while !self.is_closing && self.slots.len() + drafts.0.len() < SLOTS_MAX {
+            let rest = &buf[at..];
+            match self.decoder.next(rest) {
+                Step::Incomplete { used } => {
+                    at += used;
+                    break;
+                }
+                Step::Request { used, tag, request } => {
+                    let base = rest.as_ptr().addr() - at;
+                    self.request(tag, request, base, &mut drafts);
+                    at += used;
+                }
+                Step::Refused { used, tag, error } => {
+                    at += used;
+                    let closes = error.code().closes();
+                    drafts.line(|out| encode::error(out, tag.as_ref(), &error));
+                    self.is_closing |= closes;
+                }
+                Step::Http { used } => {
+                    at += used;
+                    self.is_closing = true;
+                    is_http = true;
+                }
+            }
+        }
+        let bytes = buf.split_to(at).freeze();
+        let mut letters = Vec::new();
+        for draft in drafts.0 {
+            self.place(draft, &bytes, &mut letters);
+        }
+        self.emit();
+        Input { letters, is_http }
+    }
+
+    /// Gives an answer its place, and sends the letter that brings it.
+    fn place(&mut self, draft: Draft, bytes: &Bytes, letters: &mut Vec<(u32, Letter)>) {
+        match draft {
+            Draft::Lines(lines) => self.slots.push_back(Slot::Lines(lines)),
+            Draft::Letter { shard, items, joins, .. } => {
+                let letter = self.letter(bytes.clone(), items);
+                self.slots.push_back(Slot::Letter { seq: letter.seq, joins, reply: None });
+                letters.push((shard, letter));
+            }
+            Draft::History { shard, tag, topic, count } => {
+                let letter = self.letter(Bytes::new(), vec![Item::Locate { topic: topic.clone() }]);
+                let seq = letter.seq;
+                self.slots.push_back(Slot::History { seq, tag, topic, count, reply: None });
+                letters.push((shard, letter));
+            }
+        }
+    }
+
+    fn letter(&mut self, bytes: Bytes, items: Vec<Item>) -> Letter {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        let outbox = Arc::clone(&self.outbox);
+        Letter { conn: self.conn, outbox, seq, bytes, items, permit: None }
+    }
+
+    /// The same to all shards that know this connection; nothing is answered.
+    fn tell_all(&mut self, item: impl Fn() -> Item) -> Vec<(u32, Letter)> {
+        let shards = self.known_to.clone();
+        shards.into_iter().map(|shard| (shard, self.letter(Bytes::new(), vec![item()]))).collect()
+    }
+
+    /// The shard that can tell what a message id means to this connection.
+    fn shard_for_ack(&self, id: &[u8]) -> Option<u32> {
+        let tag = DerivedId::parse(id).map(|id| id.tag);
+        let named = self.memberships.iter().find(|(topic, _)| Some(topic.tag()) == tag);
+        let (topic, _) = named.or(self.memberships.first())?;
+        Some(shard_of(topic, self.settings.shards))
+    }
+
+    /// A piece from a shard.
+    pub fn piece(&mut self, piece: Piece) {
+        match piece {
+            Piece::Push(lines) if self.joining > 0 => self.held.push(lines),
+            Piece::Push(lines) => self.out.lines(lines),
+            Piece::Reply { seq, lines, then } => {
+                let place = self.slots.iter_mut().find(|slot| slot.awaits(seq));
+                match place.expect("a letter is answered once, and its place waits for it") {
+                    Slot::Letter { reply, .. } => *reply = Some((lines, then)),
+                    Slot::History { reply, .. } => *reply = then,
+                    Slot::Lines(_) => unreachable!("ready lines await nothing"),
+                }
+                self.emit();
+            }
+        }
+    }
+
+    /// Moves answers that are ready, and have none before them that is not, to the output.
+    fn emit(&mut self) {
+        while self.history.is_none() {
+            match self.slots.front_mut() {
+                Some(Slot::Letter { reply: None, .. } | Slot::History { reply: None, .. }) => return,
+                None => return,
+                Some(_) => {}
+            }
+            match self.slots.pop_front() {
+                Some(Slot::Lines(lines)) => self.out.lines(lines),
+                Some(Slot::Letter { joins, reply: Some((lines, then)), .. }) => {
+                    self.out.lines(lines);
+                    self.joining -= joins;
+                    if self.joining == 0 {
+                        self.held.drain(..).for_each(|lines| self.out.lines(lines));
+                    }
+                    if let Some(Then::Follow { topic, log, from }) = then {
+                        let next = from;
+                        self.follows.push(Follow { topic, log, next, job: None, is_reading: false });
+                    }
+                }
+                Some(Slot::History { tag, topic, count, reply: Some(Then::Read { log }), .. }) => {
+                    self.begin_history(tag, topic, count, log);
+                }
+                _ => unreachable!("only what is ready was taken"),
+            }
+        }
+    }
+
+    fn begin_history(
+        &mut self,
+        tag: Option<Tag>,
+        topic: TopicName,
+        count: u64,
+        log: Option<Arc<LogShared>>,
+    ) {
+        let job = log.and_then(|log| {
+            let (first, last) = (log.first(), log.end());
+            let wanted = Offset::new((last.get() + 1).saturating_sub(count)).max(first);
+            let is_any = count > 0 && last >= first && last > Offset::ZERO;
+            let form = Form::History(tag);
+            let disk = &self.settings.disk;
+            is_any.then(|| ReadJob::new(disk, log, topic.clone(), form, wanted, last))
+        });
+        self.history = Some(History { tag, topic, job, first_damage: None });
+        self.end_history_if_read();
+    }
+
+    fn end_history_if_read(&mut self) {
+        let Some(history) = &self.history else { return };
+        if history.job.as_ref().is_some_and(|job| !job.is_done()) {
+            return;
+        }
+        let mut line = Vec::new();
+        let tag = history.tag.as_ref();
+        match &history.first_damage {
+            None => encode::history_end(&mut line, tag),
+            Some(damage) => {
+                let error = WireError::new(ErrorCode::Corrupt, damage.clone())
+                    .with("topic", &history.topic);
+                encode::error(&mut line, tag, &error);
+            }
+        }
+        self.out.lines(line);
+        self.history = None;
+    }
+
+    /// Moves ready chunks of subscriptions to the output while there is room, and returns what has
+    /// to be read from files, which the caller gives back to [`Core::read`].
+    pub fn pull(&mut self) -> Vec<(Reading, ReadJob)> {
+        let mut jobs = Vec::new();
+        if self.out.len() < SESSION_OUT_BYTES_MAX
+            && let Some(job) = self.history.as_mut().and_then(|history| history.job.take())
+        {
+            jobs.push((Reading::History, job));
+        }
+        for (number, follow) in self.follows.iter_mut().enumerate() {
+            if let Some(job) = follow.pull(&mut self.out, &self.settings.disk) {
+                jobs.push((Reading::Follow(number), job));
+            }
+        }
+        jobs
+    }
+
+    /// What a read job brought.
+    pub fn read(&mut self, reading: Reading, job: ReadJob, done: ReadDone) {
+        for damage in done.damaged.iter().chain(&done.error) {
+            tracing::error!(event = "read_failed", conn = %self.conn, "{damage}");
+        }
+        self.out.lines(done.lines);
+        match reading {
+            Reading::History => {
+                let history = self.history.as_mut().expect("its job was running");
+                if history.first_damage.is_none() {
+                    let damage = done.damaged.first().or(done.error.as_ref());
+                    history.first_damage = damage.map(ToString::to_string);
+                }
+                history.job = done.error.is_none().then_some(job);
+                self.end_history_if_read();
+                self.emit();
+            }
+            Reading::Follow(number) => {
+                let follow = &mut self.follows[number];
+                follow.is_reading = false;
+                follow.next = done.next;
+                follow.job = Some(job);
+                // A subscription that can't be read has no way to say so but to end.
+                self.is_closing |= done.error.is_some();
+            }
+        }
+    }
+
+    fn request(&mut self, tag: Option<Tag>, request: Request<'_>, base: usize, to: &mut Drafts) {
+        let shards = self.settings.shards;
+        match request {
+            Request::Pub { topic, message } => {
+                to.publish(shard_of(&topic, shards), tag, topic, span(base, message));
+            }
+            Request::Ack { id } => match self.shard_for_ack(id) {
+                Some(shard) => to.item(shard, Item::Ack { tag, id: span(base, id) }),
+                None => to.line(|out| {
+                    encode::error(out, tag.as_ref(), &WireError::not_pending(id));
+                }),
+            },
+            Request::Sub { topic, group } => {
+                let shard = shard_of(&topic, shards);
+                if !self.known_to.contains(&shard) {
+                    self.known_to.push(shard);
+                }
+                let consumer = Arc::clone(&self.consumer);
+                let joins = group.is_some();
+                if let Some(group) = &group {
+                    self.joining += 1;
+                    let place = (topic.clone(), group.clone());
+                    if !self.memberships.contains(&place) {
+                        self.memberships.push(place);
+                    }
+                }
+                to.item(shard, Item::Subscribe { tag, topic, group, consumer });
+                to.close(joins);
+            }
+            Request::History { topic, count } => {
+                let shard = shard_of(&topic, shards);
+                to.0.push(Draft::History { shard, tag, topic, count });
+            }
+            Request::Heartbeat => to.line(|out| encode::heartbeat_received(out, tag.as_ref())),
+            Request::Ping => to.line(|out| encode::pong(out, tag.as_ref())),
+            Request::Quit => {
+                to.line(|out| encode::bye(out, tag.as_ref()));
+                self.is_closing = true;
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn awaits(&self, letter: u64) -> bool {
+        match self {
+            Slot::Lines(_) => false,
+            Slot::Letter { seq, reply, .. } => *seq == letter && reply.is_none(),
+            Slot::History { seq, reply, .. } => *seq == letter && reply.is_none(),
+        }
+    }
+}
+
+impl Follow {
+    /// Moves chunks to the output while there is room; a job when the next messages are not in the
+    /// tail cache any more.
+    fn pull(&mut self, out: &mut Out, disk: &Arc<dyn Disk>) -> Option<ReadJob> {
+        while !self.is_reading && out.len() < SESSION_OUT_BYTES_MAX && self.next <= self.log.end() {
+            match self.log.tail().since(self.next) {
+                Some((chunk, next)) => {
+                    out.chunk(chunk);
+                    self.next = next;
+                }
+                None => {
+                    self.is_reading = true;
+                    let (next, last) = (self.next, self.log.end());
+                    let job = self.job.take().map(|mut job| {
+                        job.go_on(next, last);
+                        job
+                    });
+                    return Some(job.unwrap_or_else(|| {
+                        let (log, topic) = (Arc::clone(&self.log), self.topic.clone());
+                        ReadJob::new(disk, log, topic, Form::Msg, next, last)
+                    }));
+                }
+            }
+        }
+        None
+    }
+}
+
+fn span(base: usize, bytes: &[u8]) -> Span {
+    let start = bytes.as_ptr().addr() - base;
+    let fits = "a session's buffer is far below 4 GiB";
+    Span {
+        start: u32::try_from(start).expect(fits),
+        end: u32::try_from(start + bytes.len()).expect(fits),
+    }
+}

@@ -1,0 +1,253 @@
+//! Stories of one session: what the peer sends, what shards answer, what leaves.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use crate::broker::letter::{Item, Letter, Outbox, Piece, Then};
+use crate::disk::sim::SimDisk;
+use crate::ids::ConnId;
+use crate::time::{Moment, Now, Timestamp};
+
+use super::core::{Core, Settings};
+
+/// A session and the letters it sent.
+struct Story {
+    core: Core,
+    now: Moment,
+    told: String,
+}
+
+impl Story {
+    fn new(shards: u32) -> Self {
+        let settings = Settings {
+            message_bytes_max: 1000,
+            dead_after: Duration::from_secs(30),
+            shards,
+            disk: Arc::new(SimDisk::default()),
+        };
+        let now = Moment::from_millis(0);
+        let outbox = Arc::new(Outbox::default());
+        let core = Core::new(ConnId(1), Arc::from("c1"), Arc::new(settings), outbox, now);
+        Self { core, now, told: String::new() }
+    }
+
+    fn letters(&mut self, letters: Vec<(u32, Letter)>) {
+        for (shard, letter) in letters {
+            write!(self.told, "letter {} to {shard}:", letter.seq).unwrap();
+            for item in &letter.items {
+                let text = |span: crate::broker::letter::Span| {
+                    String::from_utf8_lossy(span.of(&letter.bytes)).into_owned()
+                };
+                match item {
+                    Item::Publish { tag, topic, messages } => {
+                        let all: Vec<_> = messages.iter().map(|span| text(*span)).collect();
+                        let tag = tag.map(|tag| format!("@{tag} ")).unwrap_or_default();
+                        write!(self.told, " {tag}publish {topic} {all:?}").unwrap();
+                    }
+                    Item::Ack { id, .. } => write!(self.told, " ack {}", text(*id)).unwrap(),
+                    Item::Subscribe { topic, group: Some(group), .. } => {
+                        write!(self.told, " join {topic} {group}").unwrap();
+                    }
+                    Item::Subscribe { topic, .. } => write!(self.told, " follow {topic}").unwrap(),
+                    Item::Locate { topic } => write!(self.told, " locate {topic}").unwrap(),
+                    Item::Line(line) => {
+                        write!(self.told, " line {:?}", String::from_utf8_lossy(line)).unwrap();
+                    }
+                    Item::Silent => self.told.push_str(" silent"),
+                    Item::Heard => self.told.push_str(" heard"),
+                    Item::Closed => self.told.push_str(" closed"),
+                }
+            }
+            self.told.push('\n');
+        }
+    }
+
+    /// The peer sends these bytes, in one read.
+    fn receive(&mut self, bytes: &str) -> &mut Self {
+        let mut buffer = BytesMut::from(bytes);
+        let heard = self.core.heard(self.now);
+        self.letters(heard);
+        let input = self.core.input(&mut buffer);
+        self.letters(input.letters);
+        self.leave()
+    }
+
+    /// A shard answers a letter.
+    fn reply(&mut self, seq: u64, lines: &str, then: Option<Then>) -> &mut Self {
+        self.core.piece(Piece::Reply { seq, lines: lines.into(), then });
+        self.leave()
+    }
+
+    fn push(&mut self, lines: &str) -> &mut Self {
+        self.core.piece(Piece::Push(lines.into()));
+        self.leave()
+    }
+
+    fn pass(&mut self, time: Duration) -> &mut Self {
+        self.now = self.now + time;
+        let letters = self.core.wake(Now { moment: self.now, wall: Timestamp::default() });
+        self.letters(letters);
+        self.leave()
+    }
+
+    /// What leaves.
+    fn leave(&mut self) -> &mut Self {
+        while !self.core.out().is_empty() {
+            let mut slices = [std::io::IoSlice::new(&[])];
+            self.core.out().slices(&mut slices);
+            let chunk = slices[0].to_vec();
+            for line in String::from_utf8(chunk.clone()).unwrap().lines() {
+                writeln!(self.told, "  < {line}").unwrap();
+            }
+            self.core.out().advance(chunk.len());
+        }
+        self
+    }
+
+    #[track_caller]
+    fn is(&mut self, expected: &str) {
+        let expected: Vec<_> = expected.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+        let told: Vec<_> = self.told.lines().map(str::trim).collect();
+        assert_eq!(told, expected);
+    }
+}
+
+#[test]
+fn one_read_is_one_letter_and_runs_are_one_item() {
+    Story::new(1)
+        .receive("PUB a 1\nPUB a 2\nPING\nPUB b 3\n@x PUB b 4\n")
+        .reply(0, "OK published …\n", None)
+        .is(r#"
+            letter 0 to 0: publish a ["1", "2"] line "OK pong\n" publish b ["3"] @x publish b ["4"]
+            < OK connected
+            < OK published …
+        "#);
+}
+
+#[test]
+fn answers_leave_in_the_order_of_the_commands_whichever_shard_is_first() {
+    // With two shards, topics a and b are on different ones.
+    Story::new(2)
+        .receive("PUB a 1\nPUB b 2\nPING\n")
+        .reply(1, "second\nOK pong\n", None)
+        .reply(0, "first\n", None)
+        .is(r#"
+            letter 0 to 1: publish a ["1"]
+            letter 1 to 0: publish b ["2"] line "OK pong\n"
+            < OK connected
+            < first
+            < second
+            < OK pong
+        "#);
+}
+
+#[test]
+fn lines_that_need_no_shard_wait_for_those_before_them() {
+    Story::new(1)
+        .receive("PING\n")
+        .receive("PUB a 1\n")
+        .receive("PING\nnonsense\n")
+        .reply(0, "OK published …\n", None)
+        .is(r#"
+            < OK connected
+            < OK pong
+            letter 0 to 0: publish a ["1"]
+            < OK published …
+            < OK pong
+            < ERR UNKNOWN_COMMAND unknown command: nonsense
+        "#);
+}
+
+#[test]
+fn a_push_never_overtakes_the_answer_to_its_sub() {
+    Story::new(1)
+        .receive("HISTORY a 1\nSUB a g\n")
+        .push("MSG a 1\n")
+        .reply(1, "OK subscribed a in group g\n", None)
+        .push("MSG a 2\n")
+        .reply(0, "", Some(Then::Read { log: None }))
+        .push("MSG a 3\n")
+        .is("
+            letter 0 to 0: locate a
+            letter 1 to 0: join a g
+            < OK connected
+            < OK history end
+            < OK subscribed a in group g
+            < MSG a 1
+            < MSG a 2
+            < MSG a 3
+        ");
+}
+
+#[test]
+fn an_acknowledgement_without_a_group_is_refused_on_the_spot() {
+    Story::new(1).receive("ACK m1\nSUB a g\nACK m2\n").is("
+        letter 0 to 0: join a g ack m2
+        < OK connected
+        < ERR NOT_PENDING message m1 not found in pending messages
+    ");
+}
+
+#[test]
+fn only_members_of_groups_have_to_be_heard() {
+    let minute = Duration::from_secs(60);
+    Story::new(1).receive("SUB a\n").reply(0, "", None).pass(minute).receive("PING\n").is("
+        letter 0 to 0: follow a
+        < OK connected
+        < OK pong
+    ");
+    let nearly = Duration::from_millis(29_999);
+    Story::new(1)
+        .receive("SUB a g\n")
+        .reply(0, "", None)
+        .pass(nearly)
+        .receive("HEARTBEAT\n")
+        .pass(nearly)
+        .pass(Duration::from_millis(1))
+        .pass(minute)
+        .receive("H")
+        .pass(nearly)
+        .is("
+            letter 0 to 0: join a g
+            < OK connected
+            < OK heartbeat_received
+            letter 1 to 0: silent
+            letter 2 to 0: heard
+        ");
+}
+
+#[test]
+fn nothing_is_taken_after_quit_and_all_before_it_is_answered() {
+    let mut story = Story::new(1);
+    story.receive("PUB a 1\nQUIT\nPUB a 2\n");
+    assert!(!story.core.is_finished() && !story.core.wants_input());
+    story.reply(0, "OK published …\nOK bye\n", None);
+    assert!(story.core.is_finished());
+    story.is(r#"
+        letter 0 to 0: publish a ["1"] line "OK bye\n"
+        < OK connected
+        < OK published …
+        < OK bye
+    "#);
+}
+
+#[test]
+fn commands_wait_when_too_many_answers_are_outstanding() {
+    let mut core = Story::new(1);
+    let mut buffer = BytesMut::from("HISTORY a 1\n".repeat(1000).as_str());
+    let first = core.core.input(&mut buffer);
+    assert!(first.letters.len() < 1000 && !buffer.is_empty());
+    assert!(!core.core.wants_input());
+    for (_, letter) in &first.letters {
+        core.core.piece(Piece::Reply {
+            seq: letter.seq,
+            lines: Vec::new(),
+            then: Some(Then::Read { log: None }),
+        });
+    }
+    assert!(core.core.wants_input());
+    assert_eq!(core.core.input(&mut buffer).letters.len(), first.letters.len());
+}

@@ -1,0 +1,120 @@
+//! Reading stored messages for a session, off its task and off every shard.
+
+use std::sync::Arc;
+
+use crate::disk::Disk;
+use crate::ids::{Offset, TopicName};
+use crate::log::{LogError, LogShared, Reader};
+use crate::proto::Tag;
+use crate::topic::lines;
+
+/// Most bytes of a log that one job reads; a larger message comes alone.
+const JOB_BYTES_MAX: usize = 256 << 10;
+
+/// A place in a topic's files, and what the lines are for.
+#[derive(Debug)]
+pub struct ReadJob {
+    reader: Reader,
+    topic: TopicName,
+    form: Form,
+    next: Offset,
+    /// The last offset wanted.
+    last: Offset,
+    is_placed: bool,
+}
+
+/// What lines a job makes.
+#[derive(Clone, Copy, Debug)]
+pub enum Form {
+    /// `MSG …` for a subscription.
+    Msg,
+    /// `HISTORY …` as an answer.
+    History(Option<Tag>),
+}
+
+/// What a job brought.
+#[derive(Debug)]
+pub struct ReadDone {
+    /// Whole lines.
+    pub lines: Vec<u8>,
+    /// The first offset that was not read.
+    pub next: Offset,
+    /// Damaged messages that were passed over.
+    pub damaged: Vec<LogError>,
+    /// Why it can't go on, if so.
+    pub error: Option<LogError>,
+}
+
+impl ReadJob {
+    /// Will read from `next` to `last`.
+    pub fn new(
+        disk: &Arc<dyn Disk>,
+        log: Arc<LogShared>,
+        topic: TopicName,
+        form: Form,
+        next: Offset,
+        last: Offset,
+    ) -> Self {
+        let reader = Reader::new(Arc::clone(disk), log);
+        Self { reader, topic, form, next, last, is_placed: false }
+    }
+
+    /// Goes on to a later end, from where the last job ended or from elsewhere.
+    pub fn go_on(&mut self, next: Offset, last: Offset) {
+        self.is_placed &= next == self.next;
+        self.next = next;
+        self.last = last;
+    }
+
+    /// Whether all was read.
+    pub fn is_done(&self) -> bool {
+        self.next > self.last
+    }
+
+    /// Reads one piece. Blocks on the disk.
+    pub fn run(&mut self) -> ReadDone {
+        let mut done =
+            ReadDone { lines: Vec::new(), next: self.next, damaged: Vec::new(), error: None };
+        while !self.is_done() && done.lines.is_empty() {
+            if let Err(error) = self.piece(&mut done) {
+                done.error = Some(error);
+                break;
+            }
+        }
+        done.next = self.next;
+        done
+    }
+
+    fn piece(&mut self, done: &mut ReadDone) -> Result<(), LogError> {
+        if !self.is_placed {
+            self.reader.seek(self.next)?;
+            self.is_placed = true;
+        }
+        let mut bytes = 0;
+        while bytes < JOB_BYTES_MAX && !self.is_done() {
+            let (topic, form) = (&self.topic, self.form);
+            match self.reader.next() {
+                Ok(Some(record)) => {
+                    bytes += record.raw.len();
+                    self.next = record.offset.next();
+                    match form {
+                        Form::Msg => lines::write_msg(&mut done.lines, topic, &record),
+                        Form::History(tag) => {
+                            lines::write_history(&mut done.lines, tag.as_ref(), topic, &record);
+                        }
+                    }
+                }
+                Ok(None) => {
+                    // The log is shorter than it was said to be: nothing more can come.
+                    self.next = self.last.next();
+                }
+                Err(error) if error.is_damage() => {
+                    done.damaged.push(error);
+                    self.next = self.next.next();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! From what is asked to what shall be durable.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::delivery::{Attempt, Change, Outcome};
+use crate::ids::{ConnId, DerivedId, Offset};
+use crate::log::LogError;
+
+use super::{Desk, GroupKey, GroupSlot, Topic, feed};
+
+impl Topic {
+    /// The message that `id` names, if `group` has it unsettled; with whether `member` holds it.
+    pub fn find(&self, key: GroupKey, member: ConnId, id: &[u8]) -> Option<(Offset, bool)> {
+        let slot = &self.groups[key.0];
+        let offset = slot.offset_of(self.tag, id)?;
+        slot.group.is_unsettled(offset).then(|| (offset, slot.group.holder(offset) == Some(member)))
+    }
+
+    /// Makes a change that a group asks for into commands. A dead letter and the settling of its
+    /// original are in one batch: both are durable or none.
+    pub(super) fn write_change(
+        &mut self,
+        key: GroupKey,
+        change: &Change,
+        desk: &mut Desk<'_>,
+    ) -> Result<(), LogError> {
+        if let Change::DeadLettered { offset, attempt } = change {
+            self.write_dead_letter(key, *offset, attempt, desk)?;
+        }
+        desk.commands.topic(&self.name);
+        desk.commands.group(&self.groups[key.0].name);
+        desk.commands.change(change);
+        Ok(())
+    }
+
+    fn write_dead_letter(
+        &mut self,
+        key: GroupKey,
+        offset: Offset,
+        last: &Attempt,
+        desk: &mut Desk<'_>,
+    ) -> Result<(), LogError> {
+        let dead_letters = self.name.dead_letter().expect("a .dlq group has no dead letters");
+        let slot = &mut self.groups[key.0];
+        let mut attempts = slot.group.attempts(offset).to_vec();
+        if attempts.last().is_none_or(|known| known.n < last.n) {
+            attempts.push(last.clone());
+        }
+        let original = match slot.feed.original(offset) {
+            Ok(original) => original,
+            Err(LogError::Corrupt { .. }) => feed::Original::default(),
+            Err(other) => return Err(other),
+        };
+        let record = DeadLetter {
+            original_topic: self.name.as_str(),
+            original_id: &original.id,
+            original_offset: offset.get(),
+            original_ts: &original.ts,
+            group: slot.name.as_str(),
+            retry_count: attempts.iter().filter(|a| counts(a.outcome)).count().saturating_sub(1),
+            failure_reason: reason(last),
+            dlq_timestamp: raw_number(&desk.now.wall.to_string()),
+            attempts: &attempts,
+        };
+        let json = serde_json::to_string(&record).expect("a dead letter has no odd keys");
+        let members = &json[1..json.len() - 1];
+        desk.commands.topic(&dead_letters);
+        desk.commands.time(desk.now.wall);
+        desk.commands.append_more("", members, &original.message);
+        Ok(())
+    }
+}
+
+impl GroupSlot {
+    fn offset_of(&self, tag: u32, id: &[u8]) -> Option<Offset> {
+        match DerivedId::parse(id) {
+            Some(derived) if derived.tag == tag => {
+                let mark = feed::FedId::Derived(derived.millis).mark();
+                (self.group.mark(derived.offset) == Some(mark)).then_some(derived.offset)
+            }
+            _ => self.given.get(id).copied(),
+        }
+    }
+}
+
+/// The members of a dead letter's record that tell where it comes from.
+#[derive(Serialize)]
+struct DeadLetter<'a> {
+    original_topic: &'a str,
+    original_id: &'a str,
+    original_offset: u64,
+    original_ts: &'a serde_json::value::RawValue,
+    group: &'a str,
+    retry_count: usize,
+    failure_reason: String,
+    dlq_timestamp: Box<serde_json::value::RawValue>,
+    attempts: &'a [Attempt],
+}
+
+/// A number as it is written, to the last digit.
+pub(super) fn raw_number(digits: &str) -> Box<serde_json::value::RawValue> {
+    serde_json::value::RawValue::from_string(digits.to_owned()).expect("digits are JSON")
+}
+
+fn counts(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Timeout | Outcome::Nack)
+}
+
+fn reason(last: &Attempt) -> String {
+    let mut text = match last.outcome {
+        Outcome::Timeout => "ack timeout".to_owned(),
+        Outcome::Nack => "nack".to_owned(),
+        Outcome::Disconnect => "disconnect".to_owned(),
+        Outcome::Dead => "dead consumer".to_owned(),
+    };
+    for part in [&last.reason, &last.error].into_iter().flatten() {
+        write!(text, ": {part}").expect("a String takes all");
+    }
+    text
+}

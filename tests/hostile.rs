@@ -1,0 +1,195 @@
+//! Bad input over a real socket: an error or a close as documented, and nobody else notices.
+
+mod support;
+
+use std::io::Write;
+
+use support::{Broker, Msg, Setup, data_dir, quick};
+
+#[test]
+fn bad_lines_are_answered_and_the_connection_goes_on() {
+    let (_temp, dir) = data_dir();
+    let broker = Broker::quick(&dir);
+    let mut other = broker.connect();
+    other.ask("SUB chat");
+    let mut nc = broker.connect();
+    for (line, code) in [
+        ("PUB ../../etc/x y", "BAD_NAME"),
+        ("", "UNKNOWN_COMMAND"),
+        ("nonsense", "UNKNOWN_COMMAND"),
+        ("SUB", "BAD_ARGS"),
+        ("SUB chat g extra", "BAD_ARGS"),
+        ("PUB chat", "BAD_ARGS"),
+        ("PUB chat.dlq x", "RESERVED_NAME"),
+        ("HISTORY chat many", "BAD_ARGS"),
+        ("ACK", "BAD_ARGS"),
+        ("ACK nothing", "NOT_PENDING"),
+        ("@bad! PING", "BAD_ARGS"),
+        (&"x".repeat(5000), "LINE_TOO_LONG"),
+    ] {
+        let answer = nc.ask(line);
+        assert!(answer.starts_with(&format!("ERR {code} ")), "{line:.20}: {answer}");
+    }
+    nc.raw(b"\xff\xfe\x00\x01\n");
+    assert!(nc.line().starts_with("ERR UNKNOWN_COMMAND "));
+    assert_eq!(nc.ask("pInG"), "OK pong");
+    nc.publish("chat", "still here");
+    assert_eq!(other.message("chat").body, "still here");
+    assert!(!dir.parent().unwrap().join("etc").exists());
+}
+
+#[test]
+fn payloads_come_back_byte_for_byte() {
+    let (_temp, dir) = data_dir();
+    let broker = Broker::quick(&dir);
+    let mut nc = broker.connect();
+    let mut sub = broker.connect();
+    sub.ask("SUB chat");
+    for body in ["", " ", "  two  ", "tab\tquote\" back\\slash", "--id a=b", "ünïcödé 🎉", "\u{7f}"] {
+        let (_, offset) = nc.publish("chat", body);
+        let msg = sub.message("chat");
+        assert_eq!((msg.body.as_str(), msg.offset), (body, offset));
+    }
+    // What a line can't carry is a JSON string literal; on disk nothing is lost.
+    nc.raw(b"PUB chat nul\0cr\rend\n");
+    nc.line();
+    assert_eq!(sub.message("chat").body, r#""nul\u0000cr\rend""#);
+    nc.raw(b"PUB chat half \xc3\n");
+    nc.line();
+    assert_eq!(sub.message("chat").body, r#""half \u00c3""#);
+    let record = broker.file("chat.log").pop().unwrap();
+    assert_eq!((&record["msg"], &record["enc"]), (&"aGFsZiDD".into(), &"base64".into()));
+    nc.send("HISTORY chat 1");
+    assert_eq!(Msg::parse("HISTORY", "chat", &nc.line()).body, r#""half \u00c3""#);
+}
+
+#[test]
+fn replies_come_in_the_order_of_the_commands() {
+    let (_temp, dir) = data_dir();
+    let broker = Broker::quick(&dir);
+    let mut nc = broker.connect();
+    nc.raw(b"PING\n@t1 PUB a one\nPING\nHISTORY a 5\nnonsense\nPUB b two\r\n@t2 history a 5\nQUIT\nPING\n");
+    nc.expect("OK pong");
+    let line = nc.line();
+    let rest = line.strip_prefix("@t1 ").expect("the tag");
+    let (id, _) = support::published(rest);
+    nc.expect("OK pong");
+    assert_eq!(Msg::parse("HISTORY", "a", &nc.line()).id, id);
+    nc.expect("OK history end");
+    nc.expect("ERR UNKNOWN_COMMAND unknown command: nonsense");
+    assert!(nc.line().starts_with("OK published msg_"));
+    assert!(nc.line().starts_with("@t2 HISTORY a "));
+    nc.expect("@t2 OK history end");
+    nc.expect("OK bye");
+    assert!(nc.is_closed());
+}
+
+#[test]
+fn commands_before_a_half_close_are_answered() {
+    let (_temp, dir) = data_dir();
+    let broker = Broker::quick(&dir);
+    let mut nc = broker.connect();
+    let mut all = String::new();
+    for n in 0..2000 {
+        all.push_str(&format!("PUB chat {n}\nHISTORY chat 1\n"));
+    }
+    nc.raw(all.as_bytes());
+    nc.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    for n in 0..2000 {
+        assert!(nc.line().starts_with("OK published "));
+        assert_eq!(Msg::parse("HISTORY", "chat", &nc.line()).body, n.to_string());
+        nc.expect("OK history end");
+    }
+    assert_eq!(nc.next(), None);
+}
+
+#[test]
+fn http_is_shown_the_door() {
+    let (_temp, dir) = data_dir();
+    let broker = Broker::quick(&dir);
+    let mut nc = broker.connect();
+    nc.raw(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(nc.is_closed());
+    broker.wait_logged("http_refused");
+    broker.wait_logged(&nc.stream.local_addr().unwrap().to_string());
+}
+
+#[test]
+fn a_line_of_100_mb_is_answered_once_and_takes_no_memory() {
+    let (_temp, dir) = data_dir();
+    let broker = Broker::quick(&dir);
+    let mut nc = broker.connect();
+    nc.publish("chat", "before");
+    let before = broker.memory();
+    for start in ["PUB chat ", "x"] {
+        nc.raw(start.as_bytes());
+        let block = vec![b'x'; 1 << 20];
+        for _ in 0..100 {
+            nc.stream.write_all(&block).unwrap();
+        }
+        nc.raw(b"\n");
+        assert!(nc.line().starts_with("ERR LINE_TOO_LONG "));
+    }
+    assert_eq!(nc.ask("PING"), "OK pong");
+    assert!(broker.memory() < before + 20_000, "{} KiB, before {before}", broker.memory());
+}
+
+#[test]
+fn a_message_over_the_limit_names_limit_value_and_setting() {
+    let (_temp, dir) = data_dir();
+    let broker = quick(&dir).set("LIMITS__MESSAGE", "1000").start();
+    let mut nc = broker.connect();
+    nc.publish("chat", &"x".repeat(1000));
+    assert_eq!(
+        nc.ask(&format!("PUB chat {}", "x".repeat(1001))),
+        "ERR MSG_TOO_BIG message of 1001 bytes is over the limit \
+         size=1001 max=1000 setting=limits.message"
+    );
+    assert_eq!(nc.publish("chat", "next").1, 2);
+}
+
+#[test]
+fn a_reader_that_never_reads_holds_up_nobody_and_takes_no_memory() {
+    let (_temp, dir) = data_dir();
+    let broker = Setup::new(&dir).start();
+    let mut stuck = broker.connect();
+    stuck.ask("SUB chat");
+    let mut reader = broker.connect();
+    reader.ask("SUB chat");
+    let mut nc = broker.connect();
+    let body = "y".repeat(10_000);
+    nc.publish("chat", &body);
+    reader.message("chat");
+    let before = broker.memory();
+    for n in 2..=15_000u64 {
+        nc.send(&format!("PUB chat {body}"));
+        if n % 100 == 0 {
+            for _ in 0..if n == 100 { 99 } else { 100 } {
+                nc.line();
+                reader.message("chat");
+            }
+        }
+    }
+    // 150 MB went by; the cache of recent lines may have taken its 64 MiB.
+    assert!(broker.memory() < before + 110_000, "{} KiB, before {before}", broker.memory());
+    // The stuck one reads at last, and has missed nothing.
+    for n in 1..=15_000u64 {
+        assert_eq!(stuck.message("chat").offset, n);
+    }
+}
+
+#[test]
+fn one_connection_too_many_is_told_so() {
+    let (_temp, dir) = data_dir();
+    let broker = quick(&dir).set("LIMITS__CONNECTIONS", "2").start();
+    let (_a, b) = (broker.connect(), broker.connect());
+    let mut third = support::Nc::dial(broker.addr);
+    let answer = third.line();
+    assert!(answer.starts_with("ERR LIMIT too many connections max=2 "), "{answer}");
+    assert!(third.is_closed());
+    drop(b);
+    support::wait_for(
+        || support::Nc::dial(broker.addr).line() == "OK connected",
+        || "a free place".to_owned(),
+    );
+}

@@ -1,0 +1,261 @@
+//! A real broker process on a free port and a temporary directory, and a person with `nc`.
+
+#![expect(dead_code, reason = "every test file uses its own part of this")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longer than anything here takes on a busy machine; only a failing test waits for it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running `wiber broker`.
+pub struct Broker {
+    pub addr: SocketAddr,
+    pub started: String,
+    pub child: Child,
+    pub dir: PathBuf,
+    pub log: PathBuf,
+}
+
+/// How to start one.
+pub struct Setup {
+    dir: PathBuf,
+    env: Vec<(String, String)>,
+}
+
+impl Setup {
+    pub fn new(dir: &Path) -> Self {
+        // Small segments: a test's directory is made in a millisecond.
+        Self { dir: dir.to_owned(), env: Vec::new() }
+            .set("STORAGE__WAL_SEGMENT", "1MiB")
+            .set("STORAGE__MIN_FREE", "1MiB")
+    }
+
+    /// Sets `WIBER_<key>`.
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        self.env.push((format!("WIBER_{key}"), value.to_owned()));
+        self
+    }
+
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wiber"));
+        command
+            .arg("broker")
+            .current_dir(self.dir.parent().unwrap())
+            .env_clear()
+            .env("WIBER_PORT", "0")
+            .env("WIBER_DATA_DIR", &self.dir)
+            .envs(self.env.iter().map(|(k, v)| (k.as_str(), v.as_str())))
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn start(&self) -> Broker {
+        let log = self.dir.with_extension("log.txt");
+        let stderr = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let mut child =
+            self.command().stdout(Stdio::piped()).stderr(stderr).spawn().expect("broker starts");
+        let mut started = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut started).unwrap();
+        let addr = started
+            .split_once("listening on ")
+            .and_then(|(_, rest)| rest.split(' ').next()?.parse().ok())
+            .unwrap_or_else(|| {
+                panic!("no start-up line: {started:?}; {}", std::fs::read_to_string(&log).unwrap())
+            });
+        Broker { addr, started: started.trim_end().to_owned(), child, dir: self.dir.clone(), log }
+    }
+}
+
+impl Broker {
+    /// A broker with short times in a new directory.
+    pub fn quick(dir: &Path) -> Self {
+        quick(dir).start()
+    }
+
+    pub fn connect(&self) -> Nc {
+        let nc = Nc::dial(self.addr);
+        let mut nc = nc;
+        nc.expect("OK connected");
+        nc
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// SIGTERM, and the exit code.
+    pub fn stop(mut self) -> Option<i32> {
+        self.signal("-TERM");
+        self.child.wait().unwrap().code()
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn logged(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Waits until the log has a line with `words`.
+    pub fn wait_logged(&self, words: &str) {
+        wait_for(|| self.logged().contains(words), || format!("{words:?} in: {}", self.logged()));
+    }
+
+    /// Resident memory in KiB.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// The lines of a file of the data directory.
+    pub fn file(&self, name: &str) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(self.dir.join(name)).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Times short enough to wait for: ack timeout 300 ms, retries after 50, 100 and 200 ms.
+pub fn quick(dir: &Path) -> Setup {
+    Setup::new(dir).set("DELIVERY__ACK_TIMEOUT", "300ms").set("DELIVERY__BACKOFF", "50ms,100ms,200ms")
+}
+
+/// Waits until `ready`, and fails with what `what` says when it never comes.
+pub fn wait_for(mut ready: impl FnMut() -> bool, what: impl Fn() -> String) {
+    let end = Instant::now() + PATIENCE;
+    while !ready() {
+        assert!(Instant::now() < end, "waited in vain for {}", what());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A person with `nc`: sends lines, reads lines.
+pub struct Nc {
+    pub stream: TcpStream,
+    reader: BufReader<TcpStream>,
+}
+
+impl Nc {
+    pub fn dial(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let reader = BufReader::with_capacity(1 << 16, stream.try_clone().unwrap());
+        Self { stream, reader }
+    }
+
+    /// Sends a line.
+    pub fn send(&mut self, line: &str) {
+        self.raw(format!("{line}\n").as_bytes());
+    }
+
+    /// Sends bytes.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// The next line, without its end; `None` when the broker closed.
+    pub fn next(&mut self) -> Option<String> {
+        let mut line = Vec::new();
+        let got = self.reader.read_until(b'\n', &mut line).expect("a line in time");
+        if got == 0 {
+            return None;
+        }
+        assert_eq!(line.pop(), Some(b'\n'), "a whole line");
+        Some(String::from_utf8(line).expect("UTF-8"))
+    }
+
+    /// The next line.
+    pub fn line(&mut self) -> String {
+        self.next().expect("a line, but the connection was closed")
+    }
+
+    /// The next line is `line`.
+    #[track_caller]
+    pub fn expect(&mut self, line: &str) {
+        assert_eq!(self.line(), line);
+    }
+
+    /// Sends a line and returns the next one.
+    pub fn ask(&mut self, line: &str) -> String {
+        self.send(line);
+        self.line()
+    }
+
+    /// Publishes; returns id and offset.
+    pub fn publish(&mut self, topic: &str, message: &str) -> (String, u64) {
+        published(&self.ask(&format!("PUB {topic} {message}")))
+    }
+
+    /// The next line is a `MSG` of the topic.
+    pub fn message(&mut self, topic: &str) -> Msg {
+        Msg::parse("MSG", topic, &self.line())
+    }
+
+    /// Whether the broker closed the connection.
+    pub fn is_closed(&mut self) -> bool {
+        let mut byte = [0];
+        matches!(self.reader.read(&mut byte), Ok(0) | Err(_))
+    }
+
+    /// Whether nothing comes for so long. Only to see that something does not happen.
+    pub fn is_quiet(&mut self, time: Duration) -> bool {
+        if !self.reader.buffer().is_empty() {
+            return false;
+        }
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let quiet = self.reader.fill_buf().is_err();
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        quiet
+    }
+}
+
+/// `OK published <id> <offset>`.
+#[track_caller]
+pub fn published(line: &str) -> (String, u64) {
+    let words: Vec<_> = line.split(' ').collect();
+    assert!(words.len() == 4 && words[..2] == ["OK", "published"], "{line}");
+    (words[2].to_owned(), words[3].parse().unwrap())
+}
+
+/// A message line.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Msg {
+    pub id: String,
+    pub offset: u64,
+    pub ts: String,
+    pub body: String,
+}
+
+impl Msg {
+    #[track_caller]
+    pub fn parse(verb: &str, topic: &str, line: &str) -> Msg {
+        let mut words = line.splitn(6, ' ');
+        assert_eq!(words.next(), Some(verb), "{line}");
+        assert_eq!(words.next(), Some(topic), "{line}");
+        let mut word = || words.next().unwrap_or_else(|| panic!("{line}")).to_owned();
+        Msg { id: word(), offset: word().parse().unwrap(), ts: word(), body: word() }
+    }
+}
+
+/// A data directory in a temporary one.
+pub fn data_dir() -> (tempfile::TempDir, PathBuf) {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("data");
+    (temp, dir)
+}

@@ -1,0 +1,305 @@
+//! What the prototype's README shows, by hand with `nc`, against the real daemon.
+
+mod support;
+
+use std::time::Duration;
+
+use support::{Broker, Msg, Setup, data_dir, published, quick, wait_for};
+
+#[test]
+fn publish_subscribe_history() {
+    let (_temp, dir) = data_dir();
+    let broker = Broker::quick(&dir);
+    let mut subscriber = broker.connect();
+    assert_eq!(subscriber.ask("SUB chat"), "OK subscribed chat");
+    let mut publisher = broker.connect();
+    let (id, offset) = publisher.publish("chat", "Hello, distributed world!");
+    assert_eq!(offset, 1);
+    let msg = subscriber.message("chat");
+    assert_eq!((msg.id.as_str(), msg.offset), (id.as_str(), 1));
+    assert_eq!(msg.body, "Hello, distributed world!");
+    let late = publisher.publish("chat", " spaces  stay ");
+    assert_eq!(subscriber.message("chat").body, " spaces  stay ");
+    publisher.send("HISTORY chat 5");
+    let lines: Vec<_> = (0..2).map(|_| Msg::parse("HISTORY", "chat", &publisher.line())).collect();
+    publisher.expect("OK history end");
+    assert_eq!(lines[0], msg);
+    assert_eq!((lines[1].id.as_str(), lines[1].offset), (late.0.as_str(), 2));
+    publisher.send("HISTORY chat 1");
+    assert_eq!(Msg::parse("HISTORY", "chat", &publisher.line()).offset, 2);
+    publisher.expect("OK history end");
+    assert_eq!(publisher.ask("HISTORY chat 0"), "OK history end");
+    assert_eq!(publisher.ask("HISTORY nothing 5"), "OK history end");
+    assert_eq!(publisher.ask("quit"), "OK bye");
+    assert!(publisher.is_closed());
+}
+
+#[test]
+fn the_file_has_a_line_for_each_message_as_soon_as_it_is_acknowledged() {
+    let (_temp, dir) = data_dir();
+    let broker = Broker::quick(&dir);
+    let mut nc = broker.connect();
+    let (id, _) = nc.publish("chat", "Hello \"you\" \\ ü");
+    let text = std::fs::read_to_string(dir.join("chat.log")).unwrap();
+    let prefix = format!("{{\"id\":\"{id}\",\"offset\":1,\"ts\":");
+    assert!(text.starts_with(&prefix), "{text}");
+    let line = &broker.file("chat.log")[0];
+    assert_eq!(line["msg"], "Hello \"you\" \\ ü");
+    assert!(line["ts"].as_f64().unwrap() > 1.7e9);
+    assert_eq!(line["crc"].as_str().unwrap().len(), 8);
+}
+
+#[test]
+fn three_members_share_four_messages_one_two_three_one() {
+    let (_temp, dir) = data_dir();
+    let broker = Broker::quick(&dir);
+    let mut members: Vec<_> = (0..3).map(|_| broker.connect()).collect();
+    for member in &mut members {
+        assert_eq!(member.ask("SUB chat processors"), "OK subscribed chat in group processors");
+    }
+    let mut publisher = broker.connect();
+    for n in 1..=4 {
+        publisher.publish("chat", &format!("Message {n}"));
+    }
+    for (member, n) in [(0, 1), (1, 2), (2, 3), (0, 4)] {
+        let msg = members[member].message("chat");
+        assert_eq!((msg.body, msg.offset), (format!("Message {n}"), n));
+        members[member].send(&format!("ACK {}", msg.id));
+        members[member].expect("OK ack_received");
+    }
+}
+
+#[test]
+fn every_group_gets_every_message_and_so_does_a_plain_subscriber() {
+    let (_temp, dir) = data_dir();
+    let broker = Broker::quick(&dir);
+    let mut plain = broker.connect();
+    plain.ask("SUB chat");
+    let mut groups: Vec<_> = ["processors", "processors", "analyzers", "analyzers"]
+        .map(|group| {
+            let mut member = broker.connect();
+            member.ask(&format!("SUB chat {group}"));
+            member
+        })
+        .into();
+    let mut publisher = broker.connect();
+    for n in 1..=4 {
+        publisher.publish("chat", &n.to_string());
+    }
+    let mut offsets = |at: usize| -> Vec<u64> {
+        (0..2).map(|_| groups[at].message("chat").offset).collect()
+    };
+    assert_eq!([offsets(0), offsets(1)], [[1, 3], [2, 4]]);
+    assert_eq!([offsets(2), offsets(3)], [[1, 3], [2, 4]]);
+    let seen: Vec<u64> = (0..4).map(|_| plain.message("chat").offset).collect();
+    assert_eq!(seen, [1, 2, 3, 4]);
+}
+
+#[test]
+fn several_topics_and_groups_on_one_connection() {
+    let (_temp, dir) = data_dir();
+    let broker = Broker::quick(&dir);
+    let mut nc = broker.connect();
+    for (topic, group) in [("a", "g"), ("b", "g"), ("a", "h")] {
+        nc.ask(&format!("SUB {topic} {group}"));
+    }
+    let mut publisher = broker.connect();
+    // One read, one time: both topics' first messages have the same milliseconds and offset.
+    publisher.raw(b"PUB a 1\nPUB b 1\n");
+    published(&publisher.line());
+    published(&publisher.line());
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let line = nc.line();
+        ids.push(line.split(' ').nth(2).unwrap().to_owned());
+    }
+    for id in &ids {
+        assert_eq!(nc.ask(&format!("ACK {id}")), "OK ack_received");
+    }
+    for id in ids {
+        let answer = nc.ask(&format!("ACK {id}"));
+        assert_eq!(
+            answer,
+            format!("ERR NOT_PENDING message {id} not found in pending messages")
+        );
+    }
+}
+
+#[test]
+fn a_member_gets_five_messages_and_then_one_for_each_acknowledgement() {
+    let (_temp, dir) = data_dir();
+    let broker = Setup::new(&dir).start();
+    let mut member = broker.connect();
+    member.ask("SUB chat g");
+    let mut publisher = broker.connect();
+    for n in 1..=8 {
+        publisher.publish("chat", &n.to_string());
+    }
+    let held: Vec<_> = (0..5).map(|_| member.message("chat")).collect();
+    assert!(member.is_quiet(Duration::from_millis(100)));
+    member.send(&format!("ACK {}", held[2].id));
+    let mut lines = [member.line(), member.line()];
+    lines.sort();
+    assert_eq!(Msg::parse("MSG", "chat", &lines[0]).offset, 6);
+    assert_eq!(lines[1], "OK ack_received");
+}
+
+#[test]
+fn a_message_that_is_never_acknowledged_is_sent_four_times_and_then_a_dead_letter() {
+    let (_temp, dir) = data_dir();
+    let broker = Broker::quick(&dir);
+    let mut member = broker.connect();
+    member.ask("SUB chat g");
+    let mut publisher = broker.connect();
+    let (id, _) = publisher.publish("chat", "poison");
+    for _ in 0..4 {
+        assert_eq!(member.message("chat").id, id);
+    }
+    wait_for(|| broker.file("chat.dlq.log").len() == 1, || "the dead letter".to_owned());
+    let letter = &broker.file("chat.dlq.log")[0];
+    assert_eq!(letter["msg"], "poison");
+    assert_eq!(letter["original_topic"], "chat");
+    assert_eq!(letter["original_id"], id.as_str());
+    assert_eq!(letter["original_offset"], 1);
+    assert_eq!(letter["group"], "g");
+    assert_eq!(letter["retry_count"], 3);
+    assert_eq!(letter["failure_reason"], "ack timeout");
+    let attempts = letter["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 4);
+    for (n, attempt) in (1..).zip(attempts) {
+        assert_eq!((&attempt["n"], &attempt["outcome"]), (&n.into(), &"timeout".into()));
+    }
+    let ended = |n: usize| attempts[n]["ended"].as_f64().unwrap();
+    let sent = |n: usize| attempts[n]["sent"].as_f64().unwrap();
+    for (n, delay) in [0.050, 0.100, 0.200].into_iter().enumerate() {
+        assert!(sent(n + 1) - ended(n) >= delay - 0.001, "retry {n}");
+    }
+    // It can be read, whole, and it is not delivered again.
+    let mut reader = broker.connect();
+    reader.send("HISTORY chat.dlq 1");
+    let line = Msg::parse("HISTORY", "chat.dlq", &reader.line());
+    let record: serde_json::Value = serde_json::from_str(&line.body).unwrap();
+    assert_eq!(&record, letter);
+    reader.expect("OK history end");
+    assert!(member.is_quiet(Duration::from_millis(100)));
+    broker.wait_logged("dead_lettered");
+    broker.wait_logged("3/3");
+}
+
+#[test]
+fn nobody_online_is_no_failure() {
+    let (_temp, dir) = data_dir();
+    let broker = Broker::quick(&dir);
+    let mut member = broker.connect();
+    member.ask("SUB chat g");
+    drop(member);
+    let mut publisher = broker.connect();
+    for n in 1..=3 {
+        publisher.publish("chat", &n.to_string());
+    }
+    std::thread::sleep(Duration::from_millis(1200));
+    let mut member = broker.connect();
+    member.ask("SUB chat g");
+    for n in 1..=3 {
+        assert_eq!(member.message("chat").offset, n);
+    }
+    assert!(!dir.join("chat.dlq.log").exists());
+}
+
+#[test]
+fn a_closed_connection_gives_its_messages_to_others_at_once() {
+    let (_temp, dir) = data_dir();
+    let broker = Setup::new(&dir).start();
+    let mut first = broker.connect();
+    first.ask("SUB chat g");
+    let mut publisher = broker.connect();
+    for n in 1..=5 {
+        publisher.publish("chat", &n.to_string());
+    }
+    for n in 1..=5 {
+        assert_eq!(first.message("chat").offset, n);
+    }
+    let mut second = broker.connect();
+    second.ask("SUB chat g");
+    drop(first);
+    for n in 1..=5 {
+        assert_eq!(second.message("chat").offset, n);
+    }
+}
+
+#[test]
+fn a_silent_member_is_dead_and_lives_again_when_heard() {
+    let (_temp, dir) = data_dir();
+    let broker =
+        Setup::new(&dir).set("DELIVERY__DEAD_AFTER", "400ms").start();
+    let mut silent = broker.connect();
+    silent.ask("SUB chat g");
+    let mut plain = broker.connect();
+    plain.ask("SUB chat");
+    let mut publisher = broker.connect();
+    publisher.publish("chat", "one");
+    let held = silent.message("chat");
+    let mut other = broker.connect();
+    other.ask("SUB chat g");
+    assert_eq!(other.message("chat"), held, "what the silent one held");
+    broker.wait_logged("consumer_dead");
+    // Both were silent; the plain subscriber may be so for ever.
+    assert_eq!(plain.message("chat"), held);
+    assert_eq!(silent.ask("HEARTBEAT"), "OK heartbeat_received");
+    // The other one keeps saying something, so the next message is shared again.
+    let mut got = Vec::new();
+    for n in 0..4 {
+        other.send("HEARTBEAT");
+        assert_eq!(silent.ask("HEARTBEAT"), "OK heartbeat_received", "{n}");
+        publisher.publish("chat", "more");
+        got.push(plain.message("chat").offset);
+        if n == 3 {
+            break;
+        }
+    }
+    assert_eq!(got, [2, 3, 4, 5]);
+    assert!(Msg::parse("MSG", "chat", &silent.line()).offset >= 2);
+}
+
+#[test]
+fn a_late_acknowledgement_counts() {
+    let (_temp, dir) = data_dir();
+    let broker = Setup::new(&dir)
+        .set("DELIVERY__ACK_TIMEOUT", "200ms")
+        .set("DELIVERY__BACKOFF", "30s")
+        .start();
+    let mut member = broker.connect();
+    member.ask("SUB chat g");
+    let (id, _) = broker.connect().publish("chat", "slow work");
+    assert_eq!(member.message("chat").id, id);
+    broker.wait_logged("retry");
+    assert_eq!(member.ask(&format!("ACK {id}")), "OK ack_received");
+    assert!(member.ask(&format!("ACK {id}")).starts_with("ERR NOT_PENDING"));
+}
+
+#[test]
+fn groups_and_messages_survive_a_restart() {
+    let (_temp, dir) = data_dir();
+    let setup = quick(&dir);
+    let broker = setup.start();
+    assert!(broker.started.ends_with("new directory"), "{}", broker.started);
+    let mut member = broker.connect();
+    member.ask("SUB chat g");
+    let mut publisher = broker.connect();
+    let ids: Vec<_> = (1..=3).map(|n| publisher.publish("chat", &n.to_string()).0).collect();
+    for id in &ids[..2] {
+        assert_eq!(&member.message("chat").id, id);
+    }
+    assert_eq!(member.message("chat").id, ids[2]);
+    assert_eq!(member.ask(&format!("ACK {}", ids[0])), "OK ack_received");
+    assert_eq!(member.ask(&format!("ACK {}", ids[2])), "OK ack_received");
+    assert_eq!(broker.stop(), Some(0));
+    let broker = setup.start();
+    assert!(broker.started.ends_with("clean start"), "{}", broker.started);
+    let mut publisher = broker.connect();
+    assert_eq!(publisher.publish("chat", "4").1, 4);
+    let mut member = broker.connect();
+    member.ask("SUB chat g");
+    assert_eq!(member.message("chat").id, ids[1]);
+    assert_eq!(member.message("chat").offset, 4);
+}
