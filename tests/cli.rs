@@ -1,6 +1,8 @@
 //! The command line without a broker: help, settings, usage errors, exit codes. What clients do is
 //! tried on a stand-in that speaks as much of the protocol as they need.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
