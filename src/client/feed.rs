@@ -418,3 +418,24 @@ impl End {
         if why.passes() { End::Lost(why) } else { End::Over(why) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_connection_begins_with_whole_commands_only() {
+        let (to_consumer, _batches) = mpsc::channel(1);
+        let (_asks, asks) = mpsc::channel(1);
+        let (ready, _subscribed) = oneshot::channel();
+        let topic = TopicName::parse(b"chat").unwrap();
+        let group = GroupName::parse(b"workers").ok();
+        let options = Arc::new(Options::new("nowhere:0"));
+        let mut feed = Feed::new(options, topic, group, to_consumer, asks, ready);
+        feed.out = b"TBEAT\n".to_vec();
+        feed.pending.push_back(Pending::Probe);
+        feed.hello();
+        assert_eq!(feed.out, b"SUB chat workers\n");
+        assert!(matches!(feed.pending.make_contiguous(), [Pending::Sub]));
+    }
+}

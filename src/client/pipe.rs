@@ -348,8 +348,6 @@ impl Task {
         state.out_end = again.len() as u64;
         state.out = again;
         state.pending = kept;
-        // Any push from here on has to wake the task.
-        state.idle = state.out.is_empty();
         drop(state);
         self.writing.clear();
         (self.written, self.writing_start) = (0, 0);

@@ -56,6 +56,17 @@ fn a_publish_is_unknown_once_its_line_end_was_written_and_sent_again_before() {
     }
 }
 
+#[tokio::test]
+async fn an_answer_to_what_was_not_sent_yet_is_not_believed() {
+    let mut task = task("PUB t a\nPUB t b\n", 15, "");
+    let mut lines = Lines::default();
+    lines.read_from(&mut &b"OK published m 1\nOK published m 2\n"[..]).await.unwrap();
+    let error = task.answers(&mut lines).unwrap_err();
+    assert!(matches!(error, ClientError::Protocol(_)), "{error}");
+    assert_eq!(task.shared.lock().results.take().count(), 1, "the first had been sent");
+    assert_eq!(task.shared.lock().pending.len(), 1);
+}
+
 #[test]
 fn a_ping_is_sent_again_before_what_was_not_sent_yet() {
     let mut task = task("PING\nPUB t b\n", 5, "");

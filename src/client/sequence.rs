@@ -184,7 +184,7 @@ impl Filling {
     fn hold(&mut self, message: Message) {
         let bytes = message.line().len();
         let follows = self.held.back().is_none_or(|last| last.offset().next() == message.offset());
-        if self.overflow || !follows || self.held_bytes + bytes > HELD_BYTES_MAX {
+        if !follows || self.held_bytes + bytes > HELD_BYTES_MAX {
             self.overflow = true;
             return;
         }

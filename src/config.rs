@@ -1,1 +1,0 @@
-//! Configuration: flags, variables, file, defaults.
