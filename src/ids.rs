@@ -118,7 +118,20 @@ name_traits!(TopicName);
 name_traits!(GroupName);
 
 /// The place of a record in its topic: 1, 2, 3 … without a gap. Zero stands for "before the first".
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(transparent)]
 pub struct Offset(u64);
 
 impl Offset {
