@@ -132,7 +132,7 @@ impl WalThread {
             self.sync_if_due(stop || !asked.is_empty())?;
             for sender in asked {
                 // Whoever asked may have given up waiting.
-                drop(sender.try_send(self.wal.durable()));
+                sender.try_send(self.wal.durable()).ok();
             }
             if stop {
                 return Ok(());

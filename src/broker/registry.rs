@@ -221,7 +221,7 @@ impl Broker {
     pub fn stop(&self) -> Result<(), Fatal> {
         let Some(threads) = lock(&self.threads).take() else { return Ok(()) };
         // The keeper first: a checkpoint that it is writing needs the shards.
-        drop(threads.stop_keeper.try_send(()));
+        threads.stop_keeper.try_send(()).ok();
         let mut keeper = join(threads.keeper)?;
         for mailbox in &self.shards {
             mailbox.post(Message::Stop);

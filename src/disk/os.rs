@@ -128,3 +128,37 @@ impl File for OsFile {
         self.0.sync_data()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{read_all, replace};
+
+    #[test]
+    fn a_lock_is_one_holders_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("LOCK");
+        let held = OsDisk.lock(&path).unwrap();
+        assert_eq!(OsDisk.lock(&path).err().unwrap().kind(), io::ErrorKind::WouldBlock);
+        drop(held);
+        assert!(OsDisk.lock(&path).is_ok());
+    }
+
+    #[test]
+    fn replace_leaves_the_new_contents_and_no_temporary_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        for bytes in [&b"a longer first one"[..], b"second"] {
+            replace(&OsDisk, &path, bytes).unwrap();
+            assert_eq!(read_all(&OsDisk, &path).unwrap(), bytes);
+        }
+        assert_eq!(OsDisk.list(folder.path()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn space_is_what_the_file_system_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let space = OsDisk.space(folder.path()).unwrap();
+        assert!(space.free <= space.total && space.total > 0);
+    }
+}

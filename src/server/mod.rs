@@ -159,7 +159,7 @@ impl Server {
     /// [`Fatal`]: the next start will recover.
     pub async fn stop(self) -> Result<(), Fatal> {
         // The listener and the sessions are gone already if nobody hears this.
-        drop(self.stop.send(true));
+        self.stop.send(true).ok();
         drop(self.listener.await);
         let broker = self.broker;
         tokio::task::spawn_blocking(move || broker.stop()).await.map_err(|_panicked| Fatal::Gone)?

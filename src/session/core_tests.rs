@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use crate::broker::letter::{Item, Letter, Outbox, Piece, Then};
-use crate::disk::sim::SimDisk;
+use crate::disk::os::OsDisk;
 use crate::ids::ConnId;
 use crate::time::{Moment, Now, Timestamp};
 
@@ -26,7 +26,7 @@ impl Story {
             message_bytes_max: 1000,
             dead_after: Duration::from_secs(30),
             shards,
-            disk: Arc::new(SimDisk::default()),
+            disk: Arc::new(OsDisk),
         };
         let now = Moment::from_millis(0);
         let outbox = Arc::new(Outbox::default());
@@ -129,7 +129,7 @@ fn one_read_is_one_letter_and_runs_are_one_item() {
 
 #[test]
 fn answers_leave_in_the_order_of_the_commands_whichever_shard_is_first() {
-    // With two shards, topics a and b are on different ones.
+    // With two shards, topics a and c are on different ones.
     Story::new(2)
         .receive("PUB a 1\nPUB b 2\nPING\n")
         .reply(1, "second\nOK pong\n", None)

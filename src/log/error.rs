@@ -1,0 +1,56 @@
+//! What can go wrong with a topic's files.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::ids::TopicName;
+
+/// See the module.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The disk says no.
+    #[error("failed to use {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        source: io::Error,
+    },
+    /// One line is not what was written; reading can go on behind it.
+    #[error("a line of topic {topic} is damaged: {} at byte {at}: {why}", path.display())]
+    Corrupt {
+        /// The topic.
+        topic: TopicName,
+        /// The file.
+        path: PathBuf,
+        /// Where the line begins.
+        at: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The files are not what the checkpoint says.
+    #[error("{} is damaged at byte {at}: {why}; run wiber check", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        at: u64,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl LogError {
+    /// Whether stored data are damaged.
+    pub fn is_damage(&self) -> bool {
+        !matches!(self, LogError::Io { .. })
+    }
+
+    pub(super) fn io(path: &Path, source: io::Error) -> Self {
+        LogError::Io { path: path.to_owned(), source }
+    }
+
+    pub(super) fn damaged(path: &Path, at: u64, why: impl Into<String>) -> Self {
+        LogError::Damaged { path: path.to_owned(), at, why: why.into() }
+    }
+}

@@ -1,0 +1,77 @@
+//! The sparse index of one segment: offset and time → position.
+//!
+//! Derived from the segment and never trusted alone: whoever follows an entry looks whether the
+//! line there has the offset. On disk, in `.wiber/index/<segment>.idx`, an entry is three
+//! little-endian `u64`: offset, position in bytes, microseconds.
+
+use crate::ids::Offset;
+use crate::limits::INDEX_STRIDE_BYTES;
+use crate::time::Timestamp;
+
+const ENTRY_BYTES: usize = 24;
+
+/// An entry: this line begins at this position, and no line before it is later than `ts`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Entry {
+    pub(super) offset: Offset,
+    pub(super) at: u64,
+    /// The latest timestamp up to and including this line: a clock that stepped back does not
+    /// disturb the order.
+    pub(super) ts: Timestamp,
+}
+
+/// Entries about [`INDEX_STRIDE_BYTES`] apart.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub(super) struct Index(Vec<Entry>);
+
+impl Index {
+    /// Notes a line, if the last entry is far enough before it.
+    pub(super) fn note(&mut self, entry: Entry) {
+        if self.0.last().is_none_or(|last| entry.at >= last.at + INDEX_STRIDE_BYTES) {
+            self.0.push(entry);
+        }
+    }
+
+    /// The last entry at or before `offset`.
+    pub(super) fn before(&self, offset: Offset) -> Option<Entry> {
+        let at = self.0.partition_point(|entry| entry.offset <= offset);
+        at.checked_sub(1).map(|at| self.0[at])
+    }
+
+    /// The last entry before anything as late as `ts`.
+    pub(super) fn before_time(&self, ts: Timestamp) -> Option<Entry> {
+        let at = self.0.partition_point(|entry| entry.ts < ts);
+        at.checked_sub(1).map(|at| self.0[at])
+    }
+
+    /// Whether entries ascend and lie in a segment of `len` bytes that begins with `first`.
+    pub(super) fn is_plausible(&self, first: Offset, len: u64) -> bool {
+        let starts = self.0.first().is_some_and(|entry| entry.offset == first && entry.at == 0);
+        let ascends = self.0.windows(2).all(|pair| {
+            pair[0].offset < pair[1].offset && pair[0].at < pair[1].at && pair[0].ts <= pair[1].ts
+        });
+        starts && ascends && self.0.last().is_some_and(|entry| entry.at < len)
+    }
+
+    /// Drops entries at or behind `len`.
+    pub(super) fn truncate(&mut self, len: u64) {
+        let keep = self.0.partition_point(|entry| entry.at < len);
+        self.0.truncate(keep);
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let numbers = |entry: &Entry| [entry.offset.get(), entry.at, entry.ts.as_micros()];
+        self.0.iter().flat_map(numbers).flat_map(u64::to_le_bytes).collect()
+    }
+
+    /// Reads what [`Index::to_bytes`] wrote; a cut last entry is dropped.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Self {
+        let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+        let entries = bytes.chunks_exact(ENTRY_BYTES).map(|entry| Entry {
+            offset: Offset::new(number(&entry[..8])),
+            at: number(&entry[8..16]),
+            ts: Timestamp::from_micros(number(&entry[16..])),
+        });
+        Self(entries.collect())
+    }
+}

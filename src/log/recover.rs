@@ -1,0 +1,370 @@
+//! From files to a log: at a checkpoint's mark, from a prototype's directory, or without a daemon.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::disk::{Disk, Open};
+use crate::ids::{Offset, TopicName};
+use crate::time::Timestamp;
+
+use super::index::{Entry, Index};
+use super::segment::{Lines, Paths, parse_name};
+use super::shared::LogShared;
+use super::writer::{LogMark, LogSettings, TopicLog};
+use super::{LogError, TailBudget, parse_line};
+
+/// Block size for reading whole files.
+const SCAN_BYTES: usize = 1 << 20;
+
+/// A topic's file in a data directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SegmentFile {
+    /// Its name.
+    pub name: String,
+    /// The first offset by its name; `None` for the active segment.
+    pub first: Option<Offset>,
+    /// Its length in bytes.
+    pub len: u64,
+}
+
+/// What a data directory holds.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Scan {
+    /// The files of each topic, sealed segments in order and then the active one.
+    pub topics: BTreeMap<TopicName, Vec<SegmentFile>>,
+    /// Other files.
+    pub strangers: Vec<String>,
+}
+
+/// Looks which files of which topics there are.
+///
+/// # Errors
+/// [`LogError::Io`].
+pub fn scan(disk: &dyn Disk, dir: &Path) -> Result<Scan, LogError> {
+    let mut scan = Scan::default();
+    for entry in disk.list(dir).map_err(|source| LogError::io(dir, source))? {
+        if entry.is_dir {
+            continue;
+        }
+        match parse_name(&entry.name) {
+            Some((topic, first)) => {
+                let file = SegmentFile { name: entry.name, first, len: entry.len };
+                scan.topics.entry(topic).or_default().push(file);
+            }
+            None => scan.strangers.push(entry.name),
+        }
+    }
+    for files in scan.topics.values_mut() {
+        files.sort_by_key(|file| (file.first.is_none(), file.first));
+    }
+    Ok(scan)
+}
+
+/// What adopting a file of the prototype brought.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Adopted {
+    /// How many messages.
+    pub records: u64,
+    /// Where the bytes of a torn last line are now.
+    pub torn: Option<PathBuf>,
+}
+
+impl TopicLog {
+    /// Opens a log at a checkpoint's mark. Verifies what can be verified without reading it all,
+    /// and changes nothing.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`] if the files do not have what the mark says.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        topic: TopicName,
+        settings: LogSettings,
+        tail: Arc<TailBudget>,
+        mark: &LogMark,
+    ) -> Result<Self, LogError> {
+        let files = scan(disk.as_ref(), dir)?.topics.remove(&topic).unwrap_or_default();
+        let paths = Paths { dir: dir.to_owned(), topic };
+        let sealed = |file: &&SegmentFile| file.first.is_some_and(|first| first < mark.segment);
+        let mut segments: Vec<_> = files
+            .iter()
+            .filter(sealed)
+            .map(|file| (file.first.expect("it is sealed"), file.len))
+            .collect();
+        let begin = segments.first().map_or(mark.segment, |(first, _)| *first);
+        if begin != mark.first {
+            let path = paths.sealed(mark.first);
+            let why = format!("it is missing, and the topic begins with {}", mark.first);
+            return Err(LogError::damaged(&path, 0, why));
+        }
+        if mark.len > 0 {
+            let path = marked_file(&files, &paths, mark);
+            check_end(disk.as_ref(), &paths.topic, &path, mark)?;
+        }
+        segments.push((mark.segment, mark.len));
+        let index = (mark.len == 0).then(Index::default);
+        let shared = LogShared::new(paths, tail, segments, mark.end, index);
+        Ok(Self::with(disk, shared, settings, *mark))
+    }
+
+    /// Removes what lies behind the mark that the log was opened with. Cut short by a crash, it can
+    /// be done again.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn cut(&mut self) -> Result<(), LogError> {
+        let paths = &self.shared.paths;
+        let disk = self.disk.as_ref();
+        let files = scan(disk, &paths.dir)?.topics.remove(&paths.topic).unwrap_or_default();
+        let is_later = |file: &&SegmentFile| file.first.is_some_and(|f| f > self.mark.segment);
+        for file in files.iter().filter(is_later) {
+            let path = paths.dir.join(&file.name);
+            disk.remove(&path).map_err(|source| LogError::io(&path, source))?;
+        }
+        let (active, sealed) = (paths.active(), paths.sealed(self.mark.segment));
+        let io = |source| LogError::io(&active, source);
+        let was_sealed = files.iter().any(|file| file.first == Some(self.mark.segment));
+        if was_sealed {
+            disk.rename(&sealed, &active).map_err(io)?;
+        }
+        let is_there = was_sealed || files.iter().any(|file| file.first.is_none());
+        if is_there && self.mark.len == 0 {
+            disk.remove(&active).map_err(io)?;
+        } else if is_there {
+            let file = disk.open(&active, Open::Write).map_err(io)?;
+            if file.len().map_err(io)? > self.mark.len {
+                file.truncate(self.mark.len).map_err(io)?;
+            }
+        }
+        disk.sync_dir(&paths.dir).map_err(io)
+    }
+
+    /// Takes over a topic's files that have no metadata: the prototype wrote them. All lines are
+    /// read. A torn last line that is a whole record gets its end; another one is put aside.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`] for a line in the middle that is no record, or out of order.
+    pub fn adopt(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        topic: TopicName,
+        settings: LogSettings,
+        tail: Arc<TailBudget>,
+    ) -> Result<(Self, Adopted), LogError> {
+        let files = scan(disk.as_ref(), dir)?.topics.remove(&topic).unwrap_or_default();
+        let paths = Paths { dir: dir.to_owned(), topic };
+        let mut adoption = Adoption::default();
+        let mut segments = Vec::new();
+        for file in &files {
+            let path = paths.dir.join(&file.name);
+            let first = adoption.next;
+            let len = adoption.read(disk.as_ref(), &paths, &path, file)?;
+            if len > 0 {
+                segments.push((first.or(adoption.first).unwrap_or(Offset::FIRST), len));
+            }
+        }
+        let first = adoption.first.unwrap_or(Offset::FIRST);
+        let next = adoption.next.unwrap_or(first);
+        // The active segment may be missing or empty: then a new one begins.
+        let is_open = files.last().is_some_and(|file| file.first.is_none()) && adoption.last_len > 0;
+        if !is_open {
+            segments.push((next, 0));
+            adoption.index = Index::default();
+        }
+        let (segment, len) = *segments.last().expect("there is an active one now");
+        let end = next.prev();
+        let mark = LogMark { first, end, segment, len, latest: adoption.latest };
+        let shared = LogShared::new(paths, tail, segments, end, Some(adoption.index));
+        Ok((Self::with(disk, shared, settings, mark), adoption.adopted))
+    }
+}
+
+/// The file that holds the segment of the mark: it may have been sealed after the mark.
+fn marked_file(files: &[SegmentFile], paths: &Paths, mark: &LogMark) -> PathBuf {
+    if files.iter().any(|file| file.first == Some(mark.segment)) {
+        paths.sealed(mark.segment)
+    } else {
+        paths.active()
+    }
+}
+
+/// The segment is as long as the mark says, and the last line before the mark is the right one.
+fn check_end(
+    disk: &dyn Disk,
+    topic: &TopicName,
+    path: &Path,
+    mark: &LogMark,
+) -> Result<(), LogError> {
+    let io = |source| LogError::io(path, source);
+    let file = match disk.open(path, Open::Read) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let why = format!("it is missing, and held messages up to {}", mark.end);
+            return Err(LogError::damaged(path, 0, why));
+        }
+        Err(source) => return Err(io(source)),
+    };
+    let len = file.len().map_err(io)?;
+    if len < mark.len {
+        let why = format!("it ends here, and the checkpoint knows {} bytes", mark.len);
+        return Err(LogError::damaged(path, len, why));
+    }
+    let (at, line) = last_line(file.as_ref(), mark.len).map_err(io)?;
+    let record = line.strip_suffix(b"\n").map(|line| parse_line(topic, line));
+    match record {
+        Some(Ok(record)) if record.offset == mark.end => Ok(()),
+        Some(Ok(record)) => {
+            let why = format!("it has offset {} where {} belongs", record.offset, mark.end);
+            Err(LogError::damaged(path, at, why))
+        }
+        Some(Err(error)) => Err(LogError::damaged(path, at, error.to_string())),
+        None => Err(LogError::damaged(path, at, "the checkpoint ends within a line")),
+    }
+}
+
+/// The line that ends at `end` (with its LF, if it has one), and where it begins.
+fn last_line(file: &dyn crate::disk::File, end: u64) -> std::io::Result<(u64, Vec<u8>)> {
+    let mut want = 4096;
+    loop {
+        let from = end.saturating_sub(want);
+        let mut bytes = vec![0; usize::try_from(end - from).map_err(std::io::Error::other)?];
+        let got = file.read_at(&mut bytes, from)?;
+        bytes.truncate(got);
+        let before = bytes.len().saturating_sub(1);
+        if let Some(found) = memchr::memrchr(b'\n', &bytes[..before]) {
+            let start = found + 1;
+            return Ok((from + start as u64, bytes.split_off(start)));
+        }
+        if from == 0 {
+            return Ok((0, bytes));
+        }
+        want *= 8;
+    }
+}
+
+/// A topic's log as its files show it, for reading only.
+pub(super) fn survey(
+    disk: &dyn Disk,
+    dir: &Path,
+    topic: TopicName,
+) -> Result<LogShared, LogError> {
+    let files = scan(disk, dir)?.topics.remove(&topic).unwrap_or_default();
+    let paths = Paths { dir: dir.to_owned(), topic };
+    let mut segments = Vec::new();
+    let mut end = Offset::ZERO;
+    for file in &files {
+        let path = paths.dir.join(&file.name);
+        let io = |source| LogError::io(&path, source);
+        let open = disk.open(&path, Open::Read).map_err(io)?;
+        let mut len = file.len;
+        let (mut at, mut line) = last_line(open.as_ref(), len).map_err(io)?;
+        if !line.ends_with(b"\n") {
+            len = at;
+            (at, line) = last_line(open.as_ref(), len).map_err(io)?;
+        }
+        if line.is_empty() {
+            continue;
+        }
+        let text = line.strip_suffix(b"\n").unwrap_or(&line);
+        let last = parse_line(&paths.topic, text)
+            .map_err(|error| LogError::damaged(&path, at, error.to_string()))?;
+        end = last.offset;
+        let mut lines = Lines::new(open, &path, 0, SCAN_BYTES);
+        let first = match (file.first, lines.next(len)?) {
+            (Some(first), _) => first,
+            (None, Some(raw)) => parse_line(&paths.topic, raw.bytes)
+                .map_err(|error| LogError::damaged(&path, 0, error.to_string()))?
+                .offset,
+            (None, None) => continue,
+        };
+        segments.push((first, len));
+    }
+    let has_active = files.last().is_some_and(|file| file.first.is_none());
+    if segments.is_empty() || !has_active {
+        segments.push((end.next(), 0));
+    }
+    Ok(LogShared::new(paths, Arc::new(TailBudget::new(0)), segments, end, None))
+}
+
+/// Reads files line by line and notes what it finds.
+#[derive(Default)]
+struct Adoption {
+    first: Option<Offset>,
+    next: Option<Offset>,
+    latest: Timestamp,
+    index: Index,
+    last_len: u64,
+    adopted: Adopted,
+}
+
+impl Adoption {
+    /// Reads one file; returns how many of its bytes count.
+    fn read(
+        &mut self,
+        disk: &dyn Disk,
+        paths: &Paths,
+        path: &Path,
+        file: &SegmentFile,
+    ) -> Result<u64, LogError> {
+        let open =
+            disk.open(path, Open::Write).map_err(|source| LogError::io(path, source))?;
+        let mut lines = Lines::new(Arc::clone(&open), path, 0, SCAN_BYTES);
+        self.index = Index::default();
+        let mut number = 0;
+        let mut len = file.len;
+        while let Some(line) = lines.next(file.len)? {
+            number += 1;
+            let why = match parse_line(&paths.topic, line.bytes) {
+                Ok(record) if self.next.is_none_or(|next| next == record.offset) => {
+                    self.take(line.at, record.offset, record.ts);
+                    if !line.is_whole {
+                        open.write_at(b"\n", file.len)
+                            .map_err(|source| LogError::io(path, source))?;
+                        len += 1;
+                    }
+                    continue;
+                }
+                Ok(record) => {
+                    let next = self.next.unwrap_or(Offset::FIRST);
+                    format!("line {number}: offset {} where {next} belongs", record.offset)
+                }
+                Err(error) => format!("line {number}: {error}"),
+            };
+            if line.is_whole {
+                return Err(LogError::damaged(path, line.at, why));
+            }
+            len = line.at;
+            let torn = line.bytes.to_vec();
+            self.adopted.torn = Some(put_aside(disk, paths, &torn)?);
+            open.truncate(len).map_err(|source| LogError::io(path, source))?;
+            break;
+        }
+        open.sync().map_err(|source| LogError::io(path, source))?;
+        self.last_len = len;
+        Ok(len)
+    }
+
+    fn take(&mut self, at: u64, offset: Offset, ts: Timestamp) {
+        self.first.get_or_insert(offset);
+        self.next = Some(offset.next());
+        self.latest = self.latest.max(ts);
+        self.adopted.records += 1;
+        self.index.note(Entry { offset, at, ts: self.latest });
+    }
+}
+
+/// Keeps bytes that can't stay where they are.
+fn put_aside(disk: &dyn Disk, paths: &Paths, bytes: &[u8]) -> Result<PathBuf, LogError> {
+    let dir = paths.quarantine();
+    let path = dir.join(format!("{}.torn-{:08x}", paths.topic, crc32c::crc32c(bytes)));
+    let keep = || {
+        disk.create_dir(&dir)?;
+        let file = disk.open(&path, Open::Create)?;
+        file.write_at(bytes, 0)?;
+        file.sync()?;
+        disk.sync_dir(&dir)
+    };
+    keep().map_err(|source| LogError::io(&path, source))?;
+    Ok(path)
+}

@@ -1,0 +1,130 @@
+//! Names of segments, and reading one line by line.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::disk::File;
+use crate::ids::{Offset, TopicName};
+
+use super::LogError;
+
+/// Where a topic's files are.
+#[derive(Clone, Debug)]
+pub(super) struct Paths {
+    pub(super) dir: PathBuf,
+    pub(super) topic: TopicName,
+}
+
+impl Paths {
+    /// The segment that is written.
+    pub(super) fn active(&self) -> PathBuf {
+        self.dir.join(format!("{}.log", self.topic))
+    }
+
+    /// A segment that is finished.
+    pub(super) fn sealed(&self, first: Offset) -> PathBuf {
+        self.dir.join(format!("{}@{:020}.log", self.topic, first.get()))
+    }
+
+    /// The index of a segment.
+    pub(super) fn index(&self, first: Offset) -> PathBuf {
+        self.index_dir().join(format!("{}@{:020}.idx", self.topic, first.get()))
+    }
+
+    pub(super) fn index_dir(&self) -> PathBuf {
+        self.dir.join(".wiber").join("index")
+    }
+
+    pub(super) fn quarantine(&self) -> PathBuf {
+        self.dir.join(".wiber").join("quarantine")
+    }
+}
+
+/// The topic and first offset that a file name stands for; the offset is `None` for an active
+/// segment. `None` for a name that is no topic's.
+pub(super) fn parse_name(name: &str) -> Option<(TopicName, Option<Offset>)> {
+    let stem = name.strip_suffix(".log")?;
+    let (topic, first) = match stem.split_once('@') {
+        None => (stem, None),
+        Some((topic, digits)) => {
+            let is_number = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
+            let first = digits.parse().ok().filter(|first| is_number && *first > 0)?;
+            (topic, Some(Offset::new(first)))
+        }
+    };
+    Some((TopicName::parse(topic.as_bytes()).ok()?, first))
+}
+
+/// Reads lines of a file from a position on, in blocks.
+#[derive(Debug)]
+pub(super) struct Lines {
+    pub(super) file: Arc<dyn File>,
+    pub(super) path: PathBuf,
+    /// Position of the next line.
+    pub(super) at: u64,
+    block: Vec<u8>,
+    /// Where in the block the next line begins.
+    start: usize,
+    block_bytes: usize,
+}
+
+/// A line and where it begins.
+pub(super) struct RawLine<'a> {
+    pub(super) at: u64,
+    /// Without its end.
+    pub(super) bytes: &'a [u8],
+    /// Whether it has one.
+    pub(super) is_whole: bool,
+}
+
+impl Lines {
+    pub(super) fn new(file: Arc<dyn File>, path: &Path, at: u64, block_bytes: usize) -> Self {
+        Self { file, path: path.to_owned(), at, block: Vec::new(), start: 0, block_bytes }
+    }
+
+    /// The next line that begins before `end`; what lies behind `end` is not looked at.
+    pub(super) fn next(&mut self, end: u64) -> Result<Option<RawLine<'_>>, LogError> {
+        if self.at >= end {
+            return Ok(None);
+        }
+        let mut searched = 0;
+        loop {
+            let rest = &self.block[self.start..];
+            if let Some(found) = memchr::memchr(b'\n', &rest[searched..]) {
+                let (at, len) = (self.at, searched + found);
+                let start = self.start;
+                self.start += len + 1;
+                self.at += len as u64 + 1;
+                return Ok(Some(RawLine {
+                    at,
+                    bytes: &self.block[start..start + len],
+                    is_whole: true,
+                }));
+            }
+            searched = rest.len();
+            if !self.fill(end)? {
+                let (at, start) = (self.at, self.start);
+                self.start = self.block.len();
+                self.at += (self.block.len() - start) as u64;
+                let bytes = &self.block[start..];
+                return Ok((!bytes.is_empty()).then_some(RawLine { at, bytes, is_whole: false }));
+            }
+        }
+    }
+
+    /// Reads another block behind what is there; false at the end.
+    fn fill(&mut self, end: u64) -> Result<bool, LogError> {
+        self.block.drain(..self.start);
+        self.start = 0;
+        let have = self.block.len();
+        let from = self.at + have as u64;
+        // A long line is read in steps that grow with it.
+        let want = (end - from.min(end)).min(self.block_bytes.max(have) as u64);
+        let want = usize::try_from(want).expect("bounded by the block");
+        self.block.resize(have + want, 0);
+        let got = self.file.read_at(&mut self.block[have..], from);
+        let got = got.map_err(|source| LogError::io(&self.path, source))?;
+        self.block.truncate(have + got);
+        Ok(got > 0)
+    }
+}
