@@ -1,0 +1,123 @@
+//! `wiber broker`
+
+use std::io::{self, Write as _};
+
+use tokio::runtime::Builder;
+
+use super::exit::{Exit, Failure};
+use super::settings::{self, BrokerFlags};
+use super::signals::Signals;
+use super::{logging, runtime};
+use crate::broker::open::OpenError;
+use crate::config::Config;
+use crate::server::{Server, StartError, Started};
+
+const EXAMPLES: &str = "\
+Examples:
+  wiber broker                                      on 127.0.0.1:8888, data in ./data
+  wiber broker --host 0.0.0.0 --data-dir /srv/wiber
+  wiber broker --port 0                             a free port; the start-up line says which
+  WIBER_DELIVERY__ACK_TIMEOUT=5s wiber broker       any setting by variable
+
+`wiber config show` prints the effective settings. SIGTERM or Ctrl-C stops in order; a second
+one at once. `--help` lists every setting.";
+
+/// Start a broker
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", settings::help()))]
+pub(super) struct Args {
+    #[command(flatten)]
+    flags: BrokerFlags,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let (config, _) = args.flags.load()?;
+    logging::start(&config.log)?;
+    let runtime = runtime(&mut Builder::new_multi_thread())?;
+    let result = runtime.block_on(serve(&config));
+    // After a failure nothing is waited for: what is on disk is what the next start goes by.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(config: &Config) -> Result<(), Failure> {
+    let mut signals = Signals::catch()?;
+    let mut server = tokio::select! {
+        started = Server::start(config) => started.map_err(|error| not_started(config, &error))?,
+        signal = signals.next() => {
+            tracing::info!(event = "start_cut_short", signal, "told to stop before it had started");
+            return Err(Failure::quiet(Exit::Interrupted));
+        }
+    };
+    announce(server.started());
+    tokio::select! {
+        signal = signals.next() => {
+            tracing::info!(event = "stopping", signal, "stopping in order; once more stops at once");
+        }
+        fatal = server.failed() => {
+            tracing::error!(event = "failed", "{fatal}");
+            let text = format!("failed to go on: {fatal}");
+            return Err(Failure::new(Exit::Internal, text)
+                .hint("what was acknowledged is on disk; find the cause, then start it again"));
+        }
+    }
+    tokio::select! {
+        stopped = server.stop() => match stopped {
+            Ok(()) => {
+                tracing::info!(event = "stopped", "stopped in order");
+                Ok(())
+            }
+            Err(fatal) => {
+                let text = format!("failed to stop in order: {fatal}");
+                Err(Failure::new(Exit::Internal, text).hint("the next start will recover"))
+            }
+        },
+        signal = signals.next() => {
+            tracing::warn!(event = "stopped_at_once", signal, "the next start will recover");
+            Err(Failure::quiet(Exit::Interrupted))
+        }
+    }
+}
+
+/// The start-up line, for people and for who started us; it is out before the first client is in.
+fn announce(started: &Started) {
+    let mut stdout = io::stdout().lock();
+    if let Err(error) = writeln!(stdout, "{started}").and_then(|()| stdout.flush()) {
+        tracing::debug!(event = "no_stdout", "failed to write the start-up line: {error}");
+    }
+    tracing::info!(event = "started", addr = %started.addr, fsync = %started.fsync,
+        data_dir = %started.data_dir.display(), "{started}");
+}
+
+fn not_started(config: &Config, error: &StartError) -> Failure {
+    let failed = |exit| Failure::new(exit, error.to_string());
+    match error {
+        StartError::Listen { source, .. } => failed(Exit::CannotListen).hint(match source.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another program listens there; choose another port by --port, or 0 for a free one"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "ports under 1024 are the system's; choose another by --port"
+            }
+            _ => "--host has to be an address or a name of this machine",
+        }),
+        StartError::Open(error) => not_opened(config, error),
+        StartError::System(_) => failed(Exit::Internal),
+    }
+}
+
+fn not_opened(config: &Config, error: &OpenError) -> Failure {
+    let failed = |exit| Failure::new(exit, error.to_string());
+    let dir = config.storage.data_dir.display();
+    if error.is_damage() {
+        return failed(Exit::Damage)
+            .hint("nothing was changed; see \"Damaged data\" in docs/operations.md");
+    }
+    match error {
+        OpenError::Locked { .. } => failed(Exit::DataDirUnusable)
+            .hint("stop that broker, or choose another directory by --data-dir"),
+        OpenError::Newer { .. } => failed(Exit::DataDirUnusable),
+        _ => failed(Exit::DataDirUnusable)
+            .hint(format!("{dir} has to be a directory that this user can write to")),
+    }
+}

@@ -1,0 +1,112 @@
+//! Standard output: whole lines, many at a time, and a reader that goes away is no failure.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::exit::{Exit, Failure};
+use crate::client::Message;
+
+/// Bytes after which lines are worth a write of their own.
+const ENOUGH_BYTES: usize = 64 << 10;
+
+/// Lines on their way to standard output.
+#[derive(Debug)]
+pub(super) struct Out {
+    lines: Vec<u8>,
+    is_terminal: bool,
+}
+
+impl Out {
+    pub(super) fn new() -> Self {
+        Self { lines: Vec::new(), is_terminal: io::stdout().is_terminal() }
+    }
+
+    /// Adds a line. On a terminal control characters are shown instead of obeyed: what a publisher
+    /// sends must not move the cursor of who reads it.
+    pub(super) fn line(&mut self, line: &[u8]) {
+        if self.is_terminal && line.iter().any(|b| b.is_ascii_control() && *b != b'\t') {
+            for &byte in line {
+                match byte {
+                    b'\t' => self.lines.push(byte),
+                    byte if byte.is_ascii_control() => {
+                        self.lines.extend(std::ascii::escape_default(byte));
+                    }
+                    byte => self.lines.push(byte),
+                }
+            }
+        } else {
+            self.lines.extend_from_slice(line);
+        }
+        self.lines.push(b'\n');
+    }
+
+    /// Adds a value as a line of JSON.
+    pub(super) fn json(&mut self, value: &impl Serialize) {
+        serde_json::to_writer(&mut self.lines, value).expect("text and numbers become JSON");
+        self.lines.push(b'\n');
+    }
+
+    /// Adds a message as the broker sent it, or as JSON.
+    pub(super) fn message(&mut self, message: &Message, is_history: bool, as_json: bool) {
+        if as_json {
+            self.json(&Json::of(message, is_history));
+        } else {
+            self.line(message.line());
+        }
+    }
+
+    /// Whether it is time to [`Out::flush`].
+    pub(super) fn is_full(&self) -> bool {
+        self.lines.len() >= ENOUGH_BYTES
+    }
+
+    /// Writes all lines out. When this has returned, whoever reads standard output can have them.
+    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let mut stdout = io::stdout().lock();
+        let written = stdout.write_all(&self.lines).and_then(|()| stdout.flush());
+        self.lines.clear();
+        written.map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::quiet(Exit::Ok),
+            _ => {
+                let text = format!("failed to write to standard output: {error}");
+                Failure::new(Exit::Internal, text)
+            }
+        })
+    }
+}
+
+/// A message as a line of JSON. `msg` is what level 1 of the protocol shows.
+#[derive(Serialize)]
+struct Json<'a> {
+    topic: &'a str,
+    id: &'a str,
+    offset: u64,
+    ts: Box<RawValue>,
+    msg: std::borrow::Cow<'a, str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    history: bool,
+}
+
+impl<'a> Json<'a> {
+    fn of(message: &'a Message, history: bool) -> Self {
+        let quoted = || {
+            let text = serde_json::Value::from(message.ts()).to_string();
+            RawValue::from_string(text).expect("a JSON string")
+        };
+        let is_number = message.ts().parse::<f64>().is_ok();
+        let number = is_number.then(|| RawValue::from_string(message.ts().to_owned()).ok());
+        Json {
+            topic: message.topic(),
+            id: message.id(),
+            offset: message.offset().get(),
+            ts: number.flatten().unwrap_or_else(quoted),
+            msg: String::from_utf8_lossy(message.body()),
+            history,
+        }
+    }
+}

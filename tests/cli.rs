@@ -1,0 +1,434 @@
+//! The command line without a broker: help, settings, usage errors, exit codes. What clients do is
+//! tried on a stand-in that speaks as much of the protocol as they need.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// `wiber` in a temporary directory and an empty environment.
+struct Wiber {
+    dir: tempfile::TempDir,
+}
+
+impl Wiber {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wiber"));
+        command.args(args).current_dir(self.dir.path()).env_clear().stdin(Stdio::null());
+        command
+    }
+
+    fn file(&self, name: &str, text: &str) {
+        std::fs::write(self.dir.path().join(name), text).unwrap();
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        Ran::from(self.command(args).output().unwrap())
+    }
+
+    fn run_with_input(&self, args: &[&str], input: &[u8]) -> Ran {
+        let mut command = self.command(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        Ran::from(child.wait_with_output().unwrap())
+    }
+}
+
+/// What a command did.
+#[derive(Debug)]
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+impl Ran {
+    #[track_caller]
+    fn fails(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        assert_eq!(self.out, "", "{self:?}");
+        for words in words {
+            assert!(self.err.contains(words), "no {words:?} in {self:?}");
+        }
+    }
+
+    #[track_caller]
+    fn succeeds(&self) -> &str {
+        assert_eq!((self.code, self.err.as_str()), (Some(0), ""), "{self:?}");
+        &self.out
+    }
+}
+
+#[test]
+fn help_teaches_by_example() {
+    let wiber = Wiber::new();
+    for command in ["broker", "pub", "sub", "history", "ping", "config show"] {
+        let mut args: Vec<_> = command.split(' ').collect();
+        args.push("--help");
+        let help = wiber.run(&args);
+        let example = format!("Examples:\n  wiber {command}");
+        let quoted = format!("Examples:\n  seq 1000 | wiber {command}");
+        let help = help.succeeds();
+        assert!(help.contains(&example) || help.contains(&quoted), "{help}");
+        assert!(!help.contains('\x1b'), "colours only on a terminal");
+    }
+    let help = wiber.run(&["--help"]);
+    assert!(help.succeeds().contains("wiber pub chat \"Hello, world!\""));
+    let version = wiber.run(&["--version"]);
+    assert_eq!(version.succeeds(), format!("wiber {}\n", env!("CARGO_PKG_VERSION")));
+    assert!(wiber.run(&["broker", "--help"]).succeeds().contains("WIBER_DELIVERY__ACK_TIMEOUT"));
+}
+
+#[test]
+fn what_is_misused_exits_with_2_and_says_so() {
+    let wiber = Wiber::new();
+    for (args, words) in [
+        (&[][..], "Usage: wiber"),
+        (&["frobnicate"], "unrecognized subcommand"),
+        (&["pub", "chat"], "required"),
+        (&["pub", "../etc", "x"], "a name has 1 to 200"),
+        (&["pub", "chat", "a", "b"], "unexpected argument"),
+        (&["pub", "chat", "a", "--lines"], "cannot be used with"),
+        (&["sub", "chat", "--group", "a/b"], "a name has 1 to 200"),
+        (&["sub", "chat", "--count", "0"], "0 is not in 1.."),
+        (&["sub", "chat", "--no-ack"], "--group"),
+        (&["history", "chat", "some"], "invalid value"),
+        (&["history", "chat", "--data-dir", "d", "--port", "1"], "cannot be used with"),
+        (&["ping", "--port", "http"], "failed to set server.port to \"http\""),
+        (&["ping", "--port", "0"], "port 0"),
+        (&["ping", "--addr", "here"], "host:port"),
+        (&["ping", "--addr", "::1:8888"], "host:port"),
+        (&["ping", "--addr", "a:1", "--port", "1"], "cannot be used with"),
+        (&["broker", "--fsync", "sometimes"], "hint: its default is always"),
+        (&["broker", "--config", "not-there.toml"], "failed to read the settings file"),
+        (&["config", "show", "--log-level", "inof"], "(flag --log-level)"),
+    ] {
+        wiber.run(args).fails(2, &[words]);
+    }
+}
+
+#[test]
+fn a_misspelt_setting_is_refused_with_the_nearest_one() {
+    let wiber = Wiber::new();
+    let mut command = wiber.command(&["broker"]);
+    command.env("WIBER_DELIVERY__ACK_TIMOUT", "2s");
+    let ran = Ran::from(command.output().unwrap());
+    ran.fails(2, &["there is no setting", "hint: did you mean WIBER_DELIVERY__ACK_TIMEOUT?"]);
+    wiber.file("wiber.toml", "[server]\nprot = 1\n");
+    wiber.run(&["config", "show"]).fails(2, &["(file wiber.toml, line 2)", "server.port?"]);
+    let ran = wiber.run(&["ping"]);
+    ran.fails(2, &["wiber: failed to read the settings: there is no setting server.prot"]);
+}
+
+#[test]
+fn config_show_says_what_and_from_where_in_eighty_columns() {
+    let wiber = Wiber::new();
+    wiber.file("wiber.toml", "[storage]\nfsync = \"interval\"\n");
+    let mut command = wiber.command(&["config", "show", "--port", "0"]);
+    command.env("WIBER_STORAGE__CHECKPOINT_INTERVAL", "5s");
+    let ran = Ran::from(command.output().unwrap());
+    let rows: Vec<Vec<&str>> =
+        ran.succeeds().lines().map(|line| line.split_whitespace().collect()).collect();
+    for row in [
+        ["server.host", "127.0.0.1", "default"],
+        ["server.port", "0", "--port"],
+        ["storage.fsync", "interval:200ms", "wiber.toml:2"],
+        ["storage.checkpoint_interval", "5s", "WIBER_STORAGE__CHECKPOINT_INTERVAL"],
+        ["delivery.backoff", "1s,2s,4s", "default"],
+    ] {
+        assert!(rows.iter().any(|have| *have == row), "{row:?} in {}", ran.out);
+    }
+    let long = "d/".repeat(40);
+    for more in ["data", &long] {
+        let mut command = wiber.command(&["config", "show", "--data-dir", more]);
+        command.env("WIBER_STORAGE__CHECKPOINT_INTERVAL", "5s");
+        let ran = Ran::from(command.output().unwrap());
+        let too_long = ran.succeeds().lines().filter(|line| line.len() > 80);
+        assert_eq!(too_long.count(), usize::from(more.len() > 80 - 29), "{}", ran.out);
+    }
+}
+
+#[test]
+fn config_show_json_is_an_object_a_line() {
+    let wiber = Wiber::new();
+    wiber.file("other.toml", "server.host = \"::\"\n");
+    let mut command = wiber.command(&["config", "show", "--json"]);
+    command.env("WIBER_CONFIG", "other.toml").env("WIBER_PORT", "1");
+    let ran = Ran::from(command.output().unwrap());
+    let lines: Vec<serde_json::Value> =
+        ran.succeeds().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let line = |name: &str| lines.iter().find(|line| line["setting"] == name).unwrap();
+    let host = line("server.host");
+    assert_eq!((&host["value"], &host["from"]), (&"::".into(), &"file".into()));
+    assert_eq!((&host["name"], &host["line"]), (&"other.toml".into(), &1.into()));
+    assert_eq!(line("server.port")["name"], "WIBER_PORT");
+    assert_eq!(line("log.level")["from"], "default");
+}
+
+#[test]
+fn without_a_broker_every_client_command_exits_with_3() {
+    let wiber = Wiber::new();
+    // A port that was free a moment ago, and that nothing listens on.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    for args in [
+        &["ping"][..],
+        &["pub", "chat", "hello"],
+        &["pub", "chat", "-"],
+        &["sub", "chat"],
+        &["sub", "chat", "--group", "g", "--history", "3"],
+        &["history", "chat"],
+    ] {
+        let args: Vec<_> = args.iter().copied().chain(["--port", &port]).collect();
+        wiber.run(&args).fails(3, &["wiber: failed to connect to 127.0.0.1", " hint: start a"]);
+    }
+}
+
+// ---- on a stand-in ---------------------------------------------------------------------------
+
+/// What a stand-in has heard and will say.
+#[derive(Default)]
+struct Heard {
+    published: Vec<Vec<u8>>,
+    acked: Vec<String>,
+    quits: usize,
+}
+
+/// Speaks level 1: stores nothing but in memory, has three messages for every subscriber, refuses
+/// topics by their names, and hangs up on `PUB lost`.
+#[derive(Clone)]
+struct StandIn {
+    addr: SocketAddr,
+    heard: Arc<Mutex<Heard>>,
+}
+
+impl StandIn {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stand_in = Self { addr: listener.local_addr().unwrap(), heard: Arc::default() };
+        let shared = stand_in.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let shared = shared.clone();
+                thread::spawn(move || shared.serve(stream.unwrap()));
+            }
+        });
+        stand_in
+    }
+
+    fn serve(&self, mut stream: TcpStream) -> Option<()> {
+        let lines = BufReader::new(stream.try_clone().ok()?).split(b'\n');
+        stream.write_all(b"OK connected\n").ok()?;
+        for line in lines {
+            let line = line.ok()?;
+            let text = String::from_utf8_lossy(&line).into_owned();
+            let words: Vec<_> = text.split(' ').collect();
+            let answer = match words[..] {
+                ["PUB", "lost", ..] => return None,
+                ["PUB", "busy", ..] => "ERR BUSY too much to do retry_after=1s\n".to_owned(),
+                ["PUB", "no.dlq", ..] => "ERR RESERVED_NAME the broker's own\n".to_owned(),
+                ["PUB", topic, ..] => {
+                    let mut heard = self.heard.lock().unwrap();
+                    heard.published.push(line[5 + topic.len()..].to_vec());
+                    format!("OK published id_{0} {0}\n", heard.published.len())
+                }
+                ["SUB", topic, ref group @ ..] => {
+                    let group = group.first().map(|g| format!(" in group {g}")).unwrap_or_default();
+                    let messages: String = (1..=3)
+                        .map(|n| format!("MSG {topic} id_{n} {n} 1758865780.03698{n} text {n}\n"))
+                        .collect();
+                    format!("OK subscribed {topic}{group}\n{messages}")
+                }
+                ["HISTORY", topic, n] => {
+                    let n: u64 = n.parse().unwrap();
+                    let line = |n| format!("HISTORY {topic} id_{n} {n} 1758865780.5 text {n}\n");
+                    (3 - n.min(2)..=2).map(line).collect::<String>() + "OK history end\n"
+                }
+                ["ACK", id] => {
+                    self.heard.lock().unwrap().acked.push(id.to_owned());
+                    "OK ack_received\n".to_owned()
+                }
+                ["HEARTBEAT"] => "OK heartbeat_received\n".to_owned(),
+                ["PING"] => "OK pong\n".to_owned(),
+                ["QUIT"] => {
+                    self.heard.lock().unwrap().quits += 1;
+                    "OK bye\n".to_owned()
+                }
+                _ => format!("ERR UNKNOWN_COMMAND unknown command: {text}\n"),
+            };
+            stream.write_all(answer.as_bytes()).ok()?;
+            if answer == "OK bye\n" {
+                return None;
+            }
+        }
+        None
+    }
+
+    fn with<'a>(&self, args: &[&'a str], addr: &'a str) -> Vec<&'a str> {
+        [args, &["--addr", addr]].concat()
+    }
+}
+
+fn on_stand_in(args: &[&str], input: &[u8]) -> (StandIn, Ran) {
+    let stand_in = StandIn::start();
+    let addr = stand_in.addr.to_string();
+    let ran = Wiber::new().run_with_input(&stand_in.with(args, &addr), input);
+    (stand_in, ran)
+}
+
+#[test]
+fn ping_prints_pong() {
+    assert_eq!(on_stand_in(&["ping"], b"").1.succeeds(), "OK pong\n");
+}
+
+#[test]
+fn pub_publishes_its_argument_byte_for_byte() {
+    for message in ["Hello, world!", " spaces  stay ", "", "ünïcode", "-5"] {
+        let (stand_in, ran) = on_stand_in(&["pub", "chat", message], b"");
+        assert_eq!(ran.succeeds(), "OK published id_1 1\n");
+        assert_eq!(stand_in.heard.lock().unwrap().published, [message.as_bytes()]);
+    }
+    let (_, ran) = on_stand_in(&["pub", "chat", "--json", "hello"], b"");
+    assert_eq!(ran.succeeds(), "{\"id\":\"id_1\",\"offset\":1}\n");
+    let (_, ran) = on_stand_in(&["pub", "chat", "two\nlines"], b"");
+    ran.fails(2, &["wiber: failed to publish to chat: ", "line feed"]);
+}
+
+#[test]
+fn pub_publishes_a_message_for_each_line() {
+    let (stand_in, ran) = on_stand_in(&["pub", "chat", "-"], b"one\n\n two \r\nlast");
+    let lines: Vec<_> = ran.succeeds().lines().collect();
+    assert_eq!(lines.len(), 4);
+    assert_eq!(lines[3], "OK published id_4 4");
+    let expected: [&[u8]; 4] = [b"one", b"", b" two ", b"last"];
+    assert_eq!(stand_in.heard.lock().unwrap().published, expected);
+    let many: String = (0..30_000).map(|n| format!("{n}\n")).collect();
+    let (stand_in, ran) = on_stand_in(&["pub", "chat", "--lines"], many.as_bytes());
+    let offsets = ran.succeeds().lines().map(|line| line.split(' ').nth(3).unwrap().to_owned());
+    assert!(offsets.eq((1..=30_000).map(|n| n.to_string())), "every answer, in order");
+    let published = stand_in.heard.lock().unwrap().published.concat();
+    assert_eq!(published, many.replace('\n', "").as_bytes());
+    let (_, ran) = on_stand_in(&["pub", "chat", "--lines", "--quiet"], many.as_bytes());
+    assert_eq!(ran.succeeds(), "");
+    let (_, ran) = on_stand_in(&["pub", "chat", "--lines"], b"");
+    assert_eq!(ran.succeeds(), "");
+}
+
+#[test]
+fn what_the_broker_says_becomes_an_exit_code() {
+    for (topic, code, words) in [
+        ("busy", 8, ["the broker can't at the moment: BUSY too much to do", " hint: nothing was"]),
+        ("no.dlq", 7, ["wiber: failed to publish", "the broker refused: RESERVED_NAME the"]),
+        (
+            "lost",
+            9,
+            ["the connection was lost before the answer came", "look with `wiber history`"],
+        ),
+    ] {
+        on_stand_in(&["pub", topic, "x"], b"").1.fails(code, &words);
+        let (_, ran) = on_stand_in(&["pub", topic, "-"], b"x\ny\n");
+        ran.fails(code, &[&format!("failed to publish line 1 to {topic}"), "0 messages were"]);
+    }
+}
+
+#[test]
+fn history_prints_what_the_broker_sends() {
+    let (_, ran) = on_stand_in(&["history", "chat", "2"], b"");
+    let text = "HISTORY chat id_1 1 1758865780.5 text 1\nHISTORY chat id_2 2 1758865780.5 text 2\n";
+    assert_eq!(ran.succeeds(), text);
+    let (_, ran) = on_stand_in(&["history", "chat", "1", "--json"], b"");
+    let json = "{\"topic\":\"chat\",\"id\":\"id_2\",\"offset\":2,\"ts\":1758865780.5,\"msg\":\"text 2\"}\n";
+    assert_eq!(ran.succeeds(), json);
+    assert_eq!(on_stand_in(&["history", "chat", "0"], b"").1.succeeds(), "");
+}
+
+#[test]
+fn sub_prints_each_message_once_behind_the_history() {
+    let (_, ran) = on_stand_in(&["sub", "chat", "--history", "1", "--count", "2"], b"");
+    let text = "HISTORY chat id_2 2 1758865780.5 text 2\n\
+                MSG chat id_1 1 1758865780.036981 text 1\n\
+                MSG chat id_3 3 1758865780.036983 text 3\n";
+    assert_eq!(ran.succeeds(), text);
+}
+
+#[test]
+fn a_member_acknowledges_what_it_printed_and_no_more() {
+    let args = ["sub", "chat", "--group", "workers", "--count", "2", "--json"];
+    let (stand_in, ran) = on_stand_in(&args, b"");
+    assert_eq!(ran.succeeds().lines().count(), 2);
+    let heard = stand_in.heard.lock().unwrap();
+    assert_eq!(heard.acked, ["id_1", "id_2"]);
+    assert!(heard.quits > 0, "it took its leave");
+    drop(heard);
+    let (stand_in, ran) = on_stand_in(&["sub", "chat", "--group", "g", "-n", "2", "--no-ack"], b"");
+    assert_eq!(ran.succeeds().lines().count(), 2);
+    assert!(stand_in.heard.lock().unwrap().acked.is_empty());
+}
+
+fn start(stand_in: &StandIn, args: &[&str]) -> (Child, BufReader<std::process::ChildStdout>) {
+    let addr = stand_in.addr.to_string();
+    let mut command = Wiber::new().command(&stand_in.with(args, &addr));
+    command.current_dir("/").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    (child, out)
+}
+
+#[test]
+fn ctrl_c_leaves_with_everything_printed_acknowledged() {
+    for signal in ["-INT", "-TERM"] {
+        let stand_in = StandIn::start();
+        let (child, mut out) = start(&stand_in, &["sub", "chat", "--group", "g"]);
+        let mut printed = String::new();
+        for _ in 0..3 {
+            out.read_line(&mut printed).unwrap();
+        }
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        out.read_to_string(&mut printed).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130));
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+        assert_eq!(printed.lines().count(), 3);
+        assert_eq!(stand_in.heard.lock().unwrap().acked, ["id_1", "id_2", "id_3"]);
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure_and_costs_the_group_nothing() {
+    let stand_in = StandIn::start();
+    let nobody = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    let addr = stand_in.addr.to_string();
+    let run = |args: &[&str], input: &[u8]| {
+        let mut command = Wiber::new().command(&stand_in.with(args, &addr));
+        command.current_dir("/").stdout(nobody()).stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // It may be gone before it has read everything.
+        drop(child.stdin.take().unwrap().write_all(input));
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()), "{args:?}");
+    };
+    run(&["sub", "chat", "--group", "g"], b"");
+    assert!(stand_in.heard.lock().unwrap().acked.is_empty(), "what nobody read was not acked");
+    let many: String = (0..20_000).map(|n| format!("{n}\n")).collect();
+    run(&["pub", "chat", "-"], many.as_bytes());
+    run(&["history", "chat"], b"");
+}
