@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::config::Fsync;
 use crate::time::{Moment, Now};
-use crate::wal::{Entry, Lsn, Spare, SpareJob, Wal, WalError};
+use crate::wal::{Entry, Lsn, SpareJob, Wal, WalError};
 
 use super::mailbox::Mailbox;
 use super::shard::Submission;
@@ -29,8 +29,6 @@ pub enum WalMessage {
     Sync(SyncSender<Lsn>),
     /// A checkpoint covers the log up to this record.
     Free(Lsn),
-    /// A segment was prepared, or could not be.
-    Spare(Result<Spare, WalError>),
     /// Sync and end.
     Stop,
 }
@@ -79,7 +77,6 @@ pub struct WalThread {
     shards: Vec<Arc<Mailbox<Message>>>,
     stats: Arc<WalStats>,
     spares: mpsc::Sender<SpareJob>,
-    is_spare_coming: bool,
     sync_at: Option<Moment>,
 }
 
@@ -101,7 +98,6 @@ impl WalThread {
             shards,
             stats,
             spares,
-            is_spare_coming: false,
             sync_at: None,
         }
     }
@@ -123,8 +119,7 @@ impl WalThread {
                 match message {
                     WalMessage::Write(submission) => batch.push(submission),
                     WalMessage::Sync(sender) => asked.push(sender),
-                    WalMessage::Free(lsn) => self.wal.free_through(lsn)?,
-                    WalMessage::Spare(spare) => self.take_spare(spare)?,
+                    WalMessage::Free(lsn) => self.wal.free_through(lsn),
                     WalMessage::Stop => stop = true,
                 }
             }
@@ -200,22 +195,9 @@ impl WalThread {
     }
 
     fn ask_for_spare(&mut self) {
-        if self.is_spare_coming || !self.wal.needs_spare() {
-            return;
-        }
         if let Some(job) = self.wal.spare_job() {
             // With nobody left to prepare segments, the log makes its own when it needs one.
-            self.is_spare_coming = self.spares.send(job).is_ok();
+            self.spares.send(job).ok();
         }
-    }
-
-    fn take_spare(&mut self, spare: Result<Spare, WalError>) -> Result<(), WalError> {
-        self.is_spare_coming = false;
-        match spare {
-            Ok(spare) => self.wal.add_spare(spare),
-            Err(full) if full.is_no_space() => {}
-            Err(other) => return Err(other),
-        }
-        Ok(())
     }
 }

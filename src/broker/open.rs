@@ -187,10 +187,17 @@ impl Layout {
 /// [`OpenError`]; the directory is then as it was.
 pub fn open(disk: &Arc<dyn Disk>, settings: &Settings, now: Now) -> Result<Opened, OpenError> {
     let layout = Layout::new(&settings.data_dir);
+    let is_new = disk.list(&layout.data).is_err();
     let folders =
         [layout.data.clone(), layout.meta.clone(), layout.checkpoints(), layout.quarantine()];
     for folder in folders {
         disk.create_dir(&folder).map_err(|source| unusable(&folder, source))?;
+    }
+    // A folder is there after a power cut only if the one above it was synced.
+    let above = layout.data.parent().filter(|above| !above.as_os_str().is_empty());
+    let above = is_new.then_some(above.unwrap_or(Path::new(".")));
+    for folder in above.into_iter().chain([&*layout.data, &*layout.meta]) {
+        disk.sync_dir(folder).map_err(|source| unusable(folder, source))?;
     }
     let lock_path = layout.meta.join("LOCK");
     let lock = disk.lock(&lock_path).map_err(|source| match source.kind() {
@@ -270,7 +277,7 @@ impl Opening<'_> {
         let mut records = 0;
         examined.replay(&mut |_| {
             records += 1;
-            Ok::<_, ShardError>(())
+            Ok::<_, OpenError>(())
         })?;
         if records > 0 {
             let why = "it is missing, but the write-ahead log has records".to_owned();
@@ -326,7 +333,8 @@ impl Opening<'_> {
         let mut records = 0;
         examined.replay(&mut |record| {
             records += 1;
-            shards.iter_mut().try_for_each(|shard| shard.replay(self.now, &record))
+            let mut all = shards.iter_mut();
+            all.try_for_each(|shard| shard.replay(self.now, &record)).map_err(OpenError::from)
         })?;
         let torn_bytes = examined.torn().map_or(0, |torn: &Torn| torn.bytes);
         let wal = examined.finish()?;
@@ -399,7 +407,7 @@ impl Opening<'_> {
             return Ok(());
         }
         let mut coming = BTreeSet::new();
-        examined.replay(&mut |record| topics_in(record.payload, &mut coming))?;
+        examined.replay(&mut |record| topics_in(record.payload, &mut coming).map_err(OpenError::from))?;
         for (name, files) in strangers {
             if coming.contains(name) {
                 let mut log = self.open_log(name, &LogMark::default())?;

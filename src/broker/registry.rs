@@ -32,6 +32,9 @@ use super::topics::Workshop;
 /// How often the checkpoint thread looks whether it has something to do.
 const HOUSEKEEPING_PAUSE: Duration = Duration::from_millis(250);
 
+/// How long to wait when no log segment could be prepared.
+const SPARE_PAUSE: Duration = Duration::from_secs(1);
+
 /// The shard of a topic; its dead-letter topic is on the same one.
 pub fn shard_of(topic: &TopicName, shards: u32) -> u32 {
     crc32c::crc32c(topic.family().as_bytes()) % shards
@@ -164,7 +167,7 @@ impl Broker {
             Arc::clone(&stats),
             spares,
         );
-        prepare_spares(spare_jobs, Arc::clone(&wal_mailbox), &fatal);
+        prepare_spares(spare_jobs, &fatal);
         let commit = Commit::Alone(Arc::clone(&wal_mailbox));
         let shards = opened.shards.into_iter().zip(&mailboxes).enumerate();
         let shards = shards
@@ -265,14 +268,14 @@ fn report<T>(fatal: &UnboundedSender<Fatal>, error: Fatal) -> Option<T> {
 }
 
 /// Prepares log segments beside the log's thread, which would have to wait for it.
-fn prepare_spares(
-    jobs: Receiver<SpareJob>,
-    wal: Arc<Mailbox<WalMessage>>,
-    fatal: &UnboundedSender<Fatal>,
-) {
+fn prepare_spares(jobs: Receiver<SpareJob>, fatal: &UnboundedSender<Fatal>) {
     let serve = move || {
         for job in jobs {
-            wal.post(WalMessage::Spare(job.run()));
+            if let Err(error) = job.run() {
+                tracing::warn!(event = "spare_failed", "{error}");
+                // The job is offered again; a full disk is not asked all the time.
+                std::thread::sleep(SPARE_PAUSE);
+            }
         }
         Ok(())
     };
