@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::members::Members;
-use super::{Action, Attempt, Change, Departure, Event, Outcome, Policy, Progress, Report, Verdict};
+use super::{
+    Action, Attempt, Change, Departure, Event, Outcome, Policy, Progress, Report, Verdict,
+};
 use crate::ids::{ConnId, Offset};
 use crate::time::{Moment, Now, Timestamp};
 
@@ -213,8 +215,7 @@ impl Group {
             return;
         }
         let name = self.members.name(member).expect("who holds a message is a member");
-        let attempt =
-            self.attempt(now, offset, &name, Outcome::Nack, nack.reason, nack.error);
+        let attempt = self.attempt(now, offset, &name, Outcome::Nack, nack.reason, nack.error);
         let verdict = self.failed(now, offset, attempt, nack.delay, nack.dead, out);
         out.push(Action::Answer(verdict));
     }

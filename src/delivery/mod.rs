@@ -28,10 +28,10 @@
 
 mod group;
 mod members;
-mod policy;
-mod progress;
 #[cfg(test)]
 mod model_tests;
+mod policy;
+mod progress;
 #[cfg(test)]
 mod story_tests;
 

@@ -80,18 +80,16 @@ struct Model {
 
 impl Model {
     fn credit(&self, member: u64) -> bool {
-        let held = self.messages.iter().filter(|m| matches!(m.at, At::Leased(by, _) if by == member));
+        let held =
+            self.messages.iter().filter(|m| matches!(m.at, At::Leased(by, _) if by == member));
         let known = self.members.iter().find(|(id, ..)| *id == member);
         known.is_some_and(|(_, prefetch, _)| held.count() < *prefetch as usize)
     }
 
     fn dispatch(&mut self) {
         loop {
-            let unsettled = self
-                .messages
-                .iter()
-                .filter(|m| !matches!(m.at, At::Log | At::Settled))
-                .count();
+            let unsettled =
+                self.messages.iter().filter(|m| !matches!(m.at, At::Log | At::Settled)).count();
             let ready = self.messages.iter().position(|m| m.at == At::Ready);
             let fresh = self.messages.iter().position(|m| m.at == At::Log);
             let fresh = fresh.filter(|_| unsettled < UNSETTLED_MAX);
@@ -257,7 +255,8 @@ impl Pair {
         match op {
             Op::Join(member, prefetch) => {
                 let held = self.model.messages.iter();
-                let held = held.filter(|m| matches!(m.at, At::Leased(by, _) if by == member)).count();
+                let held =
+                    held.filter(|m| matches!(m.at, At::Leased(by, _) if by == member)).count();
                 // A smaller credit than what is held is another story.
                 let prefetch = prefetch.max(u32::try_from(held).unwrap());
                 match self.model.members.iter_mut().find(|(id, ..)| *id == member) {

@@ -134,7 +134,9 @@ impl Progress {
     /// Applies a committed change. One that was applied before changes nothing.
     pub fn apply(&mut self, change: &Change) {
         match change {
-            Change::Settled { offset } | Change::DeadLettered { offset, .. } => self.settle(*offset),
+            Change::Settled { offset } | Change::DeadLettered { offset, .. } => {
+                self.settle(*offset)
+            }
             Change::Failed { offset, attempt } => {
                 if self.is_settled(*offset) {
                     return;

@@ -75,9 +75,8 @@ impl Story {
 
     fn run(&mut self, line: &str) {
         let words: Vec<_> = line.split_whitespace().collect();
-        let option = |name: &str| {
-            words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
-        };
+        let option =
+            |name: &str| words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
         let offset = || Offset::new(words[2].parse().unwrap());
         match words[0] {
             "join" => {
@@ -87,8 +86,7 @@ impl Story {
             }
             "leave" | "silent" => {
                 let member = self.member(words[1]);
-                let why =
-                    if words[0] == "leave" { Departure::Closed } else { Departure::Silent };
+                let why = if words[0] == "leave" { Departure::Closed } else { Departure::Silent };
                 self.on(Event::Leave { member, why });
             }
             "publish" => {

@@ -120,8 +120,11 @@ impl Task {
         }
         let input = self.core.input(&mut self.buffer);
         if input.is_http {
-            tracing::warn!(event = "http_refused", peer = self.peer,
-                "a connection that speaks HTTP was closed; this is not an HTTP port");
+            tracing::warn!(
+                event = "http_refused",
+                peer = self.peer,
+                "a connection that speaks HTTP was closed; this is not an HTTP port"
+            );
         }
         for (shard, letter) in input.letters {
             self.post(shard, letter).await;
