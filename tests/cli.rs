@@ -357,6 +357,34 @@ fn history_prints_what_the_broker_sends() {
 }
 
 #[test]
+fn history_reads_a_directory_that_no_broker_serves() {
+    let wiber = Wiber::new();
+    std::fs::create_dir(wiber.dir.path().join("data")).unwrap();
+    let line = |n: u32| {
+        let (id, ts) = (format!("msg_1758865780040_e10628b{n}"), format!("1758865780.{n}"));
+        format!(r#"{{"id": "{id}", "offset": {n}, "ts": {ts}, "msg": "text {n}"}}"#) + "\n"
+    };
+    wiber.file("data/chat.log", &(line(1) + &line(2) + &line(3) + "{\"id\": \"torn"));
+    let ran = wiber.run(&["history", "chat", "2", "--data-dir", "data"]);
+    assert_eq!(
+        ran.succeeds(),
+        "HISTORY chat msg_1758865780040_e10628b2 2 1758865780.2 text 2\n\
+         HISTORY chat msg_1758865780040_e10628b3 3 1758865780.3 text 3\n"
+    );
+    let ran = wiber.run(&["history", "chat", "1", "--data-dir", "data", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(ran.succeeds()).unwrap();
+    assert_eq!((&json["offset"], &json["msg"]), (&3.into(), &"text 3".into()));
+    assert_eq!(wiber.run(&["history", "chat", "--data-dir", "data"]).succeeds().lines().count(), 3);
+    assert_eq!(wiber.run(&["history", "chat", "0", "--data-dir", "data"]).succeeds(), "");
+    assert_eq!(wiber.run(&["history", "nothing", "--data-dir", "data"]).succeeds(), "");
+    wiber.run(&["history", "chat", "--data-dir", "nowhere"]).fails(5, &["nowhere", "--data-dir"]);
+    wiber.file("data/chat.log", &(line(1) + "nonsense\n" + &line(3)));
+    let ran = wiber.run(&["history", "chat", "--data-dir", "data"]);
+    assert_eq!((ran.code, ran.out.lines().count()), (Some(10), 2), "{ran:?}");
+    assert!(ran.err.contains("chat.log at byte"), "{ran:?}");
+}
+
+#[test]
 fn sub_prints_each_message_once_behind_the_history() {
     let (_, ran) = on_stand_in(&["sub", "chat", "--history", "1", "--count", "2"], b"");
     let text = "HISTORY chat id_2 2 1758865780.5 text 2\n\

@@ -1,14 +1,20 @@
 //! `wiber history`
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Failure, warn};
 use super::output::Out;
 use super::settings::ClientFlags;
 use super::signals::Interrupt;
-use crate::client::Client;
-use crate::ids::TopicName;
+use crate::client::{Client, Options};
+use crate::disk::os::OsDisk;
+use crate::disk::{Disk, Lock};
+use crate::ids::{Offset, TopicName};
+use crate::log::{LogError, Reader};
+use crate::topic::lines;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,7 +55,7 @@ pub(super) async fn run(args: Args, mut interrupt: Interrupt) -> Result<(), Fail
     }
 }
 
-async fn print(args: &Args, options: crate::client::Options) -> Result<(), Failure> {
+async fn print(args: &Args, options: Options) -> Result<(), Failure> {
     let what = format!("read the history of {}", args.topic);
     let failed = |error| Failure::client(&what, error);
     let client = Client::connect(options).await.map_err(failed)?;
@@ -64,10 +70,64 @@ async fn print(args: &Args, options: crate::client::Options) -> Result<(), Failu
     out.flush()
 }
 
-/// Straight from the files.
+/// Straight from the files, in the form in which a broker would send it.
 pub(super) fn run_offline(args: &Args) -> Result<(), Failure> {
     let dir = args.data_dir.as_deref().unwrap_or(Path::new("./data"));
-    // The one place to put `log::Reader::offline`, when it is there.
-    let text = format!("failed to read {}: this version can't without a broker", dir.display());
-    Err(Failure::new(Exit::Internal, text).hint("start a broker there and leave out --data-dir"))
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let _lock = lock(disk.as_ref(), dir)?;
+    let mut reader =
+        Reader::offline(Arc::clone(&disk), dir, args.topic.clone()).map_err(|e| failed(&e))?;
+    let end = reader.shared().end();
+    let first = Offset::new((end.get() + 1).saturating_sub(args.n).max(1));
+    reader.seek(first).map_err(|e| failed(&e))?;
+    let mut out = Out::new();
+    let mut line = Vec::new();
+    let mut damaged = 0;
+    let mut left = args.n;
+    while left > 0 {
+        match reader.next() {
+            Ok(Some(record)) => {
+                line.clear();
+                lines::write_history(&mut line, None, &args.topic, &record);
+                out.wire_line(&line, args.json);
+            }
+            Ok(None) => break,
+            Err(error @ LogError::Corrupt { .. }) => {
+                damaged += 1;
+                warn(&error.to_string());
+            }
+            Err(error) => return Err(failed(&error)),
+        }
+        left -= 1;
+        if out.is_full() {
+            out.flush()?;
+        }
+    }
+    out.flush()?;
+    if damaged == 0 {
+        return Ok(());
+    }
+    let text = format!("failed to read {damaged} damaged messages of {}", args.topic);
+    Err(Failure::new(Exit::Damage, text).hint("the others were printed"))
+}
+
+fn failed(error: &LogError) -> Failure {
+    let exit = if error.is_damage() { Exit::Damage } else { Exit::DataDirUnusable };
+    Failure::new(exit, error.to_string()).hint("check --data-dir, and that you may read its files")
+}
+
+/// Keeps a broker from starting meanwhile, and finds out whether one runs. Who may not write to the
+/// directory reads without.
+fn lock(disk: &dyn Disk, dir: &Path) -> Result<Option<Box<dyn Lock>>, Failure> {
+    let path = dir.join(".wiber").join("LOCK");
+    match disk.lock(&path) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            let text = format!("failed to read {}: a broker serves it", dir.display());
+            Err(Failure::new(Exit::DataDirUnusable, text)
+                .hint("ask the broker: leave out --data-dir, and name its --port"))
+        }
+        // A directory of the prototype, or of someone else.
+        Err(_absent) => Ok(None),
+    }
 }

@@ -1,5 +1,6 @@
 //! Standard output: whole lines, many at a time, and a reader that goes away is no failure.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
@@ -7,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::exit::{Exit, Failure};
 use crate::client::Message;
+use crate::proto::{Kind, ServerLine};
 
 /// Bytes after which lines are worth a write of their own.
 const ENOUGH_BYTES: usize = 64 << 10;
@@ -51,9 +53,32 @@ impl Out {
     /// Adds a message as the broker sent it, or as JSON.
     pub(super) fn message(&mut self, message: &Message, is_history: bool, as_json: bool) {
         if as_json {
-            self.json(&Json::of(message, is_history));
+            self.json(&Json {
+                topic: message.topic(),
+                id: message.id(),
+                offset: message.offset().get(),
+                ts: number(message.ts()),
+                msg: String::from_utf8_lossy(message.body()),
+                history: is_history,
+            });
         } else {
             self.line(message.line());
+        }
+    }
+
+    /// Adds a line as a broker would send it, or the message of it as JSON.
+    pub(super) fn wire_line(&mut self, line: &[u8], as_json: bool) {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        match ServerLine::parse(line).kind {
+            Kind::History(record) | Kind::Msg(record) if as_json => self.json(&Json {
+                topic: record.topic,
+                id: record.id,
+                offset: record.offset.get(),
+                ts: number(record.ts),
+                msg: String::from_utf8_lossy(record.body),
+                history: false,
+            }),
+            _ => self.line(line),
         }
     }
 
@@ -87,26 +112,17 @@ struct Json<'a> {
     id: &'a str,
     offset: u64,
     ts: Box<RawValue>,
-    msg: std::borrow::Cow<'a, str>,
+    msg: Cow<'a, str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     history: bool,
 }
 
-impl<'a> Json<'a> {
-    fn of(message: &'a Message, history: bool) -> Self {
-        let quoted = || {
-            let text = serde_json::Value::from(message.ts()).to_string();
-            RawValue::from_string(text).expect("a JSON string")
-        };
-        let is_number = message.ts().parse::<f64>().is_ok();
-        let number = is_number.then(|| RawValue::from_string(message.ts().to_owned()).ok());
-        Json {
-            topic: message.topic(),
-            id: message.id(),
-            offset: message.offset().get(),
-            ts: number.flatten().unwrap_or_else(quoted),
-            msg: String::from_utf8_lossy(message.body()),
-            history,
-        }
-    }
+/// A timestamp as the JSON number that it is, digit for digit.
+fn number(ts: &str) -> Box<RawValue> {
+    let is_number = ts.parse::<f64>().is_ok();
+    let number = is_number.then(|| RawValue::from_string(ts.to_owned()).ok()).flatten();
+    number.unwrap_or_else(|| {
+        let text = serde_json::Value::from(ts).to_string();
+        RawValue::from_string(text).expect("a JSON string")
+    })
 }

@@ -284,7 +284,7 @@ pub const KEYS: &[Key] = &[
         name: "log.level",
         flag: Some("--log-level"),
         default: "info",
-        allowed: "off, error, warn, info, debug or trace, and <module>=<level>, divided by commas",
+        allowed: "off, error, warn, info, debug or trace, alone or as module=level, divided by commas",
         doc: "What is logged, such as `info` or `warn,wiber::broker=debug`.",
         set: |config, text| put(&mut config.log.level, level(text)),
         show: |config| config.log.level.clone(),
