@@ -463,6 +463,14 @@ impl Core {
         jobs
     }
 
+    /// Whether [`Core::pull`] would find something, now that output was sent.
+    pub fn wants_pull(&self) -> bool {
+        let has_more = |follow: &Follow| !follow.is_reading && follow.next <= follow.log.end();
+        let is_history_due = self.history.as_ref().is_some_and(|history| history.job.is_some());
+        self.out.len() < SESSION_OUT_BYTES_MAX
+            && (is_history_due || self.follows.iter().any(has_more))
+    }
+
     /// What a read job brought.
     pub fn read(&mut self, reading: Reading, job: ReadJob, done: ReadDone) {
         for damage in done.damaged.iter().chain(&done.error) {
