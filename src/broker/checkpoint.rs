@@ -311,6 +311,7 @@ mod tests {
             ended: Timestamp::from_micros(2),
             outcome: Outcome::Dead,
             reason: None,
+            uncounted: false,
             error: None,
         };
         progress.apply(&Change::Failed { offset: Offset::new(7), attempt });
