@@ -9,10 +9,11 @@
 //! The modules below stand in reading order, which is the order of dependence: a module uses only
 //! what stands above it. `docs/architecture.md` draws the picture.
 
-pub mod ids;
 pub mod time;
 
 pub mod limits;
+
+pub mod ids;
 
 pub mod config;
 

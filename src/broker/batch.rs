@@ -7,7 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::ids::{ConnId, DerivedId, GroupName, Offset, TopicName};
 use crate::proto::{Tag, WireError, encode};
 use crate::time::Timestamp;
-use crate::topic::Commands;
+use crate::topic::{Commands, TopicKey};
 
 use super::letter::Outbox;
 
@@ -51,11 +51,35 @@ pub(super) enum Answer {
     Follow {
         tag: Option<Tag>,
         topic: TopicName,
+        at: Place,
     },
     Read {
         topic: TopicName,
+        at: Place,
     },
 }
+
+/// Where a request stands among the messages of its batch: it sees those before it and no others.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    /// Behind so many appends of the batch.
+    Behind(usize),
+    /// The topic ended here for it.
+    End(Offset),
+}
+
+impl Place {
+    /// Where the topic ended.
+    pub(super) fn end(self) -> Offset {
+        match self {
+            Place::End(end) => end,
+            Place::Behind(_) => unreachable!("it is found when the batch is applied"),
+        }
+    }
+}
+
+/// A message that a batch appended.
+pub(super) type Appended = (TopicKey, Offset);
 
 impl Answer {
     pub(super) fn refused(tag: Option<&Tag>, error: &WireError) -> Answer {
@@ -76,9 +100,9 @@ pub(super) struct Published {
 }
 
 impl Published {
-    /// Writes the lines; `offsets` are those of the batch's appends.
-    pub(super) fn write(&self, offsets: &[Offset], out: &mut Vec<u8>) {
-        for offset in &offsets[self.appends.clone()] {
+    /// Writes the lines, given what the batch appended.
+    pub(super) fn write(&self, appended: &[Appended], out: &mut Vec<u8>) {
+        for (_, offset) in &appended[self.appends.clone()] {
             let id = DerivedId::new(self.topic_tag, *offset, self.ts);
             encode::published(out, self.tag.as_ref(), id, *offset);
         }

@@ -47,7 +47,7 @@ pub struct Part {
 }
 
 /// One topic in a checkpoint.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct TopicState {
     /// Its name.
     pub topic: String,
@@ -111,11 +111,13 @@ struct ShardHead {
     lsn: Lsn,
 }
 
+/// Not flattened from a [`TopicState`]: serde then reads the numbers that are keys as text.
 #[derive(Serialize, Deserialize)]
 struct TopicLine {
+    topic: String,
     lsn: Lsn,
-    #[serde(flatten)]
-    state: TopicState,
+    mark: LogMark,
+    groups: BTreeMap<String, Progress>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -179,7 +181,8 @@ impl Checkpoint {
         };
         push_line(&mut out, &head);
         for (lsn, state) in &self.topics {
-            push_line(&mut out, &TopicLine { lsn: *lsn, state: state.clone() });
+            let TopicState { topic, mark, groups } = state.clone();
+            push_line(&mut out, &TopicLine { topic, lsn: *lsn, mark, groups });
         }
         let crc = format!("{:08x}", crc32c::crc32c(&out));
         push_line(&mut out, &Tail { end: self.number, topics: self.topics.len(), crc });
@@ -210,7 +213,9 @@ impl Checkpoint {
     /// # Errors
     /// As for [`Checkpoint::newest`].
     pub fn oldest_lsn(disk: &dyn Disk, dir: &Path) -> Result<Lsn, CheckpointError> {
-        let Some(number) = numbers(disk, dir)?.into_iter().next() else { return Ok(Lsn::default()) };
+        let Some(number) = numbers(disk, dir)?.into_iter().next() else {
+            return Ok(Lsn::default());
+        };
         let path = dir.join(file_name(number));
         let bytes = disk::read_all(disk, &path).map_err(|source| io_error(&path, source))?;
         match Self::parse(&bytes) {
@@ -239,8 +244,8 @@ impl Checkpoint {
         }
         for _ in 0..head.topics {
             let (start, line) = next("the line of a topic")?;
-            let topic: TopicLine = parse_line(start, line)?;
-            checkpoint.topics.push((topic.lsn, topic.state));
+            let TopicLine { topic, lsn, mark, groups } = parse_line(start, line)?;
+            checkpoint.topics.push((lsn, TopicState { topic, mark, groups }));
         }
         let (start, line) = next("the last line")?;
         let tail: Tail = parse_line(start, line)?;
@@ -285,4 +290,74 @@ fn numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, CheckpointError> {
 
 fn io_error(path: &Path, source: io::Error) -> CheckpointError {
     CheckpointError::Io { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::{Attempt, Change, Outcome};
+    use crate::disk::sim::SimDisk;
+    use crate::ids::Offset;
+
+    fn example(number: u64) -> Checkpoint {
+        let mut progress = Progress::starting_at(Offset::FIRST);
+        for offset in [1, 2, 5, 6, 9] {
+            progress.apply(&Change::Settled { offset: Offset::new(offset) });
+        }
+        let attempt = Attempt {
+            n: 1,
+            consumer: "c1".to_owned(),
+            sent: Timestamp::from_micros(1),
+            ended: Timestamp::from_micros(2),
+            outcome: Outcome::Dead,
+            reason: None,
+            uncounted: false,
+            error: None,
+        };
+        progress.apply(&Change::Failed { offset: Offset::new(7), attempt });
+        let state = TopicState {
+            topic: "chat".to_owned(),
+            mark: LogMark { end: Offset::new(9), len: 900, ..LogMark::default() },
+            groups: BTreeMap::from([("g".to_owned(), progress)]),
+        };
+        let at = Applied { index: 7, lsn: Lsn::new(number + 10) };
+        let shards = BTreeMap::from([(0, at)]);
+        Checkpoint { number, is_clean: true, shards, topics: vec![(Lsn::new(9), state)] }
+    }
+
+    #[test]
+    fn a_checkpoint_reads_back_and_two_are_kept() {
+        let disk = SimDisk::new();
+        let dir = Path::new("/checkpoint");
+        disk.create_dir(dir).unwrap();
+        assert!(Checkpoint::newest(&disk, dir).unwrap().is_none());
+        for number in 1..=4 {
+            example(number).write(&disk, dir, Timestamp::from_micros(5)).unwrap();
+        }
+        let newest = Checkpoint::newest(&disk, dir).unwrap().unwrap();
+        assert_eq!((newest.number, newest.is_clean), (4, true));
+        assert_eq!(newest.topics, example(4).topics);
+        assert_eq!(newest.lsn(), Lsn::new(14));
+        assert_eq!(Checkpoint::oldest_lsn(&disk, dir).unwrap(), Lsn::new(13));
+        assert_eq!(disk.list(dir).unwrap().len(), KEPT);
+    }
+
+    #[test]
+    fn any_flipped_bit_is_damage_that_names_the_file() {
+        let disk = SimDisk::new();
+        let dir = Path::new("/checkpoint");
+        disk.create_dir(dir).unwrap();
+        example(1).write(&disk, dir, Timestamp::from_micros(5)).unwrap();
+        let path = dir.join(file_name(1));
+        let len = disk.files()[&path].len() as u64;
+        for at in 0..len {
+            disk.flip_bit(&path, at, 1).unwrap();
+            let error = Checkpoint::newest(&disk, dir).unwrap_err();
+            assert!(matches!(error, CheckpointError::Damaged { .. }), "byte {at}");
+            assert!(error.to_string().contains("0000000000000001.json"), "{error}");
+            disk.flip_bit(&path, at, 1).unwrap();
+        }
+        disk.open(&path, crate::disk::Open::Write).unwrap().truncate(len - 5).unwrap();
+        assert!(Checkpoint::newest(&disk, dir).is_err());
+    }
 }

@@ -91,15 +91,7 @@ impl WalThread {
         spares: mpsc::Sender<SpareJob>,
     ) -> Self {
         stats.last.store(wal.last().get(), Ordering::Relaxed);
-        Self {
-            wal,
-            fsync,
-            mailbox,
-            shards,
-            stats,
-            spares,
-            sync_at: None,
-        }
+        Self { wal, fsync, mailbox, shards, stats, spares, sync_at: None }
     }
 
     /// Serves until asked to stop.

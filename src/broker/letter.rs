@@ -120,8 +120,10 @@ pub enum Then {
     },
     /// Read the log; nothing is there if the topic is unknown.
     Read {
-        /// The log, with all that was acknowledged before.
+        /// The log.
         log: Option<Arc<LogShared>>,
+        /// Where it ended for this request: behind every message asked for before it.
+        end: Offset,
     },
 }
 

@@ -55,10 +55,9 @@ impl<M> Mailbox<M> {
             state.asleep = true;
             let holds = "a mailbox is never left half changed";
             state = match patience {
-                None => self
-                    .arrived
-                    .wait_while(state, |state| state.messages.is_empty())
-                    .expect(holds),
+                None => {
+                    self.arrived.wait_while(state, |state| state.messages.is_empty()).expect(holds)
+                }
                 Some(patience) => {
                     self.arrived
                         .wait_timeout_while(state, patience, |state| state.messages.is_empty())

@@ -16,14 +16,14 @@
 //!
 //! Not here: sockets and sessions (`session`, `server`), and what a command means (`topic`).
 
+mod batch;
 pub mod checkpoint;
 pub mod commit;
+mod conns;
 pub mod letter;
 pub mod mailbox;
 pub mod open;
 pub mod registry;
-mod batch;
-mod conns;
 mod requests;
 pub mod shard;
 pub mod thread;

@@ -222,7 +222,8 @@ struct Opening<'a> {
 impl Opening<'_> {
     /// The first start in a directory, maybe one that the prototype wrote.
     fn begin(self) -> Result<Opened, OpenError> {
-        if let Some(checkpoint) = Checkpoint::newest(self.disk.as_ref(), &self.layout.checkpoints())?
+        if let Some(checkpoint) =
+            Checkpoint::newest(self.disk.as_ref(), &self.layout.checkpoints())?
             && checkpoint.number > 1
         {
             let why = "it is missing, but the directory was served before".to_owned();
@@ -407,7 +408,9 @@ impl Opening<'_> {
             return Ok(());
         }
         let mut coming = BTreeSet::new();
-        examined.replay(&mut |record| topics_in(record.payload, &mut coming).map_err(OpenError::from))?;
+        examined.replay(&mut |record| {
+            topics_in(record.payload, &mut coming).map_err(OpenError::from)
+        })?;
         for (name, files) in strangers {
             if coming.contains(name) {
                 let mut log = self.open_log(name, &LogMark::default())?;

@@ -365,7 +365,10 @@ impl Keeper {
         let space = match self.disk.space(&self.layout.data) {
             Ok(space) => space,
             Err(error) => {
-                tracing::warn!(event = "space_unknown", "failed to ask for the disk's room: {error}");
+                tracing::warn!(
+                    event = "space_unknown",
+                    "failed to ask for the disk's room: {error}"
+                );
                 return;
             }
         };
@@ -373,11 +376,19 @@ impl Keeper {
         let full = space.free < keep;
         if self.settings.gate.set_disk_full(full) {
             if full {
-                tracing::error!(event = "disk_full", free = space.free, min_free = keep,
-                    "publishing is refused until the disk has room again");
+                tracing::error!(
+                    event = "disk_full",
+                    free = space.free,
+                    min_free = keep,
+                    "publishing is refused until the disk has room again"
+                );
             } else {
-                tracing::info!(event = "disk_has_room", free = space.free, min_free = keep,
-                    "publishing goes on");
+                tracing::info!(
+                    event = "disk_has_room",
+                    free = space.free,
+                    min_free = keep,
+                    "publishing goes on"
+                );
             }
         }
     }

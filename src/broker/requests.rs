@@ -7,7 +7,7 @@ use crate::ids::{ConnId, GroupName, Offset, TopicName};
 use crate::proto::{Tag, WireError, encode};
 use crate::time::Now;
 
-use super::batch::{Answer, Ticket};
+use super::batch::{Answer, Appended, Ticket};
 use super::conns::Membership;
 use super::letter::{Piece, Then};
 use super::shard::{Shard, ShardError};
@@ -51,9 +51,10 @@ impl Shard {
 
     /// The commands that create the group, unless it exists.
     pub(super) fn write_group(&mut self, topic: &TopicName, group: &GroupName) {
-        let known = self.topics.find(topic).is_some_and(|key| {
-            self.topics.slot(key).topic.group_key(group).is_some()
-        });
+        let known = self
+            .topics
+            .find(topic)
+            .is_some_and(|key| self.topics.slot(key).topic.group_key(group).is_some());
         if !known {
             self.open.commands.topic(topic);
             self.open.commands.group(group);
@@ -117,14 +118,14 @@ impl Shard {
         &mut self,
         now: Now,
         ticket: Ticket,
-        offsets: &[Offset],
+        appended: &[Appended],
     ) -> Result<(), ShardError> {
         let mut lines = Vec::new();
         let mut then = None;
         let mut joins = Vec::new();
         for answer in &ticket.answers {
             match answer {
-                Answer::Published(published) => published.write(offsets, &mut lines),
+                Answer::Published(published) => published.write(appended, &mut lines),
                 Answer::Line(line) => lines.extend_from_slice(line),
                 Answer::Join { tag, topic, group, consumer } => {
                     encode::subscribed(&mut lines, tag.as_ref(), topic, Some(group));
@@ -132,13 +133,14 @@ impl Shard {
                         joins.push((topic, group, consumer));
                     }
                 }
-                Answer::Follow { tag, topic } => {
+                Answer::Follow { tag, topic, at } => {
                     encode::subscribed(&mut lines, tag.as_ref(), topic, None);
-                    then = self.follow(&ticket, topic);
+                    then = self.follow(&ticket, topic, at.end());
                 }
-                Answer::Read { topic } => {
-                    let log = self.topics.find(topic).map(|key| self.topics.slot(key).topic.shared());
-                    then = Some(Then::Read { log });
+                Answer::Read { topic, at } => {
+                    let log =
+                        self.topics.find(topic).map(|key| self.topics.slot(key).topic.shared());
+                    then = Some(Then::Read { log, end: at.end() });
                 }
             }
         }
@@ -158,8 +160,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Lets the connection follow the topic from its end, unless it does already.
-    fn follow(&mut self, ticket: &Ticket, topic: &TopicName) -> Option<Then> {
+    /// Lets the connection follow the topic behind `end`, unless it does already.
+    fn follow(&mut self, ticket: &Ticket, topic: &TopicName, end: Offset) -> Option<Then> {
         if ticket.outbox.is_closed() {
             return None;
         }
@@ -172,7 +174,6 @@ impl Shard {
         let slot = self.topics.slot_mut(key);
         slot.followers.push((ticket.conn, Arc::clone(&ticket.outbox)));
         slot.topic.follow();
-        let from = slot.topic.log().end().next();
-        Some(Then::Follow { topic: topic.clone(), log: slot.topic.shared(), from })
+        Some(Then::Follow { topic: topic.clone(), log: slot.topic.shared(), from: end.next() })
     }
 }

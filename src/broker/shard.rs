@@ -9,15 +9,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::delivery::Change;
-use crate::ids::Offset;
+use crate::ids::{Offset, TopicName};
 use crate::limits::BATCH_BYTES_TARGET;
 use crate::log::LogError;
 use crate::proto::WireError;
 use crate::time::{Moment, Now, Timestamp};
-use crate::topic::{BadCommand, Command, CommandReader, Commands, Desk, GroupKey, Timers, TopicKey};
+use crate::topic::{
+    BadCommand, Command, CommandReader, Commands, Desk, GroupKey, Timers, TopicKey,
+};
 use crate::wal::{Lsn, Record};
 
-use super::batch::{Answer, Batch, Published, Ticket};
+use super::batch::{Answer, Appended, Batch, Place, Published, Ticket};
 use super::checkpoint::{Part, TopicState};
 use super::conns::Conns;
 use super::letter::{Item, Letter};
@@ -67,7 +69,7 @@ pub struct Shard {
     next_index: u64,
     applied: Applied,
     /// Applied, but not answered: their files are flushed first.
-    done: Vec<(Vec<Ticket>, Vec<Offset>)>,
+    done: Vec<(Vec<Ticket>, Vec<Appended>)>,
     /// Topics with appends that are not flushed.
     dirty: Vec<TopicKey>,
     /// Bytes of records applied since the last flush, on replay.
@@ -122,7 +124,9 @@ impl Shard {
             match item {
                 Item::Publish { tag, topic, messages } => {
                     if let Some(refusal) = self.gate.refusal() {
-                        answers.extend(messages.iter().map(|_| Answer::refused(tag.as_ref(), &refusal)));
+                        answers.extend(
+                            messages.iter().map(|_| Answer::refused(tag.as_ref(), &refusal)),
+                        );
                         continue;
                     }
                     let commands = &mut self.open.commands;
@@ -148,9 +152,13 @@ impl Shard {
                     answers.push(Answer::Join { tag, topic, group, consumer });
                 }
                 Item::Subscribe { tag, topic, group: None, .. } => {
-                    answers.push(Answer::Follow { tag, topic });
+                    let at = Place::Behind(self.open.commands.appends());
+                    answers.push(Answer::Follow { tag, topic, at });
                 }
-                Item::Locate { topic } => answers.push(Answer::Read { topic }),
+                Item::Locate { topic } => {
+                    let at = Place::Behind(self.open.commands.appends());
+                    answers.push(Answer::Read { topic, at });
+                }
                 Item::Line(line) => answers.push(Answer::Line(line)),
                 Item::Silent => self.silent(now, letter.conn)?,
                 Item::Heard => self.heard(now, letter.conn)?,
@@ -200,14 +208,15 @@ impl Shard {
         payload: Vec<u8>,
     ) -> Result<(), ShardError> {
         assert_eq!(index, self.applied.index + 1, "batches are committed in their order");
-        let batch = self.queue.pop_front().expect("a committed batch was submitted");
-        let mut offsets = Vec::new();
-        self.apply(now, lsn, &payload, Some(&mut offsets))?;
+        let mut batch = self.queue.pop_front().expect("a committed batch was submitted");
+        let mut appended = Vec::new();
+        self.apply(now, lsn, &payload, Some(&mut appended))?;
+        self.find_places(&mut batch.tickets, &appended);
         self.applied = Applied { index, lsn };
         if self.buffers.len() < 4 && payload.capacity() <= 2 * BATCH_BYTES_TARGET {
             self.buffers.push(payload);
         }
-        self.done.push((batch.tickets, offsets));
+        self.done.push((batch.tickets, appended));
         self.pass_empty();
         Ok(())
     }
@@ -265,9 +274,9 @@ impl Shard {
     /// What writing or reading a log says.
     pub fn send(&mut self, now: Now) -> Result<(), ShardError> {
         let fresh = self.flush()?;
-        for (tickets, offsets) in std::mem::take(&mut self.done) {
+        for (tickets, appended) in std::mem::take(&mut self.done) {
             for ticket in tickets {
-                self.answer(now, ticket, &offsets)?;
+                self.answer(now, ticket, &appended)?;
             }
         }
         for key in fresh {
@@ -305,14 +314,14 @@ impl Shard {
         Ok(part)
     }
 
-    /// Applies the commands of a record. On replay (`offsets` is `None`) those of topics whose
+    /// Applies the commands of a record. On replay (`appended` is `None`) those of topics whose
     /// state covers the record are passed over.
     fn apply(
         &mut self,
         now: Now,
         lsn: Lsn,
         payload: &[u8],
-        mut offsets: Option<&mut Vec<Offset>>,
+        mut appended: Option<&mut Vec<Appended>>,
     ) -> Result<(), ShardError> {
         let mut reader = CommandReader::new(payload);
         let mut ts = Timestamp::default();
@@ -320,11 +329,10 @@ impl Shard {
         let mut group = None;
         while let Some(command) = reader.next()? {
             if let Command::Topic(name) = &command {
-                let is_mine = offsets.is_some() || self.topics.is_mine(name);
+                let is_mine = appended.is_some() || self.topics.is_mine(name);
                 topic = is_mine.then(|| self.topics.ensure(name));
-                topic = topic.filter(|key| {
-                    offsets.is_some() || self.topics.slot(*key).covered < lsn
-                });
+                topic =
+                    topic.filter(|key| appended.is_some() || self.topics.slot(*key).covered < lsn);
                 group = None;
                 continue;
             }
@@ -341,8 +349,8 @@ impl Shard {
                     if !std::mem::replace(&mut slot.is_dirty, true) {
                         self.dirty.push(key);
                     }
-                    if let Some(offsets) = offsets.as_deref_mut() {
-                        offsets.push(offset);
+                    if let Some(appended) = appended.as_deref_mut() {
+                        appended.push((key, offset));
                     }
                 }
                 Command::Group(name) => group = Some(name),
@@ -386,17 +394,35 @@ impl Shard {
     /// Moves batches without commands that now have none before them.
     fn pass_empty(&mut self) {
         while self.queue.front().is_some_and(|batch| !batch.is_written) {
-            let batch = self.queue.pop_front().expect("it was just seen");
+            let mut batch = self.queue.pop_front().expect("it was just seen");
+            self.find_places(&mut batch.tickets, &[]);
             self.done.push((batch.tickets, Vec::new()));
         }
     }
 
+    /// Says where topics ended for requests of a batch that was just applied.
+    fn find_places(&self, tickets: &mut [Ticket], appended: &[Appended]) {
+        for answer in tickets.iter_mut().flat_map(|ticket| &mut ticket.answers) {
+            if let Answer::Follow { topic, at, .. } | Answer::Read { topic, at } = answer
+                && let Place::Behind(appends) = *at
+            {
+                *at =
+                    Place::End(self.end_behind(topic, &appended[..appends], &appended[appends..]));
+            }
+        }
+    }
+
+    /// Where the topic ended between some appends and others, which are its newest.
+    fn end_behind(&self, topic: &TopicName, before: &[Appended], after: &[Appended]) -> Offset {
+        let Some(key) = self.topics.find(topic) else { return Offset::ZERO };
+        let of_topic = |(of, _): &&Appended| *of == key;
+        let last = before.iter().rev().find(of_topic).map(|(_, offset)| *offset);
+        let next = || after.iter().find(of_topic).map(|(_, offset)| offset.prev());
+        last.or_else(next).unwrap_or_else(|| self.topics.slot(key).topic.log().end())
+    }
+
     /// A topic, and what is at hand for it.
-    pub(super) fn desk(
-        &mut self,
-        now: Now,
-        key: TopicKey,
-    ) -> (&mut crate::topic::Topic, Desk<'_>) {
+    pub(super) fn desk(&mut self, now: Now, key: TopicKey) -> (&mut crate::topic::Topic, Desk<'_>) {
         let desk = Desk {
             now,
             commands: &mut self.open.commands,

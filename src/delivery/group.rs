@@ -1,98 +1,100 @@
-//! The group itself.
+//! The state machine of one group.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::members::Members;
-use super::{Action, Attempt, Change, Departure, Event, Outcome, Policy, Progress, Report, Verdict};
+use super::attempt::{Attempt, Outcome};
+use super::events::{Action, Departure, Event, Report, Verdict};
+use super::leases::{Counts, Lease, Leases, Message, Slot, State};
+use super::members::{Member, Members};
+use super::policy::Policy;
+use super::progress::{Change, Progress};
 use crate::ids::{ConnId, Offset};
-use crate::time::{Moment, Now, Timestamp};
+use crate::time::{Moment, Now};
 
-/// One consumer group; see the module.
-#[derive(Debug)]
+/// One group of one topic. See the [module](super).
 pub struct Group {
     policy: Arc<Policy>,
+    /// What is durable; all else below is forgotten at a restart.
     progress: Progress,
+    leases: Leases,
     members: Members,
-    /// Messages that were delivered, or tried before a restart, and are not settled.
-    unsettled: BTreeMap<Offset, Entry>,
-    ready: BTreeSet<Offset>,
-    waiting: BTreeSet<(Moment, Offset)>,
-    /// Deadlines of leases, ascending since all have the same timeout. Those whose lease ended
-    /// otherwise are dropped when they come to the front.
-    deadlines: VecDeque<(Moment, Offset)>,
-    leased: usize,
-    /// Everything below was delivered at least once, or is settled.
+    /// The first offset that was never given out, by this process.
     next: Offset,
+    /// The end of the log.
     end: Offset,
 }
 
-#[derive(Debug)]
-struct Entry {
-    state: State,
-    /// Known deliveries that failed, committed or about to be.
-    attempts: Vec<Attempt>,
-    /// Who had it last.
-    last: Option<ConnId>,
-    sent: Timestamp,
-    mark: u64,
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group").field("progress", &self.progress).finish_non_exhaustive()
+    }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    Ready,
-    Leased { member: ConnId, until: Moment },
-    Waiting { until: Moment },
-    Settling,
-    Dying,
+/// How a delivery ended without an acknowledgement.
+struct Failure {
+    outcome: Outcome,
+    reason: Option<String>,
+    error: Option<String>,
+    uncounted: bool,
+    delay: Option<Duration>,
+    dead: bool,
+}
+
+impl From<Outcome> for Failure {
+    fn from(outcome: Outcome) -> Failure {
+        let (reason, error) = (None, None);
+        Failure { outcome, reason, error, uncounted: false, delay: None, dead: false }
+    }
 }
 
 impl Group {
-    /// A group that is where `progress` says, without members.
-    pub fn new(policy: Arc<Policy>, progress: Progress) -> Self {
-        let mut group = Self {
+    /// A group without members that goes on from `progress`: everything unsettled will be
+    /// delivered (again), the lowest offset first.
+    pub fn new(policy: Arc<Policy>, progress: Progress) -> Group {
+        let next = progress.floor().next();
+        Group {
             policy,
-            next: progress.next_unsettled(Offset::ZERO),
             progress,
+            leases: Leases::new(),
             members: Members::default(),
-            unsettled: BTreeMap::new(),
-            ready: BTreeSet::new(),
-            waiting: BTreeSet::new(),
-            deadlines: VecDeque::new(),
-            leased: 0,
+            next,
             end: Offset::ZERO,
-        };
-        let tried: Vec<_> = group.progress.tried().collect();
-        tried.into_iter().for_each(|offset| group.recall(offset));
-        group
+        }
     }
 
-    /// Takes an event at a time, and appends what is to be done.
+    /// Takes in `event` and appends what is to be done because of it.
+    ///
+    /// Afterwards nothing that could be delivered is left undelivered.
     pub fn on(&mut self, now: Now, event: Event<'_>, out: &mut Vec<Action>) {
         match event {
             Event::Join { member, name, prefetch } => self.join(member, name, prefetch, out),
             Event::Leave { member, why } => self.leave(now, member, why, out),
             Event::LogEnd { end } => self.end = self.end.max(end),
+            Event::LogStart { first } => self.skip_to(first),
             Event::Ack { member, offset } => self.ack(member, offset, out),
             Event::Nack { member, offset, delay, reason, error, counts, dead } => {
-                let nack = Nack { delay, reason, error, counts, dead };
-                self.nack(now, member, offset, nack, out);
+                let outcome = Outcome::Nack;
+                let failure = Failure { outcome, reason, error, uncounted: !counts, delay, dead };
+                self.nack(now, member, offset, failure, out);
+            }
+            Event::Touch { member, offset, time } => self.touch(now, member, offset, time, out),
+            Event::SetPrefetch { member, prefetch } => {
+                if let Some(index) = self.members.find(member) {
+                    self.members.set_prefetch(index, prefetch);
+                }
             }
             Event::Wake => self.wake(now, out),
             Event::Committed(change) => self.committed(change),
         }
-        self.dispatch(now, out);
-        while self.deadlines.front().is_some_and(|front| !self.is_deadline(*front)) {
-            self.deadlines.pop_front();
-        }
+        self.hand_out(now, out);
     }
 
-    /// When [`Event::Wake`] has something to do.
+    /// When to send the next [`Event::Wake`]. A wake at or after this moment always does something,
+    /// and nothing is due before it.
     pub fn wake_at(&self) -> Option<Moment> {
-        let deadline = self.deadlines.front().map(|(until, _)| *until);
-        let delay = self.waiting.first().map(|(until, _)| *until);
-        deadline.into_iter().chain(delay).min()
+        self.leases.next_due()
     }
 
     /// The durable part.
@@ -100,95 +102,157 @@ impl Group {
         &self.progress
     }
 
-    /// Who has the message now.
+    /// The durable part, without the rest: to start over as another [`Group`].
+    pub fn into_progress(self) -> Progress {
+        self.progress
+    }
+
+    /// The settings.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Other settings, for everything that happens from now on. A lease keeps its deadline.
+    pub fn set_policy(&mut self, policy: Arc<Policy>) {
+        self.policy = policy;
+    }
+
+    /// Who has a lease of the message.
     pub fn holder(&self, offset: Offset) -> Option<ConnId> {
-        match self.unsettled.get(&offset)?.state {
-            State::Leased { member, .. } => Some(member),
-            State::Ready | State::Waiting { .. } | State::Settling | State::Dying => None,
+        match self.leases.get(self.leases.find(offset)?).state() {
+            State::Leased(lease) => Some(self.members.get(lease.holder).id),
+            State::New | State::Ready | State::Waiting { .. } => None,
+            State::Settling | State::Dying => None,
         }
     }
 
-    /// Whether an acknowledgement of the message would count.
+    /// Whether an acknowledgement of the message would count: it was delivered, as far as is known,
+    /// and neither settled nor given up since.
     pub fn is_unsettled(&self, offset: Offset) -> bool {
-        self.unsettled.get(&offset).is_some_and(|entry| !entry.state.is_ending())
-    }
-
-    /// The deliveries of an unsettled message that failed.
-    pub fn attempts(&self, offset: Offset) -> &[Attempt] {
-        self.unsettled.get(&offset).map_or(&[], |entry| &entry.attempts)
-    }
-
-    /// Attaches a number of the owner's to an unsettled message.
-    pub fn remember(&mut self, offset: Offset, mark: u64) {
-        if let Some(entry) = self.unsettled.get_mut(&offset) {
-            entry.mark = mark;
+        match self.leases.find(offset) {
+            Some(slot) => self.leases.get(slot).is_open(),
+            None => !self.attempts(offset).is_empty(),
         }
     }
 
-    /// The number that was attached to an unsettled message, zero if none was.
-    pub fn mark(&self, offset: Offset) -> Option<u64> {
-        self.unsettled.get(&offset).map(|entry| entry.mark)
+    /// The durable attempts of an unsettled message, oldest first.
+    pub fn attempts(&self, offset: Offset) -> &[Attempt] {
+        self.progress.attempts(offset)
     }
 
-    /// How many members there are.
+    /// Attaches a number to a message that was delivered and is not settled; it is forgotten with
+    /// the message. Does nothing for any other.
+    pub fn remember(&mut self, offset: Offset, mark: u64) {
+        if let Some(slot) = self.leases.find(offset) {
+            self.leases.get_mut(slot).mark = Some(mark);
+        }
+    }
+
+    /// The number attached by [`Group::remember`].
+    pub fn mark(&self, offset: Offset) -> Option<u64> {
+        self.leases.find(offset).and_then(|slot| self.leases.get(slot).mark)
+    }
+
+    /// Whether some member has credit: a message that became ready now would be delivered now.
+    pub fn has_room(&self) -> bool {
+        self.members.has_room()
+    }
+
+    /// How many members take part.
     pub fn members(&self) -> usize {
         self.members.len()
     }
 
-    /// How many messages members hold.
-    pub fn in_flight(&self) -> usize {
-        self.leased
+    /// The members in order of joining: connection, name, prefetch and how many messages each holds.
+    pub fn each_member(&self) -> impl Iterator<Item = (ConnId, &str, u32, usize)> {
+        self.members.iter().map(|m| (m.id, &*m.name, m.prefetch(), m.held().len()))
     }
 
-    /// How many messages wait for a delay to be over.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
+    /// The offsets that a member holds, in order.
+    pub fn held_by(&self, member: ConnId) -> Vec<Offset> {
+        let Some(index) = self.members.find(member) else { return Vec::new() };
+        let held = self.members.get(index).held().iter();
+        let mut offsets: Vec<_> = held.map(|slot| self.leases.get(*slot).offset).collect();
+        offsets.sort_unstable();
+        offsets
     }
 
-    /// How many messages are not settled, of a topic that ends at `end`.
+    /// How many messages are in each state.
+    pub fn counts(&self) -> Counts {
+        self.leases.counts()
+    }
+
+    /// How many messages were given out and are not durably settled.
+    pub fn unsettled(&self) -> usize {
+        self.leases.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn memory_slots(&self) -> usize {
+        self.leases.slots()
+    }
+
+    /// How many of the messages up to `end` are not durably settled.
     pub fn lag(&self, end: Offset) -> u64 {
-        let above = end.get().saturating_sub(self.progress.floor().get());
-        above.saturating_sub(self.progress.settled_above())
+        self.progress.lag(end)
     }
 
-    fn join(&mut self, member: ConnId, name: Arc<str>, prefetch: u32, out: &mut Vec<Action>) {
-        if self.members.join(member, Arc::clone(&name), prefetch) {
-            let members = self.members.len();
-            out.push(Action::Report(Report::Joined { member: name, members }));
+    /// Whether a message could be delivered and was not: never, between two events. For a metric.
+    pub fn is_stuck(&self) -> bool {
+        self.members.has_room() && (self.leases.first_ready().is_some() || self.new_at().is_some())
+    }
+
+    fn join(&mut self, id: ConnId, name: Arc<str>, prefetch: u32, out: &mut Vec<Action>) {
+        match self.members.find(id) {
+            Some(index) => {
+                self.members.rename(index, name);
+                self.members.set_prefetch(index, prefetch);
+            }
+            None => {
+                out.push(Action::Report(Report::Joined {
+                    member: id,
+                    name: name.clone(),
+                    prefetch,
+                }));
+                self.members.join(id, name, prefetch);
+            }
         }
     }
 
     fn leave(&mut self, now: Now, member: ConnId, why: Departure, out: &mut Vec<Action>) {
-        let Some((name, held)) = self.members.leave(member) else { return };
-        let members = self.members.len();
-        let report = Report::Left { member: Arc::clone(&name), why, held: held.len(), members };
-        out.push(Action::Report(report));
-        let outcome = match why {
-            Departure::Closed => Outcome::Disconnect,
-            Departure::Silent => Outcome::Dead,
+        let Some(index) = self.members.find(member) else { return };
+        let name = self.members.get(index).name.clone();
+        let mut held = self.members.get(index).held().to_vec();
+        held.sort_unstable_by_key(|slot| self.leases.get(*slot).offset);
+        let count = held.len();
+        let (report, outcome) = match why {
+            Departure::Closed => (Report::Left { member, name, held: count }, Outcome::Disconnect),
+            Departure::Silent => (Report::Dead { member, name, held: count }, Outcome::Dead),
         };
-        for offset in held {
-            self.leased -= 1;
-            let attempt = self.attempt(now, offset, &name, outcome, None, None);
-            self.ready(offset);
-            out.push(Action::Commit(Change::Failed { offset, attempt }));
+        out.push(Action::Report(report));
+        for slot in held {
+            self.fail(now, slot, Failure::from(outcome), out);
         }
+        self.members.leave(index);
     }
 
     fn ack(&mut self, member: ConnId, offset: Offset, out: &mut Vec<Action>) {
-        let entry = self.unsettled.get(&offset).filter(|entry| !entry.state.is_ending());
-        let Some(entry) = entry else {
-            out.push(Action::Answer(Verdict::NotPending));
-            return;
+        let slot = match self.leases.find(offset) {
+            Some(slot) if self.leases.get(slot).is_open() => Some(slot),
+            // It was tried before a restart, and not given out since.
+            None if !self.attempts(offset).is_empty() => self.leases.insert(self.known(offset)),
+            _ => None,
         };
-        let late = !matches!(entry.state, State::Leased { member: holder, .. } if holder == member);
-        self.unplace(offset);
-        self.entry(offset).state = State::Settling;
+        let Some(slot) = slot else { return out.push(Action::Answer(Verdict::NotPending)) };
+        let holder = self.end_lease(slot).map(|lease| self.members.get(lease.holder));
+        self.leases.set(slot, State::Settling);
+        let late = holder.is_none_or(|holder| holder.id != member);
+        out.push(Action::Answer(Verdict::Acked { late }));
         out.push(Action::Commit(Change::Settled { offset }));
         if late {
-            out.push(Action::Report(Report::LateAck { offset }));
+            let holder = holder.map(|holder| holder.name.clone());
+            out.push(Action::Report(Report::LateAck { offset, member, holder }));
         }
-        out.push(Action::Answer(Verdict::Acked { late }));
     }
 
     fn nack(
@@ -196,286 +260,249 @@ impl Group {
         now: Now,
         member: ConnId,
         offset: Offset,
-        nack: Nack,
+        failure: Failure,
         out: &mut Vec<Action>,
     ) {
-        if self.holder(offset) != Some(member) {
-            out.push(Action::Answer(Verdict::NotPending));
-            return;
+        match self.held(member, offset) {
+            Some((slot, _)) => {
+                let at = out.len();
+                let verdict = self.fail(now, slot, failure, out);
+                out.insert(at, Action::Answer(verdict));
+            }
+            None => out.push(Action::Answer(Verdict::NotPending)),
         }
-        self.unplace(offset);
-        if !nack.counts && !nack.dead {
-            let delay = nack.delay.unwrap_or_default();
-            self.wait(now, offset, delay);
-            let retry = self.counted(offset);
-            let of = self.policy.max_retries;
-            out.push(Action::Answer(Verdict::Nacked { retry, of, delay }));
-            return;
-        }
-        let name = self.members.name(member).expect("who holds a message is a member");
-        let attempt =
-            self.attempt(now, offset, &name, Outcome::Nack, nack.reason, nack.error);
-        let verdict = self.failed(now, offset, attempt, nack.delay, nack.dead, out);
+    }
+
+    fn touch(
+        &mut self,
+        now: Now,
+        member: ConnId,
+        offset: Offset,
+        time: Option<Duration>,
+        out: &mut Vec<Action>,
+    ) {
+        let verdict = match self.held(member, offset) {
+            Some((slot, lease)) => {
+                let until = now.moment + time.unwrap_or(self.policy.ack_timeout);
+                self.leases.set(slot, State::Leased(Lease { until, ..lease }));
+                Verdict::Touched { until }
+            }
+            None => Verdict::NotPending,
+        };
         out.push(Action::Answer(verdict));
     }
 
+    /// Handles what is due by now, the lowest offset first.
     fn wake(&mut self, now: Now, out: &mut Vec<Action>) {
-        while let Some((until, offset)) = self.waiting.first().copied() {
-            if until > now.moment {
-                break;
+        let mut due = self.leases.due(now.moment);
+        due.sort_unstable_by_key(|slot| self.leases.get(*slot).offset);
+        for slot in due {
+            match self.leases.get(slot).state() {
+                State::Waiting { .. } => self.leases.set(slot, State::Ready),
+                State::Leased(_) => {
+                    self.fail(now, slot, Failure::from(Outcome::Timeout), out);
+                }
+                state @ (State::New | State::Ready | State::Settling | State::Dying) => {
+                    unreachable!("nothing is due of a message that is {state:?}")
+                }
             }
-            self.waiting.pop_first();
-            self.ready(offset);
         }
-        while let Some(front) = self.deadlines.front().copied() {
-            if front.0 > now.moment {
-                break;
-            }
-            self.deadlines.pop_front();
-            if !self.is_deadline(front) {
-                continue;
-            }
-            let offset = front.1;
-            let member = self.holder(offset).expect("a deadline is that of a lease");
-            let name = self.members.name(member).expect("who holds a message is a member");
-            self.unplace(offset);
-            let attempt = self.attempt(now, offset, &name, Outcome::Timeout, None, None);
-            self.failed(now, offset, attempt, None, false, out);
-        }
-    }
-
-    /// A delivery that counts failed: another try, or the end.
-    fn failed(
-        &mut self,
-        now: Now,
-        offset: Offset,
-        attempt: Attempt,
-        delay: Option<Duration>,
-        dead: bool,
-        out: &mut Vec<Action>,
-    ) -> Verdict {
-        let retry = self.counted(offset);
-        let (of, outcome) = (self.policy.max_retries, attempt.outcome);
-        if retry <= of && !dead {
-            let delay = delay.unwrap_or_else(|| self.policy.delay(retry));
-            self.wait(now, offset, delay);
-            out.push(Action::Commit(Change::Failed { offset, attempt }));
-            out.push(Action::Report(Report::Retry { offset, retry, of, delay, outcome }));
-            return Verdict::Nacked { retry, of, delay };
-        }
-        if self.policy.dead_letters {
-            self.entry(offset).state = State::Dying;
-            out.push(Action::Commit(Change::DeadLettered { offset, attempt }));
-            out.push(Action::Report(Report::DeadLettered { offset, attempts: retry }));
-        } else {
-            self.entry(offset).state = State::Settling;
-            out.push(Action::Commit(Change::Settled { offset }));
-            out.push(Action::Report(Report::GaveUp { offset, attempts: retry }));
-        }
-        Verdict::DeadLettering
     }
 
     fn committed(&mut self, change: &Change) {
         self.progress.apply(change);
         match change {
             Change::Settled { offset } | Change::DeadLettered { offset, .. } => {
-                if self.unsettled.contains_key(offset) {
-                    self.unplace(*offset);
-                    self.unsettled.remove(offset);
+                if let Some(slot) = self.leases.find(*offset) {
+                    self.forget(slot);
                 }
             }
-            Change::Failed { offset, .. } => self.recall(*offset),
+            // It moved when the group asked for this; if it did not ask, it never gave it out.
+            Change::Failed { .. } => {}
         }
-        self.next = self.progress.next_unsettled(self.next);
+        self.next = self.next.max(self.progress.floor().next());
     }
 
-    /// Makes sure that a message with committed attempts is known, and they with it.
-    fn recall(&mut self, offset: Offset) {
-        let attempts = self.progress.attempts(offset);
-        if attempts.is_empty() {
-            return;
+    fn skip_to(&mut self, first: Offset) {
+        self.progress.skip_to(first);
+        let gone = |(slot, message): (Slot, &Message)| (message.offset < first).then_some(slot);
+        let gone: Vec<Slot> = self.leases.iter().filter_map(gone).collect();
+        for slot in gone {
+            self.forget(slot);
         }
-        match self.unsettled.get_mut(&offset) {
-            Some(entry) if entry.attempts.len() < attempts.len() => {
-                entry.attempts = attempts.to_vec();
-            }
-            Some(_) => {}
-            None => {
-                let attempts = attempts.to_vec();
-                self.unsettled.insert(offset, Entry { attempts, ..Entry::new() });
-                self.ready.insert(offset);
-            }
-        }
+        self.next = self.next.max(self.progress.floor().next());
     }
 
-    /// Delivers what can be delivered: while there is credit, retries and then new messages.
-    fn dispatch(&mut self, now: Now, out: &mut Vec<Action>) {
-        loop {
-            let retry = self.ready.first().copied();
-            let avoid = retry.and_then(|offset| self.unsettled[&offset].last);
-            let Some(member) = self.members.next(avoid) else { return };
-            let Some(offset) = retry.or_else(|| self.next_new()) else { return };
-            self.deliver(now, member, offset, out);
-        }
-    }
-
-    /// Takes the next message that was never delivered.
-    fn next_new(&mut self) -> Option<Offset> {
-        if self.unsettled.len() >= self.policy.unsettled_max {
-            return None;
-        }
-        let mut offset = self.progress.next_unsettled(self.next);
-        while self.unsettled.contains_key(&offset) {
-            offset = self.progress.next_unsettled(offset.next());
-        }
-        self.next = offset;
-        if offset > self.end {
-            return None;
-        }
-        self.next = offset.next();
-        self.unsettled.insert(offset, Entry::new());
-        Some(offset)
-    }
-
-    fn deliver(&mut self, now: Now, member: ConnId, offset: Offset, out: &mut Vec<Action>) {
-        let until = now.moment + self.policy.ack_timeout;
-        let (attempt, of) = (self.counted(offset) + 1, self.policy.max_retries + 1);
-        self.ready.remove(&offset);
-        let entry = self.entry(offset);
-        let is_other = entry.last.is_some_and(|last| last != member);
-        entry.state = State::Leased { member, until };
-        entry.last = Some(member);
-        entry.sent = now.wall;
-        let was_taken_over = is_other && entry.attempts.last().is_some_and(|a| !a.outcome.counts());
-        self.members.lease(member, offset);
-        self.leased += 1;
-        self.deadlines.push_back((until, offset));
-        if was_taken_over {
-            let to = self.members.name(member).expect("it was just given a message");
-            out.push(Action::Report(Report::Redistributed { offset, to }));
-        }
-        out.push(Action::Deliver { member, offset, attempt, of, until });
-    }
-
-    /// Writes down that the present delivery failed.
-    fn attempt(
-        &mut self,
-        now: Now,
-        offset: Offset,
-        consumer: &str,
-        outcome: Outcome,
-        reason: Option<String>,
-        error: Option<String>,
-    ) -> Attempt {
-        let entry = self.entry(offset);
+    /// Ends a delivery in vain: the message is ready, waiting, or given up.
+    fn fail(&mut self, now: Now, slot: Slot, failure: Failure, out: &mut Vec<Action>) -> Verdict {
+        let Failure { outcome, reason, error, uncounted, delay, dead } = failure;
+        let lease = self.end_lease(slot).expect("only a leased message fails");
+        let name = self.members.get(lease.holder).name.clone();
+        let message = self.leases.get_mut(slot);
+        let offset = message.offset;
+        message.attempts = message.attempts.saturating_add(1);
         let attempt = Attempt {
-            n: u32::try_from(entry.attempts.len() + 1).unwrap_or(u32::MAX),
-            consumer: consumer.to_owned(),
-            sent: entry.sent,
+            n: message.attempts,
+            consumer: name.to_string(),
+            sent: lease.sent,
             ended: now.wall,
             outcome,
             reason,
             error,
+            uncounted,
         };
-        entry.attempts.push(attempt.clone());
-        attempt
-    }
-
-    /// How many failed deliveries bring the message nearer to the dead letters.
-    fn counted(&self, offset: Offset) -> u32 {
-        let counted = self.attempts(offset).iter().filter(|attempt| attempt.outcome.counts());
-        u32::try_from(counted.count()).unwrap_or(u32::MAX)
-    }
-
-    fn ready(&mut self, offset: Offset) {
-        self.entry(offset).state = State::Ready;
-        self.ready.insert(offset);
-    }
-
-    fn wait(&mut self, now: Now, offset: Offset, delay: Duration) {
-        let until = now.moment + delay;
-        self.entry(offset).state = State::Waiting { until };
-        self.waiting.insert((until, offset));
-    }
-
-    /// Takes the message out of the index of its state, whatever that is.
-    fn unplace(&mut self, offset: Offset) {
-        match self.entry(offset).state {
-            State::Ready => {
-                self.ready.remove(&offset);
+        let delay = delay.unwrap_or_else(|| self.policy.delay_after(message.failures));
+        message.failures = message.failures.saturating_add(u32::from(attempt.counts()));
+        let (retry, of) = (message.failures, self.policy.max_retries);
+        if dead || (attempt.counts() && retry > of) {
+            return self.give_up(slot, name, attempt, out);
+        }
+        out.push(Action::Commit(Change::Failed { offset, attempt }));
+        match outcome {
+            Outcome::Disconnect | Outcome::Dead => {
+                self.leases.get_mut(slot).orphan_of = Some(name);
+                self.leases.set(slot, State::Ready);
             }
-            State::Leased { member, .. } => {
-                self.leased -= 1;
-                self.members.release(member, offset);
+            Outcome::Timeout | Outcome::Nack => {
+                out.push(Action::Report(Report::Retry { offset, name, outcome, retry, of, delay }));
+                let until = now.moment + delay;
+                let ready = until <= now.moment;
+                self.leases.set(slot, if ready { State::Ready } else { State::Waiting { until } });
             }
-            State::Waiting { until } => {
-                self.waiting.remove(&(until, offset));
-            }
-            State::Settling | State::Dying => {}
+        }
+        Verdict::Nacked { retry, of, delay }
+    }
+
+    fn give_up(
+        &mut self,
+        slot: Slot,
+        name: Arc<str>,
+        attempt: Attempt,
+        out: &mut Vec<Action>,
+    ) -> Verdict {
+        let (offset, attempts, outcome) =
+            (self.leases.get(slot).offset, attempt.n, attempt.outcome);
+        if self.policy.dead_letters {
+            self.leases.set(slot, State::Dying);
+            out.push(Action::Commit(Change::DeadLettered { offset, attempt }));
+            out.push(Action::Report(Report::DeadLettering { offset, name, outcome, attempts }));
+            Verdict::DeadLettering
+        } else {
+            self.leases.set(slot, State::Settling);
+            out.push(Action::Commit(Change::Settled { offset }));
+            out.push(Action::Report(Report::GaveUp { offset, name, outcome, attempts }));
+            Verdict::GaveUp
         }
     }
 
-    fn entry(&mut self, offset: Offset) -> &mut Entry {
-        self.unsettled.get_mut(&offset).expect("the message is not settled")
-    }
-
-    fn is_deadline(&self, (until, offset): (Moment, Offset)) -> bool {
-        let state = self.unsettled.get(&offset).map(|entry| entry.state);
-        matches!(state, Some(State::Leased { until: set, .. }) if set == until)
-    }
-
-    /// Asserts every invariant.
-    pub fn check(&self) {
-        let mut leases = BTreeMap::new();
-        for (offset, entry) in &self.unsettled {
-            assert!(!self.progress.is_settled(*offset), "{offset} is settled and open");
-            assert_eq!(self.ready.contains(offset), entry.state == State::Ready, "{offset}");
-            match entry.state {
-                State::Leased { member, until } => {
-                    leases.insert(*offset, member);
-                    assert!(self.deadlines.contains(&(until, *offset)), "{offset} never times out");
+    /// Delivers while there is something to deliver and somebody to deliver it to.
+    fn hand_out(&mut self, now: Now, out: &mut Vec<Action>) {
+        while self.members.has_room() {
+            if let Some(slot) = self.leases.first_ready() {
+                self.deliver(now, slot, out);
+            } else if let Some(offset) = self.new_at() {
+                self.next = offset.next();
+                // It is there already if it was acknowledged late, before it was given out again.
+                if let Some(slot) = self.leases.insert(self.known(offset)) {
+                    self.deliver(now, slot, out);
                 }
-                State::Waiting { until } => assert!(self.waiting.contains(&(until, *offset))),
-                State::Ready | State::Settling | State::Dying => {}
+            } else {
+                break;
             }
-            assert!(self.counted(*offset) <= self.policy.max_retries + 1, "tries of {offset}");
-        }
-        assert_eq!(leases.len(), self.leased);
-        assert_eq!(self.members.in_flight(), self.leased);
-        self.members.check(&leases);
-        assert!(self.deadlines.iter().is_sorted_by_key(|(until, _)| *until), "deadlines ascend");
-        let is_new = self.unsettled.len() < self.policy.unsettled_max
-            && (self.next.get()..=self.end.get())
-                .map(Offset::new)
-                .any(|o| !self.progress.is_settled(o) && !self.unsettled.contains_key(&o));
-        let has_work = !self.ready.is_empty() || is_new;
-        assert!(self.members.next(None).is_none() || !has_work, "work and credit, and no delivery");
-    }
-}
-
-impl Entry {
-    fn new() -> Self {
-        Self {
-            state: State::Ready,
-            attempts: Vec::new(),
-            last: None,
-            sent: Timestamp::default(),
-            mark: 0,
         }
     }
-}
 
-impl State {
-    /// Whether the message's end is only waiting to be committed.
-    fn is_ending(self) -> bool {
-        matches!(self, State::Settling | State::Dying)
+    fn deliver(&mut self, now: Now, slot: Slot, out: &mut Vec<Action>) {
+        let message = self.leases.get_mut(slot);
+        let holder = self.members.take_turn(message.last).expect("a member has room");
+        let place = self.members.hold(holder, slot);
+        let Member { id, name, .. } = self.members.get(holder);
+        if let Some(from) = message.orphan_of.take() {
+            let (offset, to) = (message.offset, name.clone());
+            out.push(Action::Report(Report::Redistributed { offset, from, to }));
+        }
+        message.last = Some(*id);
+        let attempt = message.attempts.saturating_add(1);
+        let failures_left = self.policy.max_retries.saturating_sub(message.failures);
+        let until = now.moment + self.policy.ack_timeout;
+        out.push(Action::Deliver {
+            member: *id,
+            offset: message.offset,
+            attempt,
+            of: attempt.saturating_add(failures_left),
+            until,
+        });
+        self.leases.set(slot, State::Leased(Lease { holder, place, sent: now.wall, until }));
     }
-}
 
-struct Nack {
-    delay: Option<Duration>,
-    reason: Option<String>,
-    error: Option<String>,
-    counts: bool,
-    dead: bool,
+    /// The next message that was never given out, if another may be.
+    fn new_at(&self) -> Option<Offset> {
+        if self.leases.len() >= self.policy.unsettled_max {
+            return None;
+        }
+        let beyond = self.next > self.progress.settled_up_to();
+        let offset = if beyond { self.next } else { self.progress.unsettled_from(self.next) };
+        (offset <= self.end).then_some(offset)
+    }
+
+    /// A message that is not held in memory yet, with what is durably known of it.
+    fn known(&self, offset: Offset) -> Message {
+        let attempts = self.progress.attempts(offset).last().map_or(0, |attempt| attempt.n);
+        Message::new(offset, attempts, self.progress.failures(offset))
+    }
+
+    fn held(&self, member: ConnId, offset: Offset) -> Option<(Slot, Lease)> {
+        let slot = self.leases.find(offset)?;
+        match self.leases.get(slot).state() {
+            State::Leased(lease) if self.members.get(lease.holder).id == member => {
+                Some((slot, lease))
+            }
+            State::Leased(_) | State::New | State::Ready | State::Waiting { .. } => None,
+            State::Settling | State::Dying => None,
+        }
+    }
+
+    /// Gives the credit for a message back, if it is leased. Its state is left to the caller.
+    fn end_lease(&mut self, slot: Slot) -> Option<Lease> {
+        let State::Leased(lease) = self.leases.get(slot).state() else { return None };
+        if let Some(moved) = self.members.put_back(lease.holder, lease.place) {
+            self.leases.set_place(moved, lease.place);
+        }
+        Some(lease)
+    }
+
+    /// Drops a message that is settled, whatever its state was.
+    fn forget(&mut self, slot: Slot) {
+        self.end_lease(slot);
+        self.leases.remove(slot);
+    }
+
+    /// Asserts everything that must hold between two events. Takes time in proportion to what is in
+    /// flight: for tests.
+    pub fn check(&self) {
+        self.progress.check();
+        self.members.check();
+        self.leases.check();
+        assert!(self.progress.floor() < self.next, "the floor is below what is next");
+        assert!(!self.is_stuck(), "a message is ready, a member has credit, and it was not sent");
+        let mut given_out = 0;
+        let mut leased = 0;
+        for (slot, message) in self.leases.iter() {
+            let offset = message.offset;
+            assert!(!self.progress.is_settled(offset), "{offset} is settled and in memory");
+            assert!(message.failures <= message.attempts, "{offset} failed more than was tried");
+            assert!(message.state() != State::New, "{offset} was taken and not given out");
+            given_out += u64::from(offset < self.next);
+            if let State::Leased(lease) = message.state() {
+                leased += 1;
+                let holder = self.members.get(lease.holder);
+                assert_eq!(holder.held().get(lease.place), Some(&slot), "{offset} is held once");
+                assert_eq!(message.last, Some(holder.id), "{offset} was last given to its holder");
+            }
+        }
+        let held: usize = self.members.iter().map(|member| member.held().len()).sum();
+        assert_eq!(held, leased, "what members hold are the leases");
+        let unsettled = self.progress.lag(self.next.prev());
+        assert_eq!(given_out, unsettled, "what was given out is settled or in memory");
+    }
 }

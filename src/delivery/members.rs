@@ -1,38 +1,56 @@
-//! The members of a group, what each holds, and whose turn it is.
+//! Who is in the group, what each holds, and whose turn it is.
+//!
+//! ```text
+//!   seat    1     2     3     4          given out in order of joining, never twice
+//!           a     b     c     d
+//!   held    2/5   5/5   0/5   1/1        credit = prefetch − held
+//!           ▲           ▲
+//!           with room   with room and the turn: the next message is for c, then a
+//! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::ids::{ConnId, Offset};
+use super::leases::Slot;
+use super::numbers::NumberMap;
+use crate::ids::ConnId;
 
-/// The place of a member in the round: the order of joining. Never reused in a group's life.
-type Place = u64;
+/// The place of a member in memory, while it is one.
+pub(super) type MemberIndex = u32;
 
-/// One member.
-#[derive(Debug)]
 pub(super) struct Member {
+    pub(super) id: ConnId,
     pub(super) name: Arc<str>,
     prefetch: u32,
-    place: Place,
-    /// The leases it has. Credit is computed from them.
-    held: BTreeSet<Offset>,
+    seat: u64,
+    /// What it has a lease of, in no order: an index of the leases.
+    held: Vec<Slot>,
 }
 
 impl Member {
-    fn has_credit(&self) -> bool {
+    pub(super) fn held(&self) -> &[Slot] {
+        &self.held
+    }
+
+    pub(super) fn prefetch(&self) -> u32 {
+        self.prefetch
+    }
+
+    fn has_room(&self) -> bool {
         self.held.len() < self.prefetch as usize
     }
 }
 
-/// All members. Who has credit is kept by place, so that a turn costs the same among ten members
-/// and ten thousand, however few of them have any.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Members {
-    by_id: BTreeMap<ConnId, Member>,
-    free: BTreeMap<Place, ConnId>,
-    last_place: Place,
-    /// Whose turn was last.
-    turn: Place,
+    members: Vec<Option<Member>>,
+    vacant: Vec<MemberIndex>,
+    by_id: NumberMap<ConnId, MemberIndex>,
+    /// Those with room, by seat: an index, so that nobody without credit is ever looked at.
+    room: BTreeMap<u64, MemberIndex>,
+    seats_given: u64,
+    /// The first seat that the next message is offered to.
+    turn: u64,
 }
 
 impl Members {
@@ -40,86 +58,129 @@ impl Members {
         self.by_id.len()
     }
 
-    pub(super) fn in_flight(&self) -> usize {
-        self.by_id.values().map(|member| member.held.len()).sum()
+    pub(super) fn has_room(&self) -> bool {
+        !self.room.is_empty()
     }
 
-    pub(super) fn name(&self, id: ConnId) -> Option<Arc<str>> {
-        self.by_id.get(&id).map(|member| Arc::clone(&member.name))
+    pub(super) fn find(&self, id: ConnId) -> Option<MemberIndex> {
+        self.by_id.get(&id).copied()
     }
 
-    /// Adds a member, or gives a known one other words; returns whether it is new.
-    pub(super) fn join(&mut self, id: ConnId, name: Arc<str>, prefetch: u32) -> bool {
-        let is_new = !self.by_id.contains_key(&id);
-        if is_new {
-            self.last_place += 1;
+    pub(super) fn get(&self, index: MemberIndex) -> &Member {
+        self.members[index as usize].as_ref().expect("a member's index is used while it is one")
+    }
+
+    fn get_mut(&mut self, index: MemberIndex) -> &mut Member {
+        self.members[index as usize].as_mut().expect("a member's index is used while it is one")
+    }
+
+    /// The members in order of their seats.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {
+        let mut all: Vec<&Member> = self.members.iter().flatten().collect();
+        all.sort_unstable_by_key(|member| member.seat);
+        all.into_iter()
+    }
+
+    /// Gives `id` the last seat. It must not be a member.
+    pub(super) fn join(&mut self, id: ConnId, name: Arc<str>, prefetch: u32) {
+        let seat = self.seats_given;
+        self.seats_given += 1;
+        let member = Some(Member { id, name, prefetch, seat, held: Vec::new() });
+        let index = match self.vacant.pop() {
+            Some(index) => {
+                self.members[index as usize] = member;
+                index
+            }
+            None => {
+                self.members.push(member);
+                MemberIndex::try_from(self.members.len() - 1).expect("fewer than 2^32 members")
+            }
+        };
+        assert!(self.by_id.insert(id, index).is_none(), "{id} is a member already");
+        self.note_room(index);
+    }
+
+    pub(super) fn rename(&mut self, index: MemberIndex, name: Arc<str>) {
+        self.get_mut(index).name = name;
+    }
+
+    pub(super) fn set_prefetch(&mut self, index: MemberIndex, prefetch: u32) {
+        self.get_mut(index).prefetch = prefetch;
+        self.note_room(index);
+    }
+
+    /// Takes a member away that holds nothing any more.
+    pub(super) fn leave(&mut self, index: MemberIndex) {
+        let member = self.members[index as usize].take().expect("a member leaves once");
+        assert!(member.held.is_empty(), "what {} holds goes back before it leaves", member.id);
+        self.room.remove(&member.seat);
+        self.by_id.remove(&member.id);
+        self.vacant.push(index);
+    }
+
+    /// Whose turn it is among those with room; `avoid` only if nobody else has any. The turn goes
+    /// on to the seat behind the one that is returned.
+    pub(super) fn take_turn(&mut self, avoid: Option<ConnId>) -> Option<MemberIndex> {
+        let (mut seat, mut index) = self.room_from(self.turn)?;
+        if avoid == Some(self.get(index).id) {
+            (seat, index) = self.room_from(seat + 1)?;
         }
-        let place = self.last_place;
-        let member = self.by_id.entry(id).or_insert_with(|| Member {
-            name: Arc::clone(&name),
-            prefetch,
-            place,
-            held: BTreeSet::new(),
-        });
-        member.name = name;
-        member.prefetch = prefetch;
-        self.update(id);
-        is_new
+        self.turn = seat + 1;
+        Some(index)
     }
 
-    /// Removes a member; returns its name and what it held.
-    pub(super) fn leave(&mut self, id: ConnId) -> Option<(Arc<str>, BTreeSet<Offset>)> {
-        let member = self.by_id.remove(&id)?;
-        self.free.remove(&member.place);
-        Some((member.name, member.held))
+    fn room_from(&self, seat: u64) -> Option<(u64, MemberIndex)> {
+        let next = self.room.range(seat..).next().or_else(|| self.room.first_key_value());
+        next.map(|(seat, index)| (*seat, *index))
     }
 
-    /// The member whose turn it is among those with credit; another than `avoid` if there is one.
-    pub(super) fn next(&self, avoid: Option<ConnId>) -> Option<ConnId> {
-        let after = self.free.range(self.turn + 1..).chain(self.free.range(..=self.turn));
-        let mut ids = after.map(|(_, id)| *id);
-        let first = ids.next()?;
-        if Some(first) == avoid { ids.next().or(Some(first)) } else { Some(first) }
-    }
-
-    /// The member gets the message; it was its turn.
-    pub(super) fn lease(&mut self, id: ConnId, offset: Offset) {
-        let member = self.by_id.get_mut(&id).expect("who gets a message is a member");
-        self.turn = member.place;
-        assert!(member.held.insert(offset), "a message is leased once");
-        self.update(id);
-    }
-
-    /// The member holds the message no longer.
-    pub(super) fn release(&mut self, id: ConnId, offset: Offset) {
-        if let Some(member) = self.by_id.get_mut(&id) {
-            member.held.remove(&offset);
-            self.update(id);
+    /// Notes that the member holds `slot` now; returns where, for [`Members::put_back`].
+    pub(super) fn hold(&mut self, index: MemberIndex, slot: Slot) -> usize {
+        let member = self.get_mut(index);
+        member.held.push(slot);
+        let place = member.held.len() - 1;
+        if !member.has_room() {
+            self.note_room(index);
         }
+        place
     }
 
-    fn update(&mut self, id: ConnId) {
-        let member = &self.by_id[&id];
-        if member.has_credit() {
-            self.free.insert(member.place, id);
+    /// Ends what [`Members::hold`] began; returns the slot that is now at `place`, if one is.
+    pub(super) fn put_back(&mut self, index: MemberIndex, place: usize) -> Option<Slot> {
+        let member = self.get_mut(index);
+        member.held.swap_remove(place);
+        let moved = member.held.get(place).copied();
+        if member.held.len() + 1 == member.prefetch as usize {
+            self.note_room(index);
+        }
+        moved
+    }
+
+    fn note_room(&mut self, index: MemberIndex) {
+        let member = self.get(index);
+        let (seat, has_room) = (member.seat, member.has_room());
+        if has_room {
+            self.room.insert(seat, index);
         } else {
-            self.free.remove(&member.place);
+            self.room.remove(&seat);
         }
     }
 
-    /// Asserts what has to hold, given who leases what.
-    pub(super) fn check(&self, leases: &BTreeMap<Offset, ConnId>) {
-        let held: BTreeMap<Offset, ConnId> = self
-            .by_id
-            .iter()
-            .flat_map(|(id, member)| member.held.iter().map(|offset| (*offset, *id)))
-            .collect();
-        assert_eq!(&held, leases, "what members hold is what is leased");
-        for (id, member) in &self.by_id {
-            assert!(member.held.len() <= member.prefetch as usize, "credit of {id}");
-            let is_free = self.free.get(&member.place) == Some(id);
-            assert_eq!(is_free, member.has_credit(), "the turn of {id}");
+    /// Asserts that the indexes agree with the members.
+    pub(super) fn check(&self) {
+        let mut present = 0;
+        let mut with_room = 0;
+        for (index, member) in self.members.iter().enumerate() {
+            let Some(member) = member else { continue };
+            present += 1;
+            with_room += usize::from(member.has_room());
+            let index = MemberIndex::try_from(index).expect("fewer than 2^32 members");
+            assert_eq!(self.find(member.id), Some(index), "{} is found by its id", member.id);
+            let listed = self.room.get(&member.seat) == Some(&index);
+            assert_eq!(listed, member.has_room(), "{} is listed if it has room", member.id);
         }
-        assert!(self.free.len() <= self.by_id.len());
+        assert_eq!(present, self.by_id.len(), "members found by id");
+        assert_eq!(with_room, self.room.len(), "members with room");
+        assert_eq!(present + self.vacant.len(), self.members.len(), "vacant places");
     }
 }

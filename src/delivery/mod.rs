@@ -1,4 +1,5 @@
-//! The state machine of one consumer group.
+//! What a consumer group does with each message: who gets it, for how long, how often, and what
+//! becomes of it in the end.
 //!
 //! ```text
 //!               deliver               ack                commit
@@ -6,213 +7,72 @@
 //!       ▲                    │   │                 ▲
 //!       │ delay over         │   │ retries used up │ dead letter committed
 //!    [WAITING] ◀─────────────┘   └────────▶ [DYING]┘
-//!         timeout · nack · consumer gone
+//!         timeout · nack                                (a member gone: READY again at once)
 //! ```
 //!
-//! [`Group::on`] takes the time and an event and appends what is to be done to a list; nothing here
-//! reads a clock, draws a number or does I/O.
+//! A [`Group`] is told what happened ([`Event`]) and answers with what to do ([`Action`]). It never
+//! reads a clock, a file or a socket: time is an argument, and the same events give the same
+//! actions. It knows offsets, not messages.
 //!
-//! * **Durable** is [`Progress`] alone: the floor, the settled ranges above it, the attempts. It
-//!   moves only by committed [`Change`]s. The group asks for one with [`Action::Commit`]; its owner
-//!   makes it durable and gives it back with [`Event::Committed`].
-//! * **Local** are members, leases, delays and what is ready. They move at once and are never
-//!   durable: after a restart, or on another node, everything unsettled is delivered again.
-//! * New messages are delivered in offset order; retries that are ready go before them.
-//! * Credit is what the prefetch leaves of the leases; there is no second counter.
+//! # Durable and local
 //!
-//! Invariants, asserted by [`Group::check`]: something ready and credit free ⇒ it was delivered; one
-//! lease for each message; no member over its credit; the floor is below every unsettled message.
+//! Durable is the [`Progress`] alone: the floor, the settled ranges above it, and the attempts of
+//! what is unsettled. The group never changes it by itself (but for [`Event::LogStart`]): it asks
+//! with [`Action::Commit`] and changes it when the change comes back as [`Event::Committed`]. Each
+//! change that is asked for must come back, in the same order; an owner that can't do that makes a
+//! new group from [`Group::into_progress`]. Members, leases, timers and credit are local. They move
+//! at once, without waiting for a commit, and are forgotten at a restart: then everything unsettled
+//! is delivered again, the lowest offset first, and the attempts are counted on.
 //!
-//! Not here: message bodies and ids (`topic`), who is alive (`session`), and what a dead letter's
-//! record looks like (`topic`).
+//! # Invariants
+//!
+//! [`Group::check`] asserts these; tests call it after each event.
+//!
+//! * Something ready and a member with credit: delivered now. Nothing is ever skipped.
+//! * At most one lease for each offset. A member never gets a message while it holds `prefetch`.
+//! * Credit is computed from the leases; there is no second counter to disagree with them.
+//! * The floor never passes an unsettled message. What was given out is settled or in memory.
+//! * Memory follows what is in flight, not the backlog and not what has been settled.
+//!
+//! # The rules in short
+//!
+//! * Ready retries go out before new messages, both in order of their offsets. Members take turns
+//!   in the order of joining; one without credit is passed over. A retry goes to another member
+//!   than its last one if another has credit.
+//! * The `attempt` of a delivery is the number of attempts before it plus one, whatever their
+//!   outcome. Only timeouts and nacks count towards giving up: a message is given up at failure
+//!   `max_retries + 1` that counts, or at a nack that says so. So `of`, the attempt that would be
+//!   the last, is `max_retries + 1` plus the attempts that didn't count, and `attempt = of` exactly
+//!   if one more failure that counts is the end.
+//! * An acknowledgement of a message that is not settled counts, whoever has it by now.
+//!
+//! # What this deliberately does not do
+//!
+//! It does not write dead letters (the owner does, as part of committing
+//! [`Change::DeadLettered`]), doesn't notice that members are silent (the session does), knows no
+//! message ids, keys or order among keys, and does not remember members that left.
 
+mod attempt;
+mod deadlines;
+mod events;
 mod group;
+mod leases;
+#[cfg(test)]
+mod load;
 mod members;
+#[cfg(test)]
+mod model;
+mod numbers;
 mod policy;
 mod progress;
 #[cfg(test)]
-mod model_tests;
+mod random;
 #[cfg(test)]
-mod story_tests;
+mod stories;
 
-use std::sync::Arc;
-use std::time::Duration;
-
+pub use attempt::{Attempt, Outcome};
+pub use events::{Action, Departure, Event, Report, Verdict};
 pub use group::Group;
+pub use leases::Counts;
 pub use policy::Policy;
-pub use progress::{Attempt, Change, Outcome, Progress};
-
-use crate::ids::{ConnId, Offset};
-use crate::time::Moment;
-
-/// Why a member is gone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Departure {
-    /// Its connection is closed.
-    Closed,
-    /// It was not heard from for too long.
-    Silent,
-}
-
-/// What happens to a group.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A member is there, or there again.
-    Join {
-        /// The member.
-        member: ConnId,
-        /// Its name in the history of attempts.
-        name: Arc<str>,
-        /// How many unacknowledged messages it may hold; with zero it gets none.
-        prefetch: u32,
-    },
-    /// A member is gone; what it holds goes to others at once.
-    Leave {
-        /// The member.
-        member: ConnId,
-        /// Why.
-        why: Departure,
-    },
-    /// The topic now ends here.
-    LogEnd {
-        /// The last offset.
-        end: Offset,
-    },
-    /// A member has handled a message. Answered with a [`Verdict`].
-    Ack {
-        /// The member.
-        member: ConnId,
-        /// The message.
-        offset: Offset,
-    },
-    /// A member could not handle a message. Answered with a [`Verdict`].
-    Nack {
-        /// The member.
-        member: ConnId,
-        /// The message.
-        offset: Offset,
-        /// When it may come again; by the schedule if not given.
-        delay: Option<Duration>,
-        /// A code for programs.
-        reason: Option<String>,
-        /// What went wrong, for people.
-        error: Option<String>,
-        /// Whether this is an attempt at all, or the message was just given back.
-        counts: bool,
-        /// No further try: it is a dead letter now.
-        dead: bool,
-    },
-    /// Time has passed: [`Group::wake_at`] is due.
-    Wake,
-    /// A change is committed: one that the group asked for, or on replay one from the log.
-    Committed(&'a Change),
-}
-
-/// The answer to an [`Event::Ack`] or [`Event::Nack`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
-    /// It counts; `late` if the member did not hold the message any more.
-    Acked {
-        /// The message was given to others, or was about to be.
-        late: bool,
-    },
-    /// The message comes again.
-    Nacked {
-        /// Which retry that will be.
-        retry: u32,
-        /// How many there are.
-        of: u32,
-        /// After this time.
-        delay: Duration,
-    },
-    /// The message becomes a dead letter.
-    DeadLettering,
-    /// The member's group does not wait for an acknowledgement of this message.
-    NotPending,
-}
-
-/// What a group asks its owner to do.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Action {
-    /// Send a message to a member.
-    Deliver {
-        /// To whom.
-        member: ConnId,
-        /// Which.
-        offset: Offset,
-        /// Which try this is, counting only those that bring it nearer to the dead letters.
-        attempt: u32,
-        /// How many tries there are.
-        of: u32,
-        /// When it must be acknowledged.
-        until: Moment,
-    },
-    /// Make this durable and give it back with [`Event::Committed`].
-    Commit(Change),
-    /// Answer the acknowledgement.
-    Answer(Verdict),
-    /// Tell people.
-    Report(Report),
-}
-
-/// What people may want to know of a group.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Report {
-    /// A member is there.
-    Joined {
-        /// Its name.
-        member: Arc<str>,
-        /// How many there are now.
-        members: usize,
-    },
-    /// A member is gone.
-    Left {
-        /// Its name.
-        member: Arc<str>,
-        /// Why.
-        why: Departure,
-        /// How many messages it held.
-        held: usize,
-        /// How many members are left.
-        members: usize,
-    },
-    /// What a member that is gone held was given to another.
-    Redistributed {
-        /// The message.
-        offset: Offset,
-        /// Who has it now.
-        to: Arc<str>,
-    },
-    /// A try failed; another will come.
-    Retry {
-        /// The message.
-        offset: Offset,
-        /// Which retry that will be.
-        retry: u32,
-        /// How many there are.
-        of: u32,
-        /// After this time.
-        delay: Duration,
-        /// What became of the last try.
-        outcome: Outcome,
-    },
-    /// All tries failed; the message becomes a dead letter.
-    DeadLettered {
-        /// The message.
-        offset: Offset,
-        /// How many tries there were.
-        attempts: u32,
-    },
-    /// All tries failed in a group that has no dead-letter topic: the message stays where it is.
-    GaveUp {
-        /// The message.
-        offset: Offset,
-        /// How many tries there were.
-        attempts: u32,
-    },
-    /// An acknowledgement came after its time, and counts.
-    LateAck {
-        /// The message.
-        offset: Offset,
-    },
-}
+pub use progress::{ATTEMPTS_KEPT_MAX, BadProgress, Change, Progress};

@@ -125,7 +125,8 @@ fn escape(out: &mut Vec<u8>, text: &[u8]) {
     while !rest.is_empty() {
         let piece = rest.len().min(64);
         let (head, tail) = rest.split_at(piece);
-        let plain = head.iter().fold(true, |ok, b| ok & (*b >= 0x20) & (*b != b'"') & (*b != b'\\'));
+        let plain =
+            head.iter().fold(true, |ok, b| ok & (*b >= 0x20) & (*b != b'"') & (*b != b'\\'));
         if plain {
             out.extend_from_slice(head);
         } else {

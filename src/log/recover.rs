@@ -167,7 +167,8 @@ impl TopicLog {
         let first = adoption.first.unwrap_or(Offset::FIRST);
         let next = adoption.next.unwrap_or(first);
         // The active segment may be missing or empty: then a new one begins.
-        let is_open = files.last().is_some_and(|file| file.first.is_none()) && adoption.last_len > 0;
+        let is_open =
+            files.last().is_some_and(|file| file.first.is_none()) && adoption.last_len > 0;
         if !is_open {
             segments.push((next, 0));
             adoption.index = Index::default();
@@ -244,11 +245,7 @@ fn last_line(file: &dyn crate::disk::File, end: u64) -> std::io::Result<(u64, Ve
 }
 
 /// A topic's log as its files show it, for reading only.
-pub(super) fn survey(
-    disk: &dyn Disk,
-    dir: &Path,
-    topic: TopicName,
-) -> Result<LogShared, LogError> {
+pub(super) fn survey(disk: &dyn Disk, dir: &Path, topic: TopicName) -> Result<LogShared, LogError> {
     let files = scan(disk, dir)?.topics.remove(&topic).unwrap_or_default();
     let paths = Paths { dir: dir.to_owned(), topic };
     let mut segments = Vec::new();
@@ -273,9 +270,11 @@ pub(super) fn survey(
         let mut lines = Lines::new(open, &path, 0, SCAN_BYTES);
         let first = match (file.first, lines.next(len)?) {
             (Some(first), _) => first,
-            (None, Some(raw)) => parse_line(&paths.topic, raw.bytes)
-                .map_err(|error| LogError::damaged(&path, 0, error.to_string()))?
-                .offset,
+            (None, Some(raw)) => {
+                parse_line(&paths.topic, raw.bytes)
+                    .map_err(|error| LogError::damaged(&path, 0, error.to_string()))?
+                    .offset
+            }
             (None, None) => continue,
         };
         segments.push((first, len));
@@ -307,8 +306,7 @@ impl Adoption {
         path: &Path,
         file: &SegmentFile,
     ) -> Result<u64, LogError> {
-        let open =
-            disk.open(path, Open::Write).map_err(|source| LogError::io(path, source))?;
+        let open = disk.open(path, Open::Write).map_err(|source| LogError::io(path, source))?;
         let mut lines = Lines::new(Arc::clone(&open), path, 0, SCAN_BYTES);
         self.index = Index::default();
         let mut number = 0;

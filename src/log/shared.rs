@@ -52,8 +52,10 @@ impl LogShared {
         active_index: Option<Index>,
     ) -> Self {
         let last = segments.len().saturating_sub(1);
-        let segment = |(at, (first, len)): (usize, (Offset, u64))| {
-            Segment { first, len, is_active: at == last }
+        let segment = |(at, (first, len)): (usize, (Offset, u64))| Segment {
+            first,
+            len,
+            is_active: at == last,
         };
         let segments: Vec<_> = segments.into_iter().enumerate().map(segment).collect();
         let first = segments.first().map_or(Offset::FIRST, |segment| segment.first);
@@ -152,7 +154,9 @@ impl LogShared {
                 }
                 Ok(_) => {}
                 Err(source) if segment.is_active && !self.segment(first).is_active => drop(source),
-                Err(source) if source.kind() == std::io::ErrorKind::NotFound && segment.is_active => {
+                Err(source)
+                    if source.kind() == std::io::ErrorKind::NotFound && segment.is_active =>
+                {
                     // The rename came first; the map follows in a moment. A file that is really
                     // gone does not come back as a sealed one.
                     let sealed = self.paths.sealed(first);
@@ -230,12 +234,7 @@ pub(super) fn save_index(disk: &dyn Disk, paths: &Paths, first: Offset, index: &
     }
 }
 
-fn write_index(
-    disk: &dyn Disk,
-    paths: &Paths,
-    path: &Path,
-    index: &Index,
-) -> std::io::Result<()> {
+fn write_index(disk: &dyn Disk, paths: &Paths, path: &Path, index: &Index) -> std::io::Result<()> {
     disk.create_dir(&paths.index_dir())?;
     let temporary = path.with_extension("tmp");
     let file = disk.open(&temporary, Open::Create)?;

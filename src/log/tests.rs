@@ -75,14 +75,18 @@ fn read_from(reader: &mut Reader, offset: u64) -> Vec<u64> {
 fn topic_files(disk: &SimDisk) -> Vec<(String, Vec<u8>)> {
     let files = disk.files().into_iter();
     let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
-    files.filter(|(path, _)| path.extension().is_some_and(|e| e == "log")).map(|(p, b)| (name(&p), b)).collect()
+    files
+        .filter(|(path, _)| path.extension().is_some_and(|e| e == "log"))
+        .map(|(p, b)| (name(&p), b))
+        .collect()
 }
 
 #[test]
 fn a_line_has_the_prototypes_members_first_and_the_crc_last() {
     let mut out = Vec::new();
     let ts = Timestamp::from_micros(1_758_865_780_036_983);
-    let new = NewRecord { ts, id: Some("msg_1_x"), message: "Hi \"ü\"\n".as_bytes(), extra: "\"k\":1" };
+    let new =
+        NewRecord { ts, id: Some("msg_1_x"), message: "Hi \"ü\"\n".as_bytes(), extra: "\"k\":1" };
     write_line(&mut out, &topic(), 0, Offset::new(3), &new);
     let line = String::from_utf8(out).unwrap();
     let body = r#"{"id":"msg_1_x","offset":3,"ts":1758865780.036983,"msg":"Hi \"ü\"\n","k":1"#;
@@ -173,7 +177,11 @@ fn every_offset_is_found_across_segments_with_and_without_an_index() {
         }
         let mut reader = log.reader();
         for offset in 1..=200 {
-            assert_eq!(read_from(&mut reader, offset), (offset..=200).collect::<Vec<_>>(), "{spoil}");
+            assert_eq!(
+                read_from(&mut reader, offset),
+                (offset..=200).collect::<Vec<_>>(),
+                "{spoil}"
+            );
         }
         assert!(read_from(&mut reader, 201).is_empty());
     }

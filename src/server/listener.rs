@@ -43,8 +43,11 @@ pub(super) async fn serve(socket: TcpListener, connections_max: usize, context: 
     drop(socket);
     let finish = async { while sessions.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN_PATIENCE, finish).await.is_err() {
-        tracing::warn!(event = "drain_cut_short", sessions = sessions.len(),
-            "connections that did not take their answers in time are closed");
+        tracing::warn!(
+            event = "drain_cut_short",
+            sessions = sessions.len(),
+            "connections that did not take their answers in time are closed"
+        );
         sessions.shutdown().await;
     }
 }

@@ -136,8 +136,7 @@ impl Server {
             }),
             draining,
         };
-        let listener =
-            tokio::spawn(listener::serve(socket, config.limits.connections, context));
+        let listener = tokio::spawn(listener::serve(socket, config.limits.connections, context));
         let data_dir = config.storage.data_dir.clone();
         let started = Started { addr, data_dir, fsync: config.storage.fsync, found };
         Ok(Server { started, broker, failures, stop, listener })

@@ -223,9 +223,7 @@ impl Core {
 
     /// Whether more bytes would be taken now.
     pub fn wants_input(&self) -> bool {
-        !self.is_closing
-            && self.slots.len() < SLOTS_MAX
-            && self.out.len() < SESSION_OUT_BYTES_MAX
+        !self.is_closing && self.slots.len() < SLOTS_MAX && self.out.len() < SESSION_OUT_BYTES_MAX
     }
 
     /// Whether everything is answered and nothing more will be taken.
@@ -370,7 +368,9 @@ impl Core {
     fn emit(&mut self) {
         while self.history.is_none() {
             match self.slots.front_mut() {
-                Some(Slot::Letter { reply: None, .. } | Slot::History { reply: None, .. }) => return,
+                Some(Slot::Letter { reply: None, .. } | Slot::History { reply: None, .. }) => {
+                    return;
+                }
                 None => return,
                 Some(_) => {}
             }
@@ -384,11 +384,23 @@ impl Core {
                     }
                     if let Some(Then::Follow { topic, log, from }) = then {
                         let next = from;
-                        self.follows.push(Follow { topic, log, next, job: None, is_reading: false });
+                        self.follows.push(Follow {
+                            topic,
+                            log,
+                            next,
+                            job: None,
+                            is_reading: false,
+                        });
                     }
                 }
-                Some(Slot::History { tag, topic, count, reply: Some(Then::Read { log }), .. }) => {
-                    self.begin_history(tag, topic, count, log);
+                Some(Slot::History {
+                    tag,
+                    topic,
+                    count,
+                    reply: Some(Then::Read { log, end }),
+                    ..
+                }) => {
+                    self.begin_history(tag, topic, count, log, end);
                 }
                 _ => unreachable!("only what is ready was taken"),
             }
@@ -401,9 +413,10 @@ impl Core {
         topic: TopicName,
         count: u64,
         log: Option<Arc<LogShared>>,
+        last: Offset,
     ) {
         let job = log.and_then(|log| {
-            let (first, last) = (log.first(), log.end());
+            let first = log.first();
             let wanted = Offset::new((last.get() + 1).saturating_sub(count)).max(first);
             let is_any = count > 0 && last >= first && last > Offset::ZERO;
             let form = Form::History(tag);
@@ -448,6 +461,14 @@ impl Core {
             }
         }
         jobs
+    }
+
+    /// Whether [`Core::pull`] would find something, now that output was sent.
+    pub fn wants_pull(&self) -> bool {
+        let has_more = |follow: &Follow| !follow.is_reading && follow.next <= follow.log.end();
+        let is_history_due = self.history.as_ref().is_some_and(|history| history.job.is_some());
+        self.out.len() < SESSION_OUT_BYTES_MAX
+            && (is_history_due || self.follows.iter().any(has_more))
     }
 
     /// What a read job brought.

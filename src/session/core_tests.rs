@@ -8,7 +8,7 @@ use bytes::BytesMut;
 
 use crate::broker::letter::{Item, Letter, Outbox, Piece, Then};
 use crate::disk::os::OsDisk;
-use crate::ids::ConnId;
+use crate::ids::{ConnId, Offset};
 use crate::time::{Moment, Now, Timestamp};
 
 use super::core::{Core, Settings};
@@ -131,12 +131,12 @@ fn one_read_is_one_letter_and_runs_are_one_item() {
 fn answers_leave_in_the_order_of_the_commands_whichever_shard_is_first() {
     // With two shards, topics a and c are on different ones.
     Story::new(2)
-        .receive("PUB a 1\nPUB b 2\nPING\n")
+        .receive("PUB a 1\nPUB c 2\nPING\n")
         .reply(1, "second\nOK pong\n", None)
         .reply(0, "first\n", None)
         .is(r#"
-            letter 0 to 1: publish a ["1"]
-            letter 1 to 0: publish b ["2"] line "OK pong\n"
+            letter 0 to 0: publish a ["1"]
+            letter 1 to 1: publish c ["2"] line "OK pong\n"
             < OK connected
             < first
             < second
@@ -168,7 +168,7 @@ fn a_push_never_overtakes_the_answer_to_its_sub() {
         .push("MSG a 1\n")
         .reply(1, "OK subscribed a in group g\n", None)
         .push("MSG a 2\n")
-        .reply(0, "", Some(Then::Read { log: None }))
+        .reply(0, "", Some(Then::Read { log: None, end: Offset::ZERO }))
         .push("MSG a 3\n")
         .is("
             letter 0 to 0: locate a
@@ -245,7 +245,7 @@ fn commands_wait_when_too_many_answers_are_outstanding() {
         core.core.piece(Piece::Reply {
             seq: letter.seq,
             lines: Vec::new(),
-            then: Some(Then::Read { log: None }),
+            then: Some(Then::Read { log: None, end: Offset::ZERO }),
         });
     }
     assert!(core.core.wants_input());

@@ -58,6 +58,7 @@ pub async fn run(stream: TcpStream, peer: String, conn: ConnId, context: Context
         read_bytes: READ_BYTES_MIN,
         is_ended: false,
         is_draining: false,
+        is_held: false,
         peer,
     };
     if let Err(error) = task.serve().await {
@@ -82,6 +83,8 @@ struct Task {
     /// The peer sends no more.
     is_ended: bool,
     is_draining: bool,
+    /// Commands are in the buffer that were not taken yet: too much was outstanding or unsent.
+    is_held: bool,
     peer: String,
 }
 
@@ -93,13 +96,10 @@ impl Task {
                 self.core.piece(piece);
             }
             self.input().await;
-            for (reading, mut job) in self.core.pull() {
-                self.jobs.spawn_blocking(move || {
-                    let done = job.run();
-                    (reading, job, done)
-                });
+            self.output()?;
+            if self.is_held && self.core.wants_input() {
+                continue;
             }
-            self.write()?;
             if self.core.is_finished() {
                 return Ok(());
             }
@@ -107,11 +107,30 @@ impl Task {
         }
     }
 
+    /// Fills the output from subscriptions and histories and writes it, until there is nothing or
+    /// the socket takes no more.
+    fn output(&mut self) -> io::Result<()> {
+        loop {
+            for (reading, mut job) in self.core.pull() {
+                self.jobs.spawn_blocking(move || {
+                    let done = job.run();
+                    (reading, job, done)
+                });
+            }
+            self.write()?;
+            if !self.core.wants_pull() {
+                return Ok(());
+            }
+        }
+    }
+
     /// Takes the commands that are in the buffer, as far as answers may be outstanding.
     async fn input(&mut self) {
+        self.is_held = !self.buffer.is_empty();
         if !self.core.wants_input() {
             return;
         }
+        self.is_held = false;
         if self.buffer.is_empty() {
             if self.is_ended {
                 self.core.finish();
@@ -120,12 +139,16 @@ impl Task {
         }
         let input = self.core.input(&mut self.buffer);
         if input.is_http {
-            tracing::warn!(event = "http_refused", peer = self.peer,
-                "a connection that speaks HTTP was closed; this is not an HTTP port");
+            tracing::warn!(
+                event = "http_refused",
+                peer = self.peer,
+                "a connection that speaks HTTP was closed; this is not an HTTP port"
+            );
         }
         for (shard, letter) in input.letters {
             self.post(shard, letter).await;
         }
+        self.is_held = !self.buffer.is_empty() && !self.core.wants_input();
         if self.is_ended && self.core.wants_input() {
             // What is left is no whole command, and its rest will never come.
             self.buffer.clear();

@@ -381,6 +381,7 @@ mod tests {
             ended: Timestamp::from_micros(2_000_002),
             outcome: Outcome::Timeout,
             reason: None,
+            uncounted: false,
             error: Some("late".into()),
         }
     }

@@ -59,7 +59,7 @@ impl Topic {
             original_offset: offset.get(),
             original_ts: &original.ts,
             group: slot.name.as_str(),
-            retry_count: attempts.iter().filter(|a| counts(a.outcome)).count().saturating_sub(1),
+            retry_count: attempts.iter().filter(|a| a.counts()).count().saturating_sub(1),
             failure_reason: reason(last),
             dlq_timestamp: raw_number(&desk.now.wall.to_string()),
             attempts: &attempts,
@@ -102,10 +102,6 @@ struct DeadLetter<'a> {
 /// A number as it is written, to the last digit.
 pub(super) fn raw_number(digits: &str) -> Box<serde_json::value::RawValue> {
     serde_json::value::RawValue::from_string(digits.to_owned()).expect("digits are JSON")
-}
-
-fn counts(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::Timeout | Outcome::Nack)
 }
 
 fn reason(last: &Attempt) -> String {

@@ -86,10 +86,7 @@ impl Feed {
     }
 
     /// What a dead letter tells of the message at `offset`.
-    pub(super) fn original(
-        &mut self,
-        offset: Offset,
-    ) -> Result<Original, LogError> {
+    pub(super) fn original(&mut self, offset: Offset) -> Result<Original, LogError> {
         let line = self.stored(offset)?;
         Ok(Original {
             id: line.id.to_string(),

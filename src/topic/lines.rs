@@ -10,12 +10,7 @@ pub fn write_msg(out: &mut Vec<u8>, topic: &TopicName, record: &Line<'_>) {
 }
 
 /// Appends `HISTORY …` for a stored record. Of a dead letter the reader gets the whole record.
-pub fn write_history(
-    out: &mut Vec<u8>,
-    tag: Option<&Tag>,
-    topic: &TopicName,
-    record: &Line<'_>,
-) {
+pub fn write_history(out: &mut Vec<u8>, tag: Option<&Tag>, topic: &TopicName, record: &Line<'_>) {
     line(topic, record).write_history(out, tag);
 }
 

@@ -9,25 +9,25 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longer than anything here takes on a busy machine; only a failing test waits for it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running `wiber broker`.
-pub struct Broker {
-    pub addr: SocketAddr,
-    pub started: String,
-    pub child: Child,
-    pub dir: PathBuf,
-    pub log: PathBuf,
+pub(crate) struct Broker {
+    pub(crate) addr: SocketAddr,
+    pub(crate) started: String,
+    pub(crate) child: Child,
+    pub(crate) dir: PathBuf,
+    pub(crate) log: PathBuf,
 }
 
 /// How to start one.
-pub struct Setup {
+pub(crate) struct Setup {
     dir: PathBuf,
     env: Vec<(String, String)>,
 }
 
 impl Setup {
-    pub fn new(dir: &Path) -> Self {
+    pub(crate) fn new(dir: &Path) -> Self {
         // Small segments: a test's directory is made in a millisecond.
         Self { dir: dir.to_owned(), env: Vec::new() }
             .set("STORAGE__WAL_SEGMENT", "1MiB")
@@ -35,12 +35,12 @@ impl Setup {
     }
 
     /// Sets `WIBER_<key>`.
-    pub fn set(mut self, key: &str, value: &str) -> Self {
+    pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
         self.env.push((format!("WIBER_{key}"), value.to_owned()));
         self
     }
 
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wiber"));
         command
             .arg("broker")
@@ -53,7 +53,7 @@ impl Setup {
         command
     }
 
-    pub fn start(&self) -> Broker {
+    pub(crate) fn start(&self) -> Broker {
         let log = self.dir.with_extension("log.txt");
         let stderr = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let mut child =
@@ -72,52 +72,52 @@ impl Setup {
 
 impl Broker {
     /// A broker with short times in a new directory.
-    pub fn quick(dir: &Path) -> Self {
+    pub(crate) fn quick(dir: &Path) -> Self {
         quick(dir).start()
     }
 
-    pub fn connect(&self) -> Nc {
+    pub(crate) fn connect(&self) -> Nc {
         let nc = Nc::dial(self.addr);
         let mut nc = nc;
         nc.expect("OK connected");
         nc
     }
 
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
     /// SIGTERM, and the exit code.
-    pub fn stop(mut self) -> Option<i32> {
+    pub(crate) fn stop(mut self) -> Option<i32> {
         self.signal("-TERM");
         self.child.wait().unwrap().code()
     }
 
     /// SIGKILL.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    pub fn logged(&self) -> String {
+    pub(crate) fn logged(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
     /// Waits until the log has a line with `words`.
-    pub fn wait_logged(&self, words: &str) {
+    pub(crate) fn wait_logged(&self, words: &str) {
         wait_for(|| self.logged().contains(words), || format!("{words:?} in: {}", self.logged()));
     }
 
     /// Resident memory in KiB.
-    pub fn memory(&self) -> u64 {
+    pub(crate) fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     /// The lines of a file of the data directory.
-    pub fn file(&self, name: &str) -> Vec<serde_json::Value> {
+    pub(crate) fn file(&self, name: &str) -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(self.dir.join(name)).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
@@ -131,12 +131,14 @@ impl Drop for Broker {
 }
 
 /// Times short enough to wait for: ack timeout 300 ms, retries after 50, 100 and 200 ms.
-pub fn quick(dir: &Path) -> Setup {
-    Setup::new(dir).set("DELIVERY__ACK_TIMEOUT", "300ms").set("DELIVERY__BACKOFF", "50ms,100ms,200ms")
+pub(crate) fn quick(dir: &Path) -> Setup {
+    Setup::new(dir)
+        .set("DELIVERY__ACK_TIMEOUT", "300ms")
+        .set("DELIVERY__BACKOFF", "50ms,100ms,200ms")
 }
 
 /// Waits until `ready`, and fails with what `what` says when it never comes.
-pub fn wait_for(mut ready: impl FnMut() -> bool, what: impl Fn() -> String) {
+pub(crate) fn wait_for(mut ready: impl FnMut() -> bool, what: impl Fn() -> String) {
     let end = Instant::now() + PATIENCE;
     while !ready() {
         assert!(Instant::now() < end, "waited in vain for {}", what());
@@ -145,13 +147,13 @@ pub fn wait_for(mut ready: impl FnMut() -> bool, what: impl Fn() -> String) {
 }
 
 /// A person with `nc`: sends lines, reads lines.
-pub struct Nc {
-    pub stream: TcpStream,
+pub(crate) struct Nc {
+    pub(crate) stream: TcpStream,
     reader: BufReader<TcpStream>,
 }
 
 impl Nc {
-    pub fn dial(addr: SocketAddr) -> Self {
+    pub(crate) fn dial(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect(addr).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -160,17 +162,17 @@ impl Nc {
     }
 
     /// Sends a line.
-    pub fn send(&mut self, line: &str) {
+    pub(crate) fn send(&mut self, line: &str) {
         self.raw(format!("{line}\n").as_bytes());
     }
 
     /// Sends bytes.
-    pub fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
     /// The next line, without its end; `None` when the broker closed.
-    pub fn next(&mut self) -> Option<String> {
+    pub(crate) fn next(&mut self) -> Option<String> {
         let mut line = Vec::new();
         let got = self.reader.read_until(b'\n', &mut line).expect("a line in time");
         if got == 0 {
@@ -181,40 +183,40 @@ impl Nc {
     }
 
     /// The next line.
-    pub fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         self.next().expect("a line, but the connection was closed")
     }
 
     /// The next line is `line`.
     #[track_caller]
-    pub fn expect(&mut self, line: &str) {
+    pub(crate) fn expect(&mut self, line: &str) {
         assert_eq!(self.line(), line);
     }
 
     /// Sends a line and returns the next one.
-    pub fn ask(&mut self, line: &str) -> String {
+    pub(crate) fn ask(&mut self, line: &str) -> String {
         self.send(line);
         self.line()
     }
 
     /// Publishes; returns id and offset.
-    pub fn publish(&mut self, topic: &str, message: &str) -> (String, u64) {
+    pub(crate) fn publish(&mut self, topic: &str, message: &str) -> (String, u64) {
         published(&self.ask(&format!("PUB {topic} {message}")))
     }
 
     /// The next line is a `MSG` of the topic.
-    pub fn message(&mut self, topic: &str) -> Msg {
+    pub(crate) fn message(&mut self, topic: &str) -> Msg {
         Msg::parse("MSG", topic, &self.line())
     }
 
     /// Whether the broker closed the connection.
-    pub fn is_closed(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         let mut byte = [0];
         matches!(self.reader.read(&mut byte), Ok(0) | Err(_))
     }
 
     /// Whether nothing comes for so long. Only to see that something does not happen.
-    pub fn is_quiet(&mut self, time: Duration) -> bool {
+    pub(crate) fn is_quiet(&mut self, time: Duration) -> bool {
         if !self.reader.buffer().is_empty() {
             return false;
         }
@@ -227,7 +229,7 @@ impl Nc {
 
 /// `OK published <id> <offset>`.
 #[track_caller]
-pub fn published(line: &str) -> (String, u64) {
+pub(crate) fn published(line: &str) -> (String, u64) {
     let words: Vec<_> = line.split(' ').collect();
     assert!(words.len() == 4 && words[..2] == ["OK", "published"], "{line}");
     (words[2].to_owned(), words[3].parse().unwrap())
@@ -235,16 +237,16 @@ pub fn published(line: &str) -> (String, u64) {
 
 /// A message line.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Msg {
-    pub id: String,
-    pub offset: u64,
-    pub ts: String,
-    pub body: String,
+pub(crate) struct Msg {
+    pub(crate) id: String,
+    pub(crate) offset: u64,
+    pub(crate) ts: String,
+    pub(crate) body: String,
 }
 
 impl Msg {
     #[track_caller]
-    pub fn parse(verb: &str, topic: &str, line: &str) -> Msg {
+    pub(crate) fn parse(verb: &str, topic: &str, line: &str) -> Msg {
         let mut words = line.splitn(6, ' ');
         assert_eq!(words.next(), Some(verb), "{line}");
         assert_eq!(words.next(), Some(topic), "{line}");
@@ -254,7 +256,7 @@ impl Msg {
 }
 
 /// A data directory in a temporary one.
-pub fn data_dir() -> (tempfile::TempDir, PathBuf) {
+pub(crate) fn data_dir() -> (tempfile::TempDir, PathBuf) {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("data");
     (temp, dir)

@@ -1,0 +1,351 @@
+//! A group as one would write it on a napkin: one list of messages, one of members, and every
+//! question answered by looking at all of them. Far too slow, and plainly what `mod.rs` says. The
+//! random tests hold the real one against it, action by action.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::ids::{ConnId, Offset};
+use crate::time::{Moment, Now, Timestamp};
+
+/// The log of a model is never longer.
+pub(super) const OFFSETS_MAX: u64 = 60;
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum State {
+    New,
+    Ready,
+    Leased { member: ConnId, sent: Timestamp, until: Moment },
+    Waiting { until: Moment },
+    Settling,
+    Dying,
+    Settled,
+}
+
+#[derive(Clone)]
+pub(super) struct Message {
+    pub(super) state: State,
+    pub(super) durable: Vec<Attempt>,
+    local: Vec<Attempt>,
+    last: Option<ConnId>,
+    orphan_of: Option<Arc<str>>,
+}
+
+#[derive(Clone)]
+pub(super) struct Member {
+    pub(super) id: ConnId,
+    pub(super) name: Arc<str>,
+    pub(super) prefetch: u32,
+    seat: u64,
+}
+
+pub(super) struct Model {
+    policy: Policy,
+    /// Message `n` stands at `n - 1`.
+    pub(super) messages: Vec<Message>,
+    pub(super) members: Vec<Member>,
+    seats: u64,
+    served: u64,
+    pub(super) end: u64,
+}
+
+impl Model {
+    pub(super) fn new(policy: Policy) -> Model {
+        let fresh = Message {
+            state: State::New,
+            durable: Vec::new(),
+            local: Vec::new(),
+            last: None,
+            orphan_of: None,
+        };
+        let messages = vec![fresh; usize::try_from(OFFSETS_MAX).unwrap()];
+        Model { policy, messages, members: Vec::new(), seats: 0, served: 0, end: 0 }
+    }
+
+    /// Forgets all that is not durable.
+    pub(super) fn restart(&mut self) {
+        for message in &mut self.messages {
+            message.local = message.durable.clone();
+            (message.last, message.orphan_of) = (None, None);
+            if message.state != State::Settled {
+                message.state = State::New;
+            }
+        }
+        self.members.clear();
+        (self.seats, self.served, self.end) = (0, 0, 0);
+    }
+
+    fn at(&mut self, offset: Offset) -> &mut Message {
+        &mut self.messages[usize::try_from(offset.get()).unwrap() - 1]
+    }
+
+    pub(super) fn get(&self, offset: Offset) -> Option<&Message> {
+        self.messages.get(usize::try_from(offset.get()).unwrap().checked_sub(1)?)
+    }
+
+    /// The offsets in a state that `wanted` likes, lowest first.
+    pub(super) fn offsets(&self, wanted: impl Fn(State) -> bool) -> Vec<Offset> {
+        (1..=OFFSETS_MAX)
+            .map(Offset::new)
+            .filter(|offset| self.get(*offset).is_some_and(|message| wanted(message.state)))
+            .collect()
+    }
+
+    pub(super) fn held_by(&self, id: ConnId) -> Vec<Offset> {
+        self.offsets(|state| matches!(state, State::Leased { member, .. } if member == id))
+    }
+
+    pub(super) fn unsettled(&self) -> Vec<Offset> {
+        self.offsets(|state| !matches!(state, State::New | State::Settled))
+    }
+
+    pub(super) fn can_be_acked(&self, offset: Offset) -> bool {
+        self.get(offset).is_some_and(|message| match message.state {
+            State::Ready | State::Leased { .. } | State::Waiting { .. } => true,
+            State::New => !message.durable.is_empty(),
+            State::Settling | State::Dying | State::Settled => false,
+        })
+    }
+
+    pub(super) fn wake_at(&self) -> Option<Moment> {
+        let due = |message: &Message| match message.state {
+            State::Leased { until, .. } | State::Waiting { until } => Some(until),
+            State::New | State::Ready | State::Settling | State::Dying | State::Settled => None,
+        };
+        self.messages.iter().filter_map(due).min()
+    }
+
+    fn name(&self, id: ConnId) -> Arc<str> {
+        self.members.iter().find(|member| member.id == id).unwrap().name.clone()
+    }
+
+    pub(super) fn on(&mut self, now: Now, event: Event<'_>) -> Vec<Action> {
+        let mut out = Vec::new();
+        match event {
+            Event::Join { member, name, prefetch } => {
+                if let Some(known) = self.members.iter_mut().find(|known| known.id == member) {
+                    (known.name, known.prefetch) = (name, prefetch);
+                } else {
+                    self.seats += 1;
+                    let seat = self.seats;
+                    out.push(Action::Report(Report::Joined {
+                        member,
+                        name: name.clone(),
+                        prefetch,
+                    }));
+                    self.members.push(Member { id: member, name, prefetch, seat });
+                }
+            }
+            Event::Leave { member, why } => self.leave(now, member, why, &mut out),
+            Event::LogEnd { end } => self.end = self.end.max(end.get()),
+            Event::LogStart { first } => {
+                for offset in (1..first.get()).map(Offset::new) {
+                    self.settle(offset);
+                }
+            }
+            Event::Ack { member, offset } => self.ack(member, offset, &mut out),
+            Event::Nack { member, offset, delay, reason, error, counts, dead } => {
+                if self.held_by(member).contains(&offset) {
+                    let attempt = self.attempt(now, offset, Outcome::Nack);
+                    let attempt = Attempt { reason, error, uncounted: !counts, ..attempt };
+                    let (verdict, then) = self.fail(now, offset, attempt, delay, dead);
+                    out.push(Action::Answer(verdict));
+                    out.extend(then);
+                } else {
+                    out.push(Action::Answer(Verdict::NotPending));
+                }
+            }
+            Event::Touch { member, offset, time } => {
+                let until = now.moment + time.unwrap_or(self.policy.ack_timeout);
+                let verdict = match &mut self.at(offset).state {
+                    State::Leased { member: holder, until: old, .. } if *holder == member => {
+                        *old = until;
+                        Verdict::Touched { until }
+                    }
+                    _ => Verdict::NotPending,
+                };
+                out.push(Action::Answer(verdict));
+            }
+            Event::SetPrefetch { member, prefetch } => {
+                for known in self.members.iter_mut().filter(|known| known.id == member) {
+                    known.prefetch = prefetch;
+                }
+            }
+            Event::Wake => self.wake(now, &mut out),
+            Event::Committed(change) => self.committed(change),
+        }
+        while let Some(delivered) = self.deliver_one(now) {
+            out.extend(delivered);
+        }
+        out
+    }
+
+    fn leave(&mut self, now: Now, member: ConnId, why: Departure, out: &mut Vec<Action>) {
+        if !self.members.iter().any(|known| known.id == member) {
+            return;
+        }
+        let held = self.held_by(member);
+        let (name, count) = (self.name(member), held.len());
+        let (report, outcome) = match why {
+            Departure::Closed => (Report::Left { member, name, held: count }, Outcome::Disconnect),
+            Departure::Silent => (Report::Dead { member, name, held: count }, Outcome::Dead),
+        };
+        out.push(Action::Report(report));
+        for offset in held {
+            let attempt = self.attempt(now, offset, outcome);
+            let name = self.name(member);
+            let message = self.at(offset);
+            message.local.push(attempt.clone());
+            message.state = State::Ready;
+            message.orphan_of = Some(name);
+            out.push(Action::Commit(Change::Failed { offset, attempt }));
+        }
+        self.members.retain(|known| known.id != member);
+    }
+
+    fn ack(&mut self, member: ConnId, offset: Offset, out: &mut Vec<Action>) {
+        if !self.can_be_acked(offset) {
+            out.push(Action::Answer(Verdict::NotPending));
+            return;
+        }
+        let holder = match self.at(offset).state {
+            State::Leased { member, .. } => Some(member),
+            _ => None,
+        };
+        let late = holder != Some(member);
+        out.push(Action::Answer(Verdict::Acked { late }));
+        out.push(Action::Commit(Change::Settled { offset }));
+        if late {
+            let holder = holder.map(|holder| self.name(holder));
+            out.push(Action::Report(Report::LateAck { offset, member, holder }));
+        }
+        self.at(offset).state = State::Settling;
+    }
+
+    fn wake(&mut self, now: Now, out: &mut Vec<Action>) {
+        for offset in (1..=OFFSETS_MAX).map(Offset::new) {
+            match self.at(offset).state {
+                State::Leased { until, .. } if until <= now.moment => {
+                    let attempt = self.attempt(now, offset, Outcome::Timeout);
+                    out.extend(self.fail(now, offset, attempt, None, false).1);
+                }
+                State::Waiting { until } if until <= now.moment => {
+                    self.at(offset).state = State::Ready;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn committed(&mut self, change: &Change) {
+        match change {
+            Change::Settled { offset } | Change::DeadLettered { offset, .. } => {
+                self.settle(*offset);
+            }
+            Change::Failed { offset, attempt } => {
+                let message = self.at(*offset);
+                if message.state != State::Settled {
+                    message.durable.push(attempt.clone());
+                    if message.state == State::New {
+                        message.local.push(attempt.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, offset: Offset) {
+        let message = self.at(offset);
+        message.state = State::Settled;
+        message.durable.clear();
+    }
+
+    fn attempt(&mut self, now: Now, offset: Offset, outcome: Outcome) -> Attempt {
+        let State::Leased { member, sent, .. } = self.at(offset).state else {
+            panic!("{offset} is not leased");
+        };
+        Attempt {
+            n: u32::try_from(self.at(offset).local.len()).unwrap() + 1,
+            consumer: self.name(member).to_string(),
+            sent,
+            ended: now.wall,
+            outcome,
+            reason: None,
+            error: None,
+            uncounted: false,
+        }
+    }
+
+    /// A timeout or a nack.
+    fn fail(
+        &mut self,
+        now: Now,
+        offset: Offset,
+        attempt: Attempt,
+        delay: Option<Duration>,
+        dead: bool,
+    ) -> (Verdict, Vec<Action>) {
+        let name: Arc<str> = attempt.consumer.as_str().into();
+        let (outcome, attempts) = (attempt.outcome, attempt.n);
+        let (of, dead_letters) = (self.policy.max_retries, self.policy.dead_letters);
+        let before = counted(&self.at(offset).local);
+        let delay = delay.unwrap_or_else(|| self.policy.delay_after(before));
+        self.at(offset).local.push(attempt.clone());
+        let retry = counted(&self.at(offset).local);
+        if dead || (retry > before && retry == of + 1) {
+            if dead_letters {
+                self.at(offset).state = State::Dying;
+                let report = Report::DeadLettering { offset, name, outcome, attempts };
+                let commit = Change::DeadLettered { offset, attempt };
+                (Verdict::DeadLettering, vec![Action::Commit(commit), Action::Report(report)])
+            } else {
+                self.at(offset).state = State::Settling;
+                let report = Report::GaveUp { offset, name, outcome, attempts };
+                let commit = Change::Settled { offset };
+                (Verdict::GaveUp, vec![Action::Commit(commit), Action::Report(report)])
+            }
+        } else {
+            let until = now.moment + delay;
+            let ready = delay.is_zero();
+            self.at(offset).state = if ready { State::Ready } else { State::Waiting { until } };
+            let report = Report::Retry { offset, name, outcome, retry, of, delay };
+            let commit = Change::Failed { offset, attempt };
+            let verdict = Verdict::Nacked { retry, of, delay };
+            (verdict, vec![Action::Commit(commit), Action::Report(report)])
+        }
+    }
+
+    fn deliver_one(&mut self, now: Now) -> Option<Vec<Action>> {
+        let ready = self.offsets(|state| state == State::Ready);
+        let new = self.offsets(|state| state == State::New);
+        let may_start = self.unsettled().len() < self.policy.unsettled_max;
+        let new = new.into_iter().filter(|offset| may_start && offset.get() <= self.end);
+        let offset = ready.into_iter().chain(new).next()?;
+
+        let mut in_turn = self.members.clone();
+        in_turn.sort_by_key(|member| (member.seat <= self.served, member.seat));
+        in_turn.retain(|member| self.held_by(member.id).len() < member.prefetch as usize);
+        let last = self.at(offset).last;
+        let other = in_turn.iter().find(|member| Some(member.id) != last);
+        let Member { id, name, seat, .. } = other.or(in_turn.first())?.clone();
+        self.served = seat;
+
+        let mut out = Vec::new();
+        let (until, max_retries) = (now.moment + self.policy.ack_timeout, self.policy.max_retries);
+        let message = self.at(offset);
+        if let Some(from) = message.orphan_of.take() {
+            out.push(Action::Report(Report::Redistributed { offset, from, to: name }));
+        }
+        let tried = u32::try_from(message.local.len()).unwrap();
+        let of = max_retries + 1 + (tried - counted(&message.local));
+        message.state = State::Leased { member: id, sent: now.wall, until };
+        message.last = Some(id);
+        out.push(Action::Deliver { member: id, offset, attempt: tried + 1, of, until });
+        Some(out)
+    }
+}
+
+pub(super) fn counted(attempts: &[Attempt]) -> u32 {
+    u32::try_from(attempts.iter().filter(|attempt| attempt.counts()).count()).unwrap()
+}
