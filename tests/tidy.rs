@@ -35,10 +35,17 @@ impl Text {
         numbered.filter(|(_, line)| !line.trim_start().starts_with("//"))
     }
 
-    /// Whether it is a test of its module.
+    /// Whether it is there for tests only: its folder's `mod.rs` declares it so, or it lies in a
+    /// folder of tests.
     fn is_test(&self) -> bool {
-        let stem = self.path.rsplit('/').next().unwrap().trim_end_matches(".rs");
-        stem == "tests" || stem.ends_with("_tests") || self.path.contains("/tests/")
+        let (folder, name) = self.path.rsplit_once('/').unwrap();
+        if self.path.contains("/tests/") {
+            return true;
+        }
+        let parent = fs::read_to_string(root().join(folder).join("mod.rs")).unwrap_or_default();
+        let lines: Vec<&str> = parent.lines().collect();
+        let declaration = format!("mod {};", name.trim_end_matches(".rs"));
+        lines.windows(2).any(|pair| pair == ["#[cfg(test)]", declaration.as_str()])
     }
 
     /// The module of the crate that it belongs to.
