@@ -9,7 +9,7 @@ use super::settings::{self, BrokerFlags};
 use super::signals::Signals;
 use super::{logging, runtime};
 use crate::broker::open::OpenError;
-use crate::config::Config;
+use crate::config::{Config, LogFormat};
 use crate::server::{Server, StartError, Started};
 
 const EXAMPLES: &str = "\
@@ -49,7 +49,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
             return Err(Failure::quiet(Exit::Interrupted));
         }
     };
-    announce(server.started());
+    announce(server.started(), config.log.format);
     tokio::select! {
         signal = signals.next() => {
             tracing::info!(event = "stopping", signal, "stopping in order; once more stops at once");
@@ -80,13 +80,20 @@ async fn serve(config: &Config) -> Result<(), Failure> {
 }
 
 /// The start-up line, for people and for who started us; it is out before the first client is in.
-fn announce(started: &Started) {
+/// The log for people does not repeat it, since it goes to the same terminal.
+fn announce(started: &Started, format: LogFormat) {
     let mut stdout = io::stdout().lock();
     if let Err(error) = writeln!(stdout, "{started}").and_then(|()| stdout.flush()) {
-        tracing::debug!(event = "no_stdout", "failed to write the start-up line: {error}");
+        tracing::warn!(event = "no_stdout", "failed to write the start-up line: {error}");
     }
-    tracing::info!(event = "started", addr = %started.addr, fsync = %started.fsync,
-        data_dir = %started.data_dir.display(), "{started}");
+    let Started { addr, data_dir, fsync, .. } = started;
+    let data_dir = data_dir.display();
+    match format {
+        LogFormat::Human => {
+            tracing::debug!(event = "started", %addr, %data_dir, %fsync, "{started}");
+        }
+        LogFormat::Json => tracing::info!(event = "started", %addr, %data_dir, %fsync, "{started}"),
+    }
 }
 
 fn not_started(config: &Config, error: &StartError) -> Failure {

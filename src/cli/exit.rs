@@ -82,10 +82,14 @@ impl Failure {
         Self { exit, message: None, hint: None }
     }
 
-    /// Says what to do about it.
+    /// Says what to do about it, or more about it.
     #[must_use]
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        let hint = hint.into();
+        self.hint = Some(match self.hint {
+            Some(first) => format!("{first}; {hint}"),
+            None => hint,
+        });
         self
     }
 

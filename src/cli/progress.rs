@@ -34,9 +34,9 @@ impl Progress {
         self.show();
     }
 
-    /// So many messages were published.
+    /// So many messages have been published in all.
     pub(super) fn published(&mut self, messages: u64) {
-        self.messages += messages;
+        self.messages = messages;
         self.show();
     }
 

@@ -195,6 +195,7 @@ impl Many<'_> {
         for completed in self.publisher.take_completed() {
             self.note(completed);
         }
+        self.progress.published(self.published);
         self.out.flush()
     }
 
@@ -207,7 +208,6 @@ impl Many<'_> {
         match completed.result {
             Ok(published) => {
                 self.published += 1;
-                self.progress.published(1);
                 print(&mut self.out, self.args, &published);
             }
             Err(error) => {
