@@ -1,0 +1,389 @@
+//! Recovery, in two steps: nothing is changed on disk before the whole log was examined.
+//!
+//! ```text
+//!   covered by the checkpoint     walked, record by record          behind the last good record
+//!   ────────────────────────┬───────────────────────────────────┬──────────────────────────────
+//!    only the first record  │ checksum, number, index in order  │ searched for a voucher:
+//!    of each is read        │                                   │ one → damage, none → cut
+//! ```
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::files::{Files, SegmentFile};
+use super::scan::{self, Tail};
+use super::segment::{self, BadHeader, HEADER_BYTES, Header, Place, Segment};
+use super::writer::{Found, Sealed, Wal};
+use super::{Continuity, Lsn, Record, Settings, Torn, WalError, failed, record};
+use crate::disk::{Disk, Open};
+
+/// A log that is proven whole, and not yet changed.
+#[derive(Debug)]
+pub struct Examined {
+    files: Files,
+    segment_bytes: u64,
+    node: u64,
+    from: Lsn,
+    /// The segments that hold what is not covered, in order; the last is the one to go on in.
+    walked: Vec<Walked>,
+    /// What is to be cut.
+    tails: Vec<(usize, Tail)>,
+    torn: Option<Torn>,
+    /// The last file, if it was never a whole segment.
+    unborn: Option<usize>,
+    last: Lsn,
+    bytes: u64,
+    continuity: Continuity,
+}
+
+/// A segment whose records are all good up to `end`.
+#[derive(Clone, Copy, Debug)]
+struct Walked {
+    number: usize,
+    end: u64,
+    last: Lsn,
+}
+
+/// Examines the log in the folder `dir`, of which a checkpoint covers everything up to and including
+/// `from` ([`Lsn::ZERO`] without one). Changes nothing.
+///
+/// # Errors
+/// [`WalError::Damaged`] if something that was durable is not there any more, [`WalError::Missing`]
+/// if there is no segment at all, [`WalError::Unsupported`], or what the disk says.
+pub fn examine(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    settings: Settings,
+    from: Lsn,
+) -> Result<Examined, WalError> {
+    let files = Files::list(disk, dir)?;
+    let start = files.start(from)?;
+    let next = files.segments[start].first.unwrap_or(Lsn::new(1));
+    let mut walk = Walk { files: &files, bytes_of: Vec::new(), node: None, next, from, bytes: 0 };
+    let mut continuity = Continuity::default();
+    let mut walked = Vec::new();
+    let recycled = walk.all(start, &mut walked, &mut continuity)?;
+    let behind = walk.behind(*walked.last().expect("the walk has a first segment"), recycled)?;
+    let (node, last, bytes) = (walk.node.unwrap_or_default(), walk.next.prev(), walk.bytes);
+    let Behind { tails, torn, unborn } = behind;
+    let segment_bytes = segment::bytes_by(settings);
+    Ok(Examined {
+        files,
+        segment_bytes,
+        node,
+        from,
+        walked,
+        tails,
+        torn,
+        unborn,
+        last,
+        bytes,
+        continuity,
+    })
+}
+
+/// The examination at work.
+struct Walk<'a> {
+    files: &'a Files,
+    /// All of the segment last loaded.
+    bytes_of: Vec<u8>,
+    node: Option<u64>,
+    /// The record that comes next.
+    next: Lsn,
+    from: Lsn,
+    /// Bytes of records that are to be replayed.
+    bytes: u64,
+}
+
+struct Behind {
+    tails: Vec<(usize, Tail)>,
+    torn: Option<Torn>,
+    unborn: Option<usize>,
+}
+
+impl Walk<'_> {
+    /// Walks all segments from `start` on, up to the last good record. Says whether the last one has
+    /// been recycled.
+    fn all(
+        &mut self,
+        start: usize,
+        walked: &mut Vec<Walked>,
+        continuity: &mut Continuity,
+    ) -> Result<bool, WalError> {
+        let mut number = start;
+        loop {
+            self.load(number)?;
+            let header = self.header(number)?.ok_or_else(|| self.bad_header(number))?;
+            let end = self.one(number, continuity)?;
+            let last = self.next.prev();
+            walked.push(Walked { number, end, last });
+            let Some(next) = self.continues_in(number) else { return Ok(header.recycled) };
+            for number in number + 1..next {
+                walked.push(Walked { number, end: HEADER_BYTES, last });
+            }
+            number = next;
+        }
+    }
+
+    fn load(&mut self, number: usize) -> Result<(), WalError> {
+        let len = usize::try_from(self.files.segments[number].len).unwrap_or(usize::MAX);
+        self.bytes_of.resize(len, 0);
+        let got = self.files.read(number, &mut self.bytes_of, 0)?;
+        self.bytes_of.truncate(got);
+        Ok(())
+    }
+
+    /// The header of the loaded segment; `None` if it is not one, or not of this file.
+    fn header(&mut self, number: usize) -> Result<Option<Header>, WalError> {
+        let SegmentFile { seq, len, .. } = self.files.segments[number];
+        match Header::parse(&self.bytes_of) {
+            Ok(header) if header.seq == seq && header.size == len => {
+                if *self.node.get_or_insert(header.node) != header.node {
+                    let reason = "it belongs to another node than the segment before";
+                    return Err(self.files.damaged(number, 0, reason.to_owned()));
+                }
+                Ok(Some(header))
+            }
+            Ok(_) | Err(BadHeader::Unreadable) => Ok(None),
+            Err(BadHeader::Version(found)) => {
+                let file = self.files.path(number);
+                Err(WalError::Unsupported { file, what: "WAL format", found })
+            }
+        }
+    }
+
+    fn bad_header(&self, number: usize) -> WalError {
+        let reason = "its header is damaged, or is not that of a segment of this name and length";
+        self.files.damaged(number, 0, reason.to_owned())
+    }
+
+    /// Walks the loaded segment; gives the end of its last good record.
+    fn one(&mut self, number: usize, continuity: &mut Continuity) -> Result<u64, WalError> {
+        let seq = self.files.segments[number].seq;
+        let mut at = usize::try_from(HEADER_BYTES).expect("4096");
+        while let Some(rest) = self.bytes_of.get(at..)
+            && let Some(found) = record::parse(rest, seq)
+            && found.lsn == self.next
+        {
+            if found.kind != record::KIND_BATCH {
+                let file = self.files.path(number);
+                let (what, found) = ("a record of kind", found.kind);
+                return Err(WalError::Unsupported { file, what, found });
+            }
+            let entry = found.entry;
+            if !continuity.follows(entry.shard, entry.term, entry.index) {
+                let reason = format!(
+                    "record {}, entry {} of shard {}, does not follow the one before",
+                    found.lsn, entry.index, entry.shard
+                );
+                return Err(self.files.damaged(number, at as u64, reason));
+            }
+            if found.lsn > self.from {
+                self.bytes += found.size as u64;
+            }
+            self.next = found.lsn.next();
+            at += found.size;
+        }
+        Ok(at as u64)
+    }
+
+    /// The later segment that begins with the next record. Those between are empty: too small for
+    /// that record when it was written.
+    fn continues_in(&self, number: usize) -> Option<usize> {
+        let later = self.files.segments.iter().skip(number + 1);
+        let next = number + 1 + { later }.position(|segment| segment.first.is_some())?;
+        (self.files.segments[next].first == Some(self.next)).then_some(next)
+    }
+
+    /// Judges what lies behind the last good record. The segment in which it stands is loaded.
+    fn behind(&mut self, end: Walked, recycled: bool) -> Result<Behind, WalError> {
+        let (files, bad) = (self.files, self.next);
+        let seq = files.segments[end.number].seq;
+        let mut tails = vec![(end.number, scan::tail(&self.bytes_of, seq, end.end, bad, recycled))];
+        let mut unborn = None;
+        for number in end.number + 1..files.segments.len() {
+            self.load(number)?;
+            let header = self.header(number)?;
+            let recycled = header.is_none_or(|header| header.recycled);
+            let seq = files.segments[number].seq;
+            let tail = scan::tail(&self.bytes_of, seq, HEADER_BYTES, bad, recycled);
+            if header.is_none() {
+                if number + 1 < files.segments.len() || tail.records > 0 {
+                    return Err(self.bad_header(number));
+                }
+                unborn = Some(number);
+            } else {
+                tails.push((number, tail));
+            }
+        }
+        let (number, tail) = self.where_it_should_stand(&tails);
+        if let Some((found_in, voucher)) =
+            tails.iter().find_map(|(number, tail)| Some((*number, tail.voucher?)))
+        {
+            let reason = format!(
+                "record {bad} is damaged or missing, and record {} ({}, byte {}) says that it was durable",
+                voucher.lsn,
+                files.path(found_in).display(),
+                voucher.at
+            );
+            return Err(files.damaged(number, tail.from, reason));
+        }
+        if bad <= self.from {
+            let reason = format!(
+                "record {bad} is damaged or missing, and a checkpoint covers up to {}",
+                self.from
+            );
+            return Err(files.damaged(number, tail.from, reason));
+        }
+        tails.retain(|(_, tail)| !tail.is_empty());
+        let torn = (!tails.is_empty()).then(|| Torn {
+            file: files.path(number),
+            at: tail.from,
+            bytes: tails.iter().map(|(_, tail)| tail.until - tail.from).sum(),
+            records: tails.iter().map(|(_, tail)| tail.records).sum(),
+        });
+        Ok(Behind { tails, torn, unborn })
+    }
+
+    /// Where the bad record is, or was: behind the last good one, unless there is nothing, and the
+    /// next segment in use does not begin with a good one.
+    fn where_it_should_stand(&self, tails: &[(usize, Tail)]) -> (usize, Tail) {
+        let here = tails[0];
+        let in_use = tails.iter().skip(1).find(|(_, tail)| !tail.is_empty());
+        match in_use {
+            Some(later) if here.1.is_empty() && self.files.segments[later.0].first.is_none() => {
+                *later
+            }
+            _ => here,
+        }
+    }
+}
+
+impl Examined {
+    /// The node that stands in the headers.
+    pub fn node(&self) -> u64 {
+        self.node
+    }
+
+    /// The last good record.
+    pub fn last(&self) -> Lsn {
+        self.last
+    }
+
+    /// Bytes of the records that [`Examined::replay`] gives.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What [`Examined::finish`] will cut off.
+    pub fn torn(&self) -> Option<&Torn> {
+        self.torn.as_ref()
+    }
+
+    /// What lies in the folder and is not the log's. It is left there.
+    pub fn unknown(&self) -> &[PathBuf] {
+        &self.files.unknown
+    }
+
+    /// Gives every record after the checkpoint to `f`, in order. They are durable only after
+    /// [`Examined::finish`]: until then nobody outside may learn of them.
+    ///
+    /// # Errors
+    /// What `f` says, what the disk says, or damage if the files have changed since.
+    pub fn replay<E: From<WalError>>(
+        &self,
+        f: &mut dyn FnMut(Record<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut bytes = Vec::new();
+        let needed = self.walked.iter().filter(|w| w.last > self.from && w.end > HEADER_BYTES);
+        for walked in needed {
+            let records = walked.end - HEADER_BYTES;
+            bytes.resize(usize::try_from(records).expect("was read before"), 0);
+            let got = self.files.read(walked.number, &mut bytes, HEADER_BYTES)?;
+            self.replay_one(*walked, &bytes[..got], f)?;
+        }
+        Ok(())
+    }
+
+    fn replay_one<E: From<WalError>>(
+        &self,
+        walked: Walked,
+        bytes: &[u8],
+        f: &mut dyn FnMut(Record<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let seq = self.files.segments[walked.number].seq;
+        let mut at = 0;
+        while HEADER_BYTES + at as u64 != walked.end {
+            let Some(found) = record::parse(&bytes[at..], seq) else {
+                let reason = "it has changed since it was examined".to_owned();
+                let place = HEADER_BYTES + at as u64;
+                return Err(self.files.damaged(walked.number, place, reason).into());
+            };
+            at += found.size;
+            if found.lsn > self.from {
+                let entry = found.entry;
+                let (shard, term, index) = (entry.shard, entry.term, entry.index);
+                f(Record { lsn: found.lsn, shard, term, index, payload: entry.payload })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts the torn tail off (with zeros, so that no stale record can ever stand behind a new one),
+    /// makes the rest durable, and opens the log for writing behind its last good record.
+    ///
+    /// # Errors
+    /// What the disk says. Recovery can be tried again from the start.
+    pub fn finish(self) -> Result<Wal, WalError> {
+        let files = &self.files;
+        for (number, tail) in &self.tails {
+            let (file, path) = (files.open(*number, Open::Write)?, files.path(*number));
+            segment::zero(&*file, tail.from, tail.until)
+                .map_err(failed("zero the end of", &path))?;
+            file.sync().map_err(failed("sync", &path))?;
+        }
+        let unborn = self.unborn.map(|number| files.path(number));
+        for path in files.leftovers.iter().chain(&unborn) {
+            files.disk.remove(path).map_err(failed("remove", path))?;
+        }
+        let (end, full) = self.walked.split_last().expect("the walk has a first segment");
+        let active = self.segment(end.number)?;
+        // If only the process had died, what was read may not be on the disk yet.
+        active.file.sync().map_err(failed("sync", &files.path(end.number)))?;
+        let mut spares = VecDeque::new();
+        for number in end.number + 1..files.segments.len() {
+            if self.unborn != Some(number) {
+                spares.push_back(self.segment(number)?);
+            }
+        }
+        let place = Place {
+            disk: Arc::clone(&files.disk),
+            dir: files.dir.clone(),
+            node: self.node,
+            segment_bytes: self.segment_bytes,
+        };
+        place.sync_names()?;
+        let sealed = |w: &Walked| {
+            let SegmentFile { seq, len, .. } = files.segments[w.number];
+            Sealed { seq, size: len, last: w.last }
+        };
+        let covered = &files.segments[..self.walked[0].number];
+        Ok(Wal::resume(Found {
+            place,
+            active,
+            at: end.end,
+            sealed: full.iter().map(sealed).collect(),
+            spares,
+            covered: covered.iter().map(|segment| (segment.seq, segment.len)).collect(),
+            last: self.last,
+            bytes: self.bytes,
+            continuity: self.continuity,
+        }))
+    }
+
+    fn segment(&self, number: usize) -> Result<Segment, WalError> {
+        let SegmentFile { seq, len, .. } = self.files.segments[number];
+        Ok(Segment { seq, size: len, file: self.files.open(number, Open::Write)? })
+    }
+}

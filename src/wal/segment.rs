@@ -1,0 +1,201 @@
+//! A segment: its name, its header block, and how it comes into being.
+//!
+//! Header, little endian, in the first of 4096 bytes of which the rest is zero:
+//! `"WiberWAL" │ version u32 │ recycled u32 (0 or 1) │ number u64 │ size u64 │ node u64 │ crc u32`,
+//! where `crc` is the CRC-32C of the 40 bytes before it and `size` is the length of the file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Settings, WalError, failed};
+use crate::disk::{Disk, File, Open};
+
+/// Where the records begin, in bytes: the header has a block of its own, so that no torn write of a
+/// record can reach it.
+pub(super) const HEADER_BYTES: u64 = BLOCK as u64;
+
+const BLOCK: usize = 4096;
+const BLOCK_BYTES: u64 = BLOCK as u64;
+const MAGIC: [u8; 8] = *b"WiberWAL";
+const VERSION: u32 = 1;
+const CRC: usize = 40;
+
+/// Zeros are written this many bytes at a time.
+const ZEROS_BYTES: usize = 1 << 20;
+
+/// Where the log lives, and what its headers say.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) dir: PathBuf,
+    pub(super) node: u64,
+    pub(super) segment_bytes: u64,
+}
+
+/// An open segment.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) seq: u64,
+    pub(super) size: u64,
+    pub(super) file: Arc<dyn File>,
+}
+
+/// A valid header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Header {
+    pub(super) recycled: bool,
+    pub(super) seq: u64,
+    pub(super) size: u64,
+    pub(super) node: u64,
+}
+
+/// What is wrong with a header block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum BadHeader {
+    Unreadable,
+    Version(u32),
+}
+
+impl Header {
+    fn encode(&self) -> Vec<u8> {
+        let mut block = Vec::from(MAGIC);
+        block.extend_from_slice(&VERSION.to_le_bytes());
+        block.extend_from_slice(&u32::from(self.recycled).to_le_bytes());
+        block.extend_from_slice(&self.seq.to_le_bytes());
+        block.extend_from_slice(&self.size.to_le_bytes());
+        block.extend_from_slice(&self.node.to_le_bytes());
+        debug_assert_eq!(block.len(), CRC);
+        block.extend_from_slice(&crc32c::crc32c(&block).to_le_bytes());
+        block.resize(BLOCK, 0);
+        block
+    }
+
+    pub(super) fn parse(bytes: &[u8]) -> Result<Header, BadHeader> {
+        let Some(bytes) = bytes.get(..CRC + 4) else {
+            return Err(BadHeader::Unreadable);
+        };
+        let u32_at = |at| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        let u64_at = |at| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        if bytes[..8] != MAGIC || u32_at(CRC) != crc32c::crc32c(&bytes[..CRC]) {
+            return Err(BadHeader::Unreadable);
+        }
+        if u32_at(8) != VERSION {
+            return Err(BadHeader::Version(u32_at(8)));
+        }
+        let recycled = u32_at(12) != 0;
+        Ok(Header { recycled, seq: u64_at(16), size: u64_at(24), node: u64_at(32) })
+    }
+}
+
+/// The number in a segment's file name; `None` if it is not one.
+pub(super) fn seq_of(name: &str) -> Option<u64> {
+    let seq: u64 = name.strip_suffix(".wal")?.parse().ok()?;
+    (seq > 0 && name == file_name(seq)).then_some(seq)
+}
+
+fn file_name(seq: u64) -> String {
+    format!("{seq:016}.wal")
+}
+
+/// Whether the name is that of a segment in preparation, which nobody needs after a restart.
+pub(super) fn is_leftover(name: &str) -> bool {
+    let parts = name.strip_suffix(".new").and_then(|rest| rest.split_once('.'));
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    parts.is_some_and(|(seq, attempt)| digits(seq) && digits(attempt))
+}
+
+/// The size of a segment by these settings.
+pub(super) fn bytes_by(settings: Settings) -> u64 {
+    settings.segment_bytes.max(2 * BLOCK_BYTES).next_multiple_of(BLOCK_BYTES)
+}
+
+impl Place {
+    pub(super) fn path(&self, seq: u64) -> PathBuf {
+        path(&self.dir, seq)
+    }
+
+    /// The size of a segment that has room for a record of `record_bytes`.
+    pub(super) fn size_for(&self, record_bytes: u64) -> u64 {
+        (HEADER_BYTES + record_bytes).next_multiple_of(BLOCK_BYTES).max(self.segment_bytes)
+    }
+
+    /// Where a new segment is prepared; no two preparations of one process share it.
+    pub(super) fn preparation(&self, seq: u64, attempt: u64) -> PathBuf {
+        self.dir.join(format!("{seq:016}.{attempt}.new"))
+    }
+
+    /// Writes a new segment to `path`: header and zeros, synced. Its name is not durable yet.
+    pub(super) fn write_new(&self, path: &Path, seq: u64, size: u64) -> Result<Segment, WalError> {
+        let result = self.has_room(size).and_then(|()| {
+            let file = self.disk.open(path, Open::Create)?;
+            let header = Header { recycled: false, seq, size, node: self.node };
+            fill(&*file, &header.encode(), size)?;
+            Ok(Segment { seq, size, file })
+        });
+        result.map_err(|source| {
+            // Best effort: what stays behind is removed at the next start.
+            drop(self.disk.remove(path));
+            self.not_prepared(source, path, size)
+        })
+    }
+
+    /// Gives the freed segment at `path` the number `seq`, synced. Its name is still the old one.
+    pub(super) fn rewrite(&self, path: &Path, seq: u64, size: u64) -> Result<Segment, WalError> {
+        let header = Header { recycled: true, seq, size, node: self.node };
+        let file = self.disk.open(path, Open::Write).map_err(failed("open", path))?;
+        file.write_at(&header.encode(), 0).map_err(failed("write the header of", path))?;
+        file.sync().map_err(failed("sync", path))?;
+        Ok(Segment { seq, size, file })
+    }
+
+    /// Gives a prepared segment its name. Durable after [`Place::sync_names`].
+    pub(super) fn rename_in(&self, prepared: &Path, segment: &Segment) -> Result<(), WalError> {
+        self.disk
+            .rename(prepared, &self.path(segment.seq))
+            .map_err(|source| self.not_prepared(source, prepared, segment.size))
+    }
+
+    pub(super) fn sync_names(&self) -> Result<(), WalError> {
+        self.disk.sync_dir(&self.dir).map_err(failed("sync", &self.dir))
+    }
+
+    /// A failure before anything was written that matters.
+    fn not_prepared(&self, source: io::Error, path: &Path, bytes: u64) -> WalError {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                WalError::NoSpace { dir: self.dir.clone(), bytes }
+            }
+            _other => failed("prepare", path)(source),
+        }
+    }
+
+    /// Asks first, so that a full disk is not filled to the last byte again and again.
+    fn has_room(&self, bytes: u64) -> io::Result<()> {
+        let room = self.disk.space(&self.dir)?.free;
+        if room < bytes { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+pub(super) fn path(dir: &Path, seq: u64) -> PathBuf {
+    dir.join(file_name(seq))
+}
+
+fn fill(file: &dyn File, header: &[u8], size: u64) -> io::Result<()> {
+    file.truncate(0)?;
+    file.write_at(header, 0)?;
+    zero(file, HEADER_BYTES, size)?;
+    file.sync()
+}
+
+/// Overwrites the bytes from `at` up to `until` with zeros.
+pub(super) fn zero(file: &dyn File, mut at: u64, until: u64) -> io::Result<()> {
+    let longest = usize::try_from(until.saturating_sub(at)).unwrap_or(ZEROS_BYTES);
+    let zeros = vec![0; longest.min(ZEROS_BYTES)];
+    while at < until {
+        let count = zeros.len().min(usize::try_from(until - at).unwrap_or(ZEROS_BYTES));
+        file.write_at(&zeros[..count], at)?;
+        at += count as u64;
+    }
+    Ok(())
+}
