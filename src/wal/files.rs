@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::segment::{self, HEADER_BYTES};
-use super::{Lsn, WalError, failed, record};
+use super::segment::{self, HEADER_BYTES, Header};
+use super::{Identity, Lsn, WalError, failed, record};
 use crate::disk::{Disk, File, Open};
 
 /// The segments that there are, in order, and what else lies in the folder.
@@ -15,6 +15,7 @@ pub(super) struct Files {
     pub(super) segments: Vec<SegmentFile>,
     pub(super) leftovers: Vec<PathBuf>,
     pub(super) unknown: Vec<PathBuf>,
+    pub(super) identity: Identity,
 }
 
 #[derive(Debug)]
@@ -29,8 +30,14 @@ impl Files {
     pub(super) fn list(disk: Arc<dyn Disk>, dir: &Path) -> Result<Files, WalError> {
         let entries = disk.list(dir).map_err(failed("list", dir))?;
         let dir = dir.to_owned();
-        let mut files =
-            Files { disk, dir, segments: Vec::new(), leftovers: Vec::new(), unknown: Vec::new() };
+        let mut files = Files {
+            disk,
+            dir,
+            segments: Vec::new(),
+            leftovers: Vec::new(),
+            unknown: Vec::new(),
+            identity: Identity { node: 0, secret: 0 },
+        };
         for entry in entries {
             let path = files.dir.join(&entry.name);
             match segment::seq_of(&entry.name) {
@@ -44,6 +51,7 @@ impl Files {
             }
         }
         files.segments.sort_by_key(|segment| segment.seq);
+        files.identity = files.find_identity()?;
         for number in 0..files.segments.len() {
             files.segments[number].first = files.first_record(number)?;
         }
@@ -64,17 +72,38 @@ impl Files {
         file.read_at(buf, at).map_err(|error| failed("read", &self.path(number))(error))
     }
 
+    /// Whose log it is, by the first header that can be read.
+    fn find_identity(&self) -> Result<Identity, WalError> {
+        if self.segments.is_empty() {
+            return Err(WalError::Missing { dir: self.dir.clone() });
+        }
+        for number in 0..self.segments.len() {
+            let mut buf = vec![0; segment::HEADER_FIELDS_BYTES];
+            let got = self.read(number, &mut buf, 0)?;
+            if let Ok(header) = Header::parse(&buf[..got]) {
+                return Ok(header.identity);
+            }
+        }
+        Err(self.damaged(0, 0, "no segment has a header that can be read".to_owned()))
+    }
+
+    /// What the records of a segment bear.
+    pub(super) fn mark(&self, number: usize) -> u64 {
+        segment::mark(self.identity, self.segments[number].seq)
+    }
+
     fn first_record(&self, number: usize) -> Result<Option<Lsn>, WalError> {
-        let SegmentFile { seq, len, .. } = self.segments[number];
+        let SegmentFile { len, .. } = self.segments[number];
+        let mark = self.mark(number);
         let mut buf = vec![0; record::HEADER_BYTES];
         let got = self.read(number, &mut buf, HEADER_BYTES)?;
         let Some(claim) = record::claim(&buf[..got]) else { return Ok(None) };
-        if claim.segment != seq || claim.size as u64 > len.saturating_sub(HEADER_BYTES) {
+        if claim.mark != mark || claim.size as u64 > len.saturating_sub(HEADER_BYTES) {
             return Ok(None);
         }
         buf.resize(claim.size, 0);
         let got = self.read(number, &mut buf, HEADER_BYTES)?;
-        Ok(record::parse(&buf[..got], seq).map(|found| found.lsn))
+        Ok(record::parse(&buf[..got], mark).map(|found| found.lsn))
     }
 
     /// The segment in which the record after `from` stands, or will; all before it are covered.
@@ -102,9 +131,6 @@ impl Files {
 
     /// The first segment, if the log was never used; anything else is damage.
     fn start_of_unused(&self, from: Lsn) -> Result<usize, WalError> {
-        let Some(oldest) = self.segments.first() else {
-            return Err(WalError::Missing { dir: self.dir.clone() });
-        };
         let needed = from.next();
         match self.segments.iter().position(|segment| segment.first.is_some()) {
             Some(0) => {
@@ -121,9 +147,9 @@ impl Files {
                     format!("no segment begins with a record, and a checkpoint covers {from}");
                 Err(self.damaged(0, HEADER_BYTES, reason))
             }
-            None if oldest.seq > 1 => {
+            None if self.segments[0].seq > 1 => {
                 let reason = "it is missing, no checkpoint covers it, and later segments are there";
-                let file = segment::path(&self.dir, oldest.seq - 1);
+                let file = segment::path(&self.dir, self.segments[0].seq - 1);
                 Err(WalError::Damaged { file, at: 0, reason: reason.to_owned() })
             }
             None => Ok(0),

@@ -23,7 +23,6 @@ use crate::disk::{Disk, Open};
 pub struct Examined {
     files: Files,
     segment_bytes: u64,
-    node: u64,
     from: Lsn,
     /// The segments that hold what is not covered, in order; the last is the one to go on in.
     walked: Vec<Walked>,
@@ -60,18 +59,17 @@ pub fn examine(
     let files = Files::list(disk, dir)?;
     let start = files.start(from)?;
     let next = files.segments[start].first.unwrap_or(Lsn::new(1));
-    let mut walk = Walk { files: &files, bytes_of: Vec::new(), node: None, next, from, bytes: 0 };
+    let mut walk = Walk { files: &files, bytes_of: Vec::new(), next, from, bytes: 0 };
     let mut continuity = Continuity::default();
     let mut walked = Vec::new();
     let recycled = walk.all(start, &mut walked, &mut continuity)?;
     let behind = walk.behind(*walked.last().expect("the walk has a first segment"), recycled)?;
-    let (node, last, bytes) = (walk.node.unwrap_or_default(), walk.next.prev(), walk.bytes);
+    let (last, bytes) = (walk.next.prev(), walk.bytes);
     let Behind { tails, torn, unborn } = behind;
     let segment_bytes = segment::bytes_by(settings);
     Ok(Examined {
         files,
         segment_bytes,
-        node,
         from,
         walked,
         tails,
@@ -88,7 +86,6 @@ struct Walk<'a> {
     files: &'a Files,
     /// All of the segment last loaded.
     bytes_of: Vec<u8>,
-    node: Option<u64>,
     /// The record that comes next.
     next: Lsn,
     from: Lsn,
@@ -135,12 +132,12 @@ impl Walk<'_> {
     }
 
     /// The header of the loaded segment; `None` if it is not one, or not of this file.
-    fn header(&mut self, number: usize) -> Result<Option<Header>, WalError> {
+    fn header(&self, number: usize) -> Result<Option<Header>, WalError> {
         let SegmentFile { seq, len, .. } = self.files.segments[number];
         match Header::parse(&self.bytes_of) {
             Ok(header) if header.seq == seq && header.size == len => {
-                if *self.node.get_or_insert(header.node) != header.node {
-                    let reason = "it belongs to another node than the segment before";
+                if header.identity != self.files.identity {
+                    let reason = "it belongs to another node's log than the segments before";
                     return Err(self.files.damaged(number, 0, reason.to_owned()));
                 }
                 Ok(Some(header))
@@ -160,10 +157,10 @@ impl Walk<'_> {
 
     /// Walks the loaded segment; gives the end of its last good record.
     fn one(&mut self, number: usize, continuity: &mut Continuity) -> Result<u64, WalError> {
-        let seq = self.files.segments[number].seq;
+        let mark = self.files.mark(number);
         let mut at = usize::try_from(HEADER_BYTES).expect("4096");
         while let Some(rest) = self.bytes_of.get(at..)
-            && let Some(found) = record::parse(rest, seq)
+            && let Some(found) = record::parse(rest, mark)
             && found.lsn == self.next
         {
             if found.kind != record::KIND_BATCH {
@@ -199,15 +196,16 @@ impl Walk<'_> {
     /// Judges what lies behind the last good record. The segment in which it stands is loaded.
     fn behind(&mut self, end: Walked, recycled: bool) -> Result<Behind, WalError> {
         let (files, bad) = (self.files, self.next);
-        let seq = files.segments[end.number].seq;
-        let mut tails = vec![(end.number, scan::tail(&self.bytes_of, seq, end.end, bad, recycled))];
+        let mark = files.mark(end.number);
+        let mut tails =
+            vec![(end.number, scan::tail(&self.bytes_of, mark, end.end, bad, recycled))];
         let mut unborn = None;
         for number in end.number + 1..files.segments.len() {
             self.load(number)?;
             let header = self.header(number)?;
             let recycled = header.is_none_or(|header| header.recycled);
-            let seq = files.segments[number].seq;
-            let tail = scan::tail(&self.bytes_of, seq, HEADER_BYTES, bad, recycled);
+            let mark = files.mark(number);
+            let tail = scan::tail(&self.bytes_of, mark, HEADER_BYTES, bad, recycled);
             if header.is_none() {
                 if number + 1 < files.segments.len() || tail.records > 0 {
                     return Err(self.bad_header(number));
@@ -263,7 +261,7 @@ impl Walk<'_> {
 impl Examined {
     /// The node that stands in the headers.
     pub fn node(&self) -> u64 {
-        self.node
+        self.files.identity.node
     }
 
     /// The last good record.
@@ -312,10 +310,10 @@ impl Examined {
         bytes: &[u8],
         f: &mut dyn FnMut(Record<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let seq = self.files.segments[walked.number].seq;
+        let mark = self.files.mark(walked.number);
         let mut at = 0;
         while HEADER_BYTES + at as u64 != walked.end {
-            let Some(found) = record::parse(&bytes[at..], seq) else {
+            let Some(found) = record::parse(&bytes[at..], mark) else {
                 let reason = "it has changed since it was examined".to_owned();
                 let place = HEADER_BYTES + at as u64;
                 return Err(self.files.damaged(walked.number, place, reason).into());
@@ -360,7 +358,7 @@ impl Examined {
         let place = Place {
             disk: Arc::clone(&files.disk),
             dir: files.dir.clone(),
-            node: self.node,
+            identity: files.identity,
             segment_bytes: self.segment_bytes,
         };
         place.sync_names()?;

@@ -12,6 +12,7 @@ use crate::disk::sim::{Crash, SimDisk};
 use crate::disk::{Disk, Open};
 
 const DIR: &str = "/data/wal";
+const WE: Identity = Identity { node: 77, secret: 0x5ec2e7 };
 const SMALL: Settings = Settings { segment_bytes: 8192 };
 
 fn new_disk() -> SimDisk {
@@ -26,7 +27,7 @@ fn arc(disk: &SimDisk) -> Arc<dyn Disk> {
 }
 
 fn create(disk: &SimDisk) -> Wal {
-    Wal::create(arc(disk), Path::new(DIR), 77, SMALL).unwrap()
+    Wal::create(arc(disk), Path::new(DIR), WE, SMALL).unwrap()
 }
 
 fn look(disk: &SimDisk, from: u64) -> Result<Examined, WalError> {
@@ -107,7 +108,7 @@ fn a_new_log_is_empty_and_is_not_made_over_an_old_one() {
     let disk = new_disk();
     assert!(look(&disk, 0).is_err(), "no folder");
     drop(create(&disk));
-    let again = Wal::create(arc(&disk), Path::new(DIR), 77, SMALL);
+    let again = Wal::create(arc(&disk), Path::new(DIR), WE, SMALL);
     assert!(matches!(again, Err(WalError::Exists { .. })));
     let (seen, wal) = finish(&disk.crash(Crash::LoseUnsynced), 0);
     assert!(seen.is_empty() && wal.last() == Lsn::ZERO);
@@ -132,7 +133,7 @@ fn creation_survives_a_power_cut_at_every_step_or_can_be_done_again() {
         for seed in 0..10 {
             let disk = new_disk();
             disk.cut_power_after(cut);
-            let done = Wal::create(arc(&disk), Path::new(DIR), 77, SMALL).is_ok();
+            let done = Wal::create(arc(&disk), Path::new(DIR), WE, SMALL).is_ok();
             let disk = disk.crash(Crash::Random { seed });
             match look(&disk, 0) {
                 Ok(examined) => assert_eq!(examined.finish().unwrap().last(), Lsn::ZERO),
@@ -200,10 +201,13 @@ fn a_record_larger_than_a_segment_gets_its_own() {
     while let Some(job) = wal.spare_job() {
         job.run().unwrap();
     }
-    for (path, bytes) in disk.files() {
-        let of_active = bytes.len() == 16_384;
-        assert!(bytes.len() == 8192 || of_active, "{} was kept", path.display());
-    }
+    let lens: Vec<usize> = disk.files().values().map(Vec::len).collect();
+    // The second, too small for the large record and left empty; the active one; the spare, which
+    // was the first. The large one is gone.
+    assert_eq!(lens, [8192, 16_384, 8192]);
+    append(&mut wal, &[&[10; 4000]]).unwrap();
+    wal.spare_job().unwrap().run().unwrap();
+    assert!(!disk.files().contains_key(&segment_file(2)), "the empty one is recycled too");
     finish(&disk.crash(Crash::LoseUnsynced), 5);
 }
 
@@ -218,6 +222,7 @@ fn a_checkpoint_frees_whole_segments_and_never_the_last_durable_record() {
     // Record 6 may be lost yet: the segment of record 5 has to stay.
     wal.free_through(Lsn::new(5));
     wal.spare_job().unwrap().run().unwrap();
+    disk.sync_dir(Path::new(DIR)).unwrap();
     let disk = disk.crash(Crash::LoseUnsynced);
     let (seen, mut wal) = finish(&disk, 5);
     assert!(seen.is_empty());
@@ -225,6 +230,29 @@ fn a_checkpoint_frees_whole_segments_and_never_the_last_durable_record() {
     append(&mut wal, &[b"six"]).unwrap();
     wal.sync().unwrap();
     assert_eq!(finish(&disk.crash(Crash::KeepAll), 5).0, [(6, b"six".to_vec())]);
+}
+
+#[test]
+fn after_the_process_died_alone_what_was_found_is_made_durable() {
+    let disk = new_disk();
+    let mut wal = create(&disk);
+    append(&mut wal, &[b"written, not synced"]).unwrap();
+    let mut job = wal.spare_job();
+    disk.fail_next(crate::disk::sim::Op::SyncDir, 1, crate::disk::sim::Failure::Io);
+    assert!(job.take().unwrap().run().is_err(), "the spare has its name, but not for good");
+    drop(wal);
+    let (seen, mut wal) = finish(&disk, 0);
+    assert_eq!((seen.len(), wal.durable()), (1, Lsn::new(1)));
+    append(&mut wal, &[&[2; 4000]]).unwrap();
+    wal.sync().unwrap();
+    assert_eq!(segment_file(2), *disk.files().last_key_value().unwrap().0);
+    let (seen, _) = finish(&disk.crash(Crash::LoseUnsynced), 1);
+    assert_eq!(seen, [(2, vec![2; 4000])]);
+
+    let disk = new_disk();
+    append(&mut create(&disk), &[b"written, not synced"]).unwrap();
+    drop(finish(&disk, 0));
+    assert_eq!(finish(&disk.crash(Crash::LoseUnsynced), 0).0.len(), 1);
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn five_records() -> SimDisk {
 const FIELDS: [(&str, u64); 10] = [
     ("len", 0),
     ("crc", 4),
-    ("segment", 8),
+    ("mark", 8),
     ("lsn", 16),
     ("durable", 24),
     ("shard", 32),
@@ -132,6 +132,8 @@ fn zeros_in_the_place_of_a_record_are_damage() {
     }
 }
 
+const OTHERS: Identity = Identity { node: 78, ..WE };
+
 /// Five segments with a record of 3000 bytes each, all durable.
 fn five_segments() -> SimDisk {
     let disk = new_disk();
@@ -180,7 +182,7 @@ fn damage_at_the_front_of_a_segment_is_found_from_both_sides() {
 #[test]
 fn a_damaged_header_is_damage_where_records_are_needed() {
     for segment in 1..=5 {
-        for at in [0, 8, 12, 16, 24, 32, 40] {
+        for at in [0, 8, 12, 16, 24, 32, 40, 48] {
             let disk = five_segments();
             disk.flip_bit(&segment_file(segment), at, 3).unwrap();
             assert_eq!(place(look(&disk, 0)), (segment_file(segment), 0), "byte {at}");
@@ -217,7 +219,7 @@ fn a_last_segment_that_was_never_whole_is_no_damage() {
 #[test]
 fn a_segment_of_another_node_is_refused() {
     let (disk, other) = (five_segments(), new_disk());
-    let mut wal = Wal::create(arc(&other), Path::new(DIR), 78, SMALL).unwrap();
+    let mut wal = Wal::create(arc(&other), Path::new(DIR), OTHERS, SMALL).unwrap();
     for n in 0..5 {
         append(&mut wal, &[&[n; 3000]]).unwrap();
     }
@@ -231,10 +233,10 @@ fn a_segment_of_another_node_is_refused() {
 fn a_format_of_the_future_is_refused_as_such() {
     let disk = five_segments();
     let file = disk.open(&segment_file(5), Open::Write).unwrap();
-    let mut header = disk.files()[&segment_file(5)][..44].to_vec();
+    let mut header = disk.files()[&segment_file(5)][..52].to_vec();
     header[8] = 2;
-    let crc = crc32c::crc32c(&header[..40]);
-    header[40..].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc32c::crc32c(&header[..48]);
+    header[48..].copy_from_slice(&crc.to_le_bytes());
     file.write_at(&header, 0).unwrap();
     let error = look(&disk, 0).unwrap_err();
     assert!(matches!(error, WalError::Unsupported { found: 2, .. }), "{error}");
@@ -256,5 +258,67 @@ fn any_single_rotten_bit_is_damage_or_harmless() {
                 Err(error) => assert!(matches!(error, WalError::Damaged { .. }), "{error}"),
             }
         }
+    }
+}
+
+/// A segment with these records, made by hand: number, durable, index and kind.
+fn crafted(records: &[(u64, u64, u64, u32)]) -> SimDisk {
+    let disk = new_disk();
+    drop(create(&disk));
+    let mut bytes = Vec::new();
+    for &(lsn, durable, index, kind) in records {
+        let entry = Entry { shard: 0, term: 1, index, payload: b"abcdefgh" };
+        let start = bytes.len();
+        let (lsn, durable) = (Lsn::new(lsn), Lsn::new(durable));
+        record::encode(&mut bytes, segment::mark(WE, 1), lsn, durable, &entry);
+        bytes[start + 36..start + 40].copy_from_slice(&kind.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[start + 8..]);
+        bytes[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
+    }
+    disk.open(&segment_file(1), Open::Write).unwrap().write_at(&bytes, 4096).unwrap();
+    disk
+}
+
+#[test]
+fn numbers_and_indexes_must_follow_one_another() {
+    let whole = crafted(&[(1, 0, 7, 1), (2, 1, 8, 1)]);
+    assert_eq!(look(&whole, 0).unwrap().last(), Lsn::new(2));
+    let gap_unsynced = crafted(&[(1, 0, 7, 1), (3, 1, 9, 1)]);
+    let examined = look(&gap_unsynced, 0).unwrap();
+    assert_eq!((examined.last(), examined.torn().unwrap().records), (Lsn::new(1), 1));
+    let gap = crafted(&[(1, 0, 7, 1), (3, 2, 9, 1)]);
+    assert_eq!(place(look(&gap, 0)), (segment_file(1), 4096 + 64));
+    let index_left_out = crafted(&[(1, 0, 7, 1), (2, 1, 9, 1)]);
+    assert_eq!(place(look(&index_left_out, 0)), (segment_file(1), 4096 + 64));
+}
+
+#[test]
+fn a_kind_of_the_future_is_refused_as_such() {
+    let error = look(&crafted(&[(1, 0, 1, 2)]), 0).unwrap_err();
+    assert!(matches!(error, WalError::Unsupported { found: 2, .. }), "{error}");
+}
+
+#[test]
+fn a_payload_that_looks_like_records_is_none() {
+    // All that a client can know or guess: numbers of segments and records, but not the secret.
+    let mut forged = Vec::new();
+    let outsider = Identity { secret: 0, ..WE };
+    for number in 1..12 {
+        let entry = Entry { shard: 0, term: 1, index: number, payload: b"forged" };
+        for mark in [number, segment::mark(outsider, number)] {
+            record::encode(&mut forged, mark, Lsn::new(u64::MAX), Lsn::new(u64::MAX - 1), &entry);
+        }
+    }
+    let disk = new_disk();
+    let mut wal = create(&disk);
+    for _ in 0..20 {
+        append(&mut wal, &[&forged]).unwrap();
+        wal.sync().unwrap();
+        wal.free_through(wal.durable());
+        while let Some(job) = wal.spare_job() {
+            job.run().unwrap();
+        }
+        let examined = look(&disk, wal.durable().get()).unwrap();
+        assert_eq!((examined.last(), examined.torn()), (wal.durable(), None));
     }
 }

@@ -9,7 +9,7 @@ fn it_works_on_real_files() {
     let dir = folder.path().join("wal");
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
     let settings = Settings { segment_bytes: 64 << 10 };
-    let mut wal = Wal::create(Arc::clone(&disk), &dir, 1, settings).unwrap();
+    let mut wal = Wal::create(Arc::clone(&disk), &dir, WE, settings).unwrap();
     for round in 0..100u8 {
         append(&mut wal, &[&[round; 3000], b"", &[round; 50]]).unwrap();
         wal.sync().unwrap();

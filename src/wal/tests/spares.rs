@@ -179,6 +179,7 @@ fn a_full_disk_in_the_middle_of_a_long_append_leaves_the_segments_as_spares() {
     append(&mut wal, &long).unwrap();
     wal.sync().unwrap();
     assert_eq!(names(&disk), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(disk.count(Op::Create), 7, "six segments, and the one that failed");
     assert_eq!(finish(&disk.crash(Crash::LoseUnsynced), 0).0.len(), 6);
 }
 
