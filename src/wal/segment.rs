@@ -169,9 +169,10 @@ impl Place {
 
     /// Gives a prepared segment its name. Durable after [`Place::sync_names`].
     pub(super) fn rename_in(&self, prepared: &Path, segment: &Segment) -> Result<(), WalError> {
-        self.disk
-            .rename(prepared, &self.path(segment.seq))
-            .map_err(|source| self.not_prepared(source, prepared, segment.size))
+        self.disk.rename(prepared, &self.path(segment.seq)).map_err(|source| {
+            drop(self.disk.remove(prepared));
+            self.not_prepared(source, prepared, segment.size)
+        })
     }
 
     pub(super) fn sync_names(&self) -> Result<(), WalError> {

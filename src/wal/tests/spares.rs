@@ -162,6 +162,11 @@ fn a_full_disk_is_said_so_and_changes_nothing() {
         disk.fail_next(failing, 1, Failure::NoSpace);
         let error = append(&mut wal, &[&[2; 3000]]).unwrap_err();
         assert!(matches!(error, WalError::NoSpace { .. }), "{failing:?}: {error}");
+        assert_eq!(
+            disk.files().len(),
+            1,
+            "{failing:?}: nothing half made is left to fill the disk"
+        );
     }
     append(&mut wal, &[&[2; 3000]]).unwrap();
     wal.sync().unwrap();
