@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::segment::{self, HEADER_BYTES, Header};
-use super::{Identity, Lsn, WalError, failed, record};
+use super::record::{self, Parsed};
+use super::scan::{self, Tail};
+use super::segment::{self, BadHeader, HEADER_BYTES, Header};
+use super::{Identity, Lsn, WalError, failed};
 use crate::disk::{Disk, File, Open};
 
 /// The segments that there are, in order, and what else lies in the folder.
@@ -53,7 +55,8 @@ impl Files {
         files.segments.sort_by_key(|segment| segment.seq);
         files.identity = files.find_identity()?;
         for number in 0..files.segments.len() {
-            files.segments[number].first = files.first_record(number)?;
+            let first = files.reader(number)?.record(HEADER_BYTES)?.map(|record| record.lsn);
+            files.segments[number].first = first;
         }
         Ok(files)
     }
@@ -67,9 +70,16 @@ impl Files {
         self.disk.open(&path, how).map_err(failed("open", &path))
     }
 
-    pub(super) fn read(&self, number: usize, buf: &mut [u8], at: u64) -> Result<usize, WalError> {
-        let file = self.open(number, Open::Read)?;
-        file.read_at(buf, at).map_err(|error| failed("read", &self.path(number))(error))
+    pub(super) fn reader(&self, number: usize) -> Result<Reader, WalError> {
+        Ok(Reader {
+            file: self.open(number, Open::Read)?,
+            path: self.path(number),
+            mark: self.mark(number),
+            len: self.segments[number].len,
+            buf: Vec::new(),
+            at: 0,
+            held: 0,
+        })
     }
 
     /// Whose log it is, by the first header that can be read.
@@ -78,10 +88,10 @@ impl Files {
             return Err(WalError::Missing { dir: self.dir.clone() });
         }
         for number in 0..self.segments.len() {
-            let mut buf = vec![0; segment::HEADER_FIELDS_BYTES];
-            let got = self.read(number, &mut buf, 0)?;
-            if let Ok(header) = Header::parse(&buf[..got]) {
-                return Ok(header.identity);
+            match self.reader(number)?.header()? {
+                Ok(header) => return Ok(header.identity),
+                Err(BadHeader::Version(found)) => return Err(self.unsupported(number, found)),
+                Err(BadHeader::Unreadable) => {}
             }
         }
         Err(self.damaged(0, 0, "no segment has a header that can be read".to_owned()))
@@ -90,20 +100,6 @@ impl Files {
     /// What the records of a segment bear.
     pub(super) fn mark(&self, number: usize) -> u64 {
         segment::mark(self.identity, self.segments[number].seq)
-    }
-
-    fn first_record(&self, number: usize) -> Result<Option<Lsn>, WalError> {
-        let SegmentFile { len, .. } = self.segments[number];
-        let mark = self.mark(number);
-        let mut buf = vec![0; record::HEADER_BYTES];
-        let got = self.read(number, &mut buf, HEADER_BYTES)?;
-        let Some(claim) = record::claim(&buf[..got]) else { return Ok(None) };
-        if claim.mark != mark || claim.size as u64 > len.saturating_sub(HEADER_BYTES) {
-            return Ok(None);
-        }
-        buf.resize(claim.size, 0);
-        let got = self.read(number, &mut buf, HEADER_BYTES)?;
-        Ok(record::parse(&buf[..got], mark).map(|found| found.lsn))
     }
 
     /// The segment in which the record after `from` stands, or will; all before it are covered.
@@ -156,7 +152,84 @@ impl Files {
         }
     }
 
+    pub(super) fn unsupported(&self, number: usize, found: u32) -> WalError {
+        WalError::Unsupported { file: self.path(number), what: "WAL format", found }
+    }
+
     pub(super) fn damaged(&self, number: usize, at: u64, reason: String) -> WalError {
         WalError::Damaged { file: self.path(number), at, reason }
+    }
+}
+
+/// Reads one segment, a block at a time: fresh memory costs more than the disk's cache.
+pub(super) struct Reader {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    mark: u64,
+    pub(super) len: u64,
+    buf: Vec<u8>,
+    /// Where in the file `buf` begins, and how much of it is read.
+    at: u64,
+    held: usize,
+}
+
+/// How much is read at a time, in bytes.
+const READ_BYTES: usize = 256 << 10;
+
+impl Reader {
+    /// The bytes from `at` on: as many as wanted or more, fewer only at the end of the file.
+    pub(super) fn bytes(&mut self, at: u64, wanted: usize) -> Result<&[u8], WalError> {
+        let skip = at.checked_sub(self.at).and_then(|skip| usize::try_from(skip).ok());
+        if let Some(skip) = skip
+            && skip.checked_add(wanted).is_some_and(|end| end <= self.held)
+        {
+            return Ok(&self.buf[skip..self.held]);
+        }
+        if self.buf.len() < wanted.max(READ_BYTES) {
+            self.buf.resize(wanted.max(READ_BYTES), 0);
+        }
+        self.held = 0;
+        self.held = self.file.read_at(&mut self.buf, at).map_err(failed("read", &self.path))?;
+        self.at = at;
+        Ok(&self.buf[..self.held])
+    }
+
+    /// All bytes from `at` on.
+    pub(super) fn rest(&mut self, at: u64) -> Result<&[u8], WalError> {
+        let wanted = usize::try_from(self.len.saturating_sub(at)).unwrap_or(usize::MAX);
+        self.bytes(at, wanted)
+    }
+
+    pub(super) fn header(&mut self) -> Result<Result<Header, BadHeader>, WalError> {
+        Ok(Header::parse(self.bytes(0, segment::HEADER_FIELDS_BYTES)?))
+    }
+
+    /// The record at `at`; `None` if there is none that is whole, unharmed and of this segment.
+    pub(super) fn record(&mut self, at: u64) -> Result<Option<Parsed<'_>>, WalError> {
+        let (mark, room) = (self.mark, self.len.saturating_sub(at));
+        let claim = record::claim(self.bytes(at, record::HEADER_BYTES)?);
+        let plausible = claim.filter(|claim| claim.mark == mark && claim.size as u64 <= room);
+        let Some(claim) = plausible else { return Ok(None) };
+        Ok(record::parse(self.bytes(at, claim.size)?, mark))
+    }
+
+    /// What lies behind the last good record; see [`scan::tail`].
+    pub(super) fn tail(&mut self, from: u64, bad: Lsn, recycled: bool) -> Result<Tail, WalError> {
+        let mark = self.mark;
+        let mut clean = !scan::claims(self.bytes(from, record::HEADER_BYTES)?, mark, bad);
+        let mut at = from;
+        while clean && at < self.len {
+            let block = self.bytes(at, record::ALIGN)?;
+            let whole = block.len() - block.len() % record::ALIGN;
+            if whole == 0 {
+                break;
+            }
+            clean = scan::is_clean(&block[..whole], mark, recycled);
+            at += whole as u64;
+        }
+        if clean {
+            return Ok(Tail::empty(from));
+        }
+        Ok(scan::tail(self.rest(from)?, mark, from, bad, recycled))
     }
 }

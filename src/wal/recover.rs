@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::files::{Files, SegmentFile};
-use super::scan::{self, Tail};
+use super::files::{Files, Reader, SegmentFile};
+use super::scan::Tail;
 use super::segment::{self, BadHeader, HEADER_BYTES, Header, Place, Segment};
 use super::writer::{Found, Sealed, Wal};
 use super::{Continuity, Lsn, Record, Settings, Torn, WalError, failed, record};
@@ -59,7 +59,7 @@ pub fn examine(
     let files = Files::list(disk, dir)?;
     let start = files.start(from)?;
     let next = files.segments[start].first.unwrap_or(Lsn::new(1));
-    let mut walk = Walk { files: &files, bytes_of: Vec::new(), next, from, bytes: 0 };
+    let mut walk = Walk { files: &files, next, from, bytes: 0 };
     let mut continuity = Continuity::default();
     let mut walked = Vec::new();
     let recycled = walk.all(start, &mut walked, &mut continuity)?;
@@ -84,8 +84,6 @@ pub fn examine(
 /// The examination at work.
 struct Walk<'a> {
     files: &'a Files,
-    /// All of the segment last loaded.
-    bytes_of: Vec<u8>,
     /// The record that comes next.
     next: Lsn,
     from: Lsn,
@@ -110,9 +108,10 @@ impl Walk<'_> {
     ) -> Result<bool, WalError> {
         let mut number = start;
         loop {
-            self.load(number)?;
-            let header = self.header(number)?.ok_or_else(|| self.bad_header(number))?;
-            let end = self.one(number, continuity)?;
+            let mut reader = self.files.reader(number)?;
+            let header =
+                self.header(number, &mut reader)?.ok_or_else(|| self.bad_header(number))?;
+            let end = self.one(number, &mut reader, continuity)?;
             let last = self.next.prev();
             walked.push(Walked { number, end, last });
             let Some(next) = self.continues_in(number) else { return Ok(header.recycled) };
@@ -123,18 +122,10 @@ impl Walk<'_> {
         }
     }
 
-    fn load(&mut self, number: usize) -> Result<(), WalError> {
-        let len = usize::try_from(self.files.segments[number].len).unwrap_or(usize::MAX);
-        self.bytes_of.resize(len, 0);
-        let got = self.files.read(number, &mut self.bytes_of, 0)?;
-        self.bytes_of.truncate(got);
-        Ok(())
-    }
-
-    /// The header of the loaded segment; `None` if it is not one, or not of this file.
-    fn header(&self, number: usize) -> Result<Option<Header>, WalError> {
+    /// The header of a segment; `None` if it is not one, or not of this file.
+    fn header(&self, number: usize, reader: &mut Reader) -> Result<Option<Header>, WalError> {
         let SegmentFile { seq, len, .. } = self.files.segments[number];
-        match Header::parse(&self.bytes_of) {
+        match reader.header()? {
             Ok(header) if header.seq == seq && header.size == len => {
                 if header.identity != self.files.identity {
                     let reason = "it belongs to another node's log than the segments before";
@@ -143,10 +134,7 @@ impl Walk<'_> {
                 Ok(Some(header))
             }
             Ok(_) | Err(BadHeader::Unreadable) => Ok(None),
-            Err(BadHeader::Version(found)) => {
-                let file = self.files.path(number);
-                Err(WalError::Unsupported { file, what: "WAL format", found })
-            }
+            Err(BadHeader::Version(found)) => Err(self.files.unsupported(number, found)),
         }
     }
 
@@ -155,12 +143,15 @@ impl Walk<'_> {
         self.files.damaged(number, 0, reason.to_owned())
     }
 
-    /// Walks the loaded segment; gives the end of its last good record.
-    fn one(&mut self, number: usize, continuity: &mut Continuity) -> Result<u64, WalError> {
-        let mark = self.files.mark(number);
-        let mut at = usize::try_from(HEADER_BYTES).expect("4096");
-        while let Some(rest) = self.bytes_of.get(at..)
-            && let Some(found) = record::parse(rest, mark)
+    /// Walks a segment; gives the end of its last good record.
+    fn one(
+        &mut self,
+        number: usize,
+        reader: &mut Reader,
+        continuity: &mut Continuity,
+    ) -> Result<u64, WalError> {
+        let mut at = HEADER_BYTES;
+        while let Some(found) = reader.record(at)?
             && found.lsn == self.next
         {
             if found.kind != record::KIND_BATCH {
@@ -174,15 +165,15 @@ impl Walk<'_> {
                     "record {}, entry {} of shard {}, does not follow the one before",
                     found.lsn, entry.index, entry.shard
                 );
-                return Err(self.files.damaged(number, at as u64, reason));
+                return Err(self.files.damaged(number, at, reason));
             }
             if found.lsn > self.from {
                 self.bytes += found.size as u64;
             }
             self.next = found.lsn.next();
-            at += found.size;
+            at += found.size as u64;
         }
-        Ok(at as u64)
+        Ok(at)
     }
 
     /// The later segment that begins with the next record. Those between are empty: too small for
@@ -193,19 +184,17 @@ impl Walk<'_> {
         (self.files.segments[next].first == Some(self.next)).then_some(next)
     }
 
-    /// Judges what lies behind the last good record. The segment in which it stands is loaded.
+    /// Judges what lies behind the last good record.
     fn behind(&mut self, end: Walked, recycled: bool) -> Result<Behind, WalError> {
         let (files, bad) = (self.files, self.next);
-        let mark = files.mark(end.number);
-        let mut tails =
-            vec![(end.number, scan::tail(&self.bytes_of, mark, end.end, bad, recycled))];
+        let here = files.reader(end.number)?.tail(end.end, bad, recycled)?;
+        let mut tails = vec![(end.number, here)];
         let mut unborn = None;
         for number in end.number + 1..files.segments.len() {
-            self.load(number)?;
-            let header = self.header(number)?;
+            let mut reader = files.reader(number)?;
+            let header = self.header(number, &mut reader)?;
             let recycled = header.is_none_or(|header| header.recycled);
-            let mark = files.mark(number);
-            let tail = scan::tail(&self.bytes_of, mark, HEADER_BYTES, bad, recycled);
+            let tail = reader.tail(HEADER_BYTES, bad, recycled)?;
             if header.is_none() {
                 if number + 1 < files.segments.len() || tail.records > 0 {
                     return Err(self.bad_header(number));
@@ -293,36 +282,21 @@ impl Examined {
         &self,
         f: &mut dyn FnMut(Record<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut bytes = Vec::new();
         let needed = self.walked.iter().filter(|w| w.last > self.from && w.end > HEADER_BYTES);
         for walked in needed {
-            let records = walked.end - HEADER_BYTES;
-            bytes.resize(usize::try_from(records).expect("was read before"), 0);
-            let got = self.files.read(walked.number, &mut bytes, HEADER_BYTES)?;
-            self.replay_one(*walked, &bytes[..got], f)?;
-        }
-        Ok(())
-    }
-
-    fn replay_one<E: From<WalError>>(
-        &self,
-        walked: Walked,
-        bytes: &[u8],
-        f: &mut dyn FnMut(Record<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mark = self.files.mark(walked.number);
-        let mut at = 0;
-        while HEADER_BYTES + at as u64 != walked.end {
-            let Some(found) = record::parse(&bytes[at..], mark) else {
-                let reason = "it has changed since it was examined".to_owned();
-                let place = HEADER_BYTES + at as u64;
-                return Err(self.files.damaged(walked.number, place, reason).into());
-            };
-            at += found.size;
-            if found.lsn > self.from {
-                let entry = found.entry;
-                let (shard, term, index) = (entry.shard, entry.term, entry.index);
-                f(Record { lsn: found.lsn, shard, term, index, payload: entry.payload })?;
+            let mut reader = self.files.reader(walked.number)?;
+            let mut at = HEADER_BYTES;
+            while at < walked.end {
+                let Some(found) = reader.record(at)? else {
+                    let reason = "it has changed since it was examined".to_owned();
+                    return Err(self.files.damaged(walked.number, at, reason).into());
+                };
+                at += found.size as u64;
+                if found.lsn > self.from {
+                    let (lsn, entry) = (found.lsn, found.entry);
+                    let (shard, term, index) = (entry.shard, entry.term, entry.index);
+                    f(Record { lsn, shard, term, index, payload: entry.payload })?;
+                }
             }
         }
         Ok(())

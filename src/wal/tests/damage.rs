@@ -322,3 +322,33 @@ fn a_payload_that_looks_like_records_is_none() {
         assert_eq!((examined.last(), examined.torn()), (wal.durable(), None));
     }
 }
+
+#[test]
+fn records_and_tails_larger_than_one_read_are_judged_alike() {
+    let settings = Settings { segment_bytes: 2 << 20 };
+    let look = |disk: &SimDisk| examine(arc(disk), Path::new(DIR), settings, Lsn::ZERO);
+    for len in [300_000, 100, 262_144 - 56 - 4096, 262_144 - 56] {
+        let disk = new_disk();
+        let mut wal = Wal::create(arc(&disk), Path::new(DIR), WE, settings).unwrap();
+        for payload in [vec![1; len], vec![2; 300_000], vec![3; len], vec![4; 10]] {
+            append(&mut wal, &[&payload]).unwrap();
+            wal.sync().unwrap();
+        }
+        assert_eq!(replayed(&look(&disk).unwrap()).len(), 4);
+        let size = record::size_of(len) as u64;
+        let starts = [4096, 4096 + size, 4096 + size + 300_056, 4096 + 2 * size + 300_056];
+        for (number, at) in starts.into_iter().enumerate() {
+            // Twice, so that the bit is as it was for the next one.
+            for flipped in [true, false] {
+                disk.flip_bit(&segment_file(1), at + 60, 0).unwrap();
+                match (flipped, look(&disk)) {
+                    (false, examined) => assert_eq!(replayed(&examined.unwrap()).len(), 4),
+                    (true, Ok(examined)) => {
+                        assert_eq!((number, examined.torn().unwrap().at), (3, at));
+                    }
+                    (true, damaged) => assert_eq!(place(damaged), (segment_file(1), at)),
+                }
+            }
+        }
+    }
+}
