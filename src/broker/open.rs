@@ -14,7 +14,7 @@ use crate::disk::{self, Disk, Lock};
 use crate::ids::{GroupName, TopicName};
 use crate::log::{self, LogError, LogMark, TopicLog};
 use crate::time::{Now, Timestamp};
-use crate::wal::{self, Examined, Lsn, Torn, Wal, WalError};
+use crate::wal::{self, Examined, Identity, Lsn, Torn, Wal, WalError};
 
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::registry::Settings;
@@ -241,7 +241,7 @@ impl Opening<'_> {
         let wal = Wal::create(
             Arc::clone(self.disk),
             &self.layout.wal(),
-            self.settings.node_seed,
+            Identity { node: self.settings.node_seed, secret: self.settings.wal_secret },
             self.settings.wal,
         )?;
         let parts = shards.iter_mut().map(Shard::part).collect::<Result<_, _>>()?;
