@@ -253,10 +253,9 @@ impl Opening<'_> {
         checkpoint.write(self.disk.as_ref(), &folder, self.now.wall)?;
         let json = serde_json::to_vec(&node).expect("text and numbers");
         // Written last: a directory without it was never served.
-        for (path, bytes) in [(self.layout.node(), json)] {
-            disk::replace(self.disk.as_ref(), &path, &bytes)
-                .map_err(|source| unusable(&path, source))?;
-        }
+        let path = self.layout.node();
+        disk::replace(self.disk.as_ref(), &path, &json)
+            .map_err(|source| unusable(&path, source))?;
         self.disk
             .sync_dir(&self.layout.data)
             .map_err(|source| unusable(&self.layout.data, source))?;

@@ -38,7 +38,10 @@ fn arc(disk: &SimDisk) -> Arc<dyn Disk> {
 fn record(n: u64) -> (Timestamp, Vec<u8>) {
     // Clocks step back now and then; lengths differ.
     let micros = 1_000_000 * n - if n.is_multiple_of(7) { 5_000_000 } else { 0 };
-    (Timestamp::from_micros(micros), format!("message {n} {}", "x".repeat(n as usize % 90)).into())
+    (
+        Timestamp::from_micros(micros),
+        format!("message {n} {}", "x".repeat(usize::try_from(n % 90).unwrap())).into(),
+    )
 }
 
 fn append(log: &mut TopicLog, numbers: std::ops::RangeInclusive<u64>) {
