@@ -231,15 +231,19 @@ fn a_segment_of_another_node_is_refused() {
 
 #[test]
 fn a_format_of_the_future_is_refused_as_such() {
-    let disk = five_segments();
-    let file = disk.open(&segment_file(5), Open::Write).unwrap();
-    let mut header = disk.files()[&segment_file(5)][..52].to_vec();
-    header[8] = 2;
-    let crc = crc32c::crc32c(&header[..48]);
-    header[48..].copy_from_slice(&crc.to_le_bytes());
-    file.write_at(&header, 0).unwrap();
-    let error = look(&disk, 0).unwrap_err();
-    assert!(matches!(error, WalError::Unsupported { found: 2, .. }), "{error}");
+    for segments in [5..=5, 1..=5] {
+        let disk = five_segments();
+        for segment in segments {
+            let mut header = disk.files()[&segment_file(segment)][..52].to_vec();
+            header[8] = 2;
+            let crc = crc32c::crc32c(&header[..48]);
+            header[48..].copy_from_slice(&crc.to_le_bytes());
+            let file = disk.open(&segment_file(segment), Open::Write).unwrap();
+            file.write_at(&header, 0).unwrap();
+        }
+        let error = look(&disk, 0).unwrap_err();
+        assert!(matches!(error, WalError::Unsupported { found: 2, .. }), "{error}");
+    }
 }
 
 #[test]
