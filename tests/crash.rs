@@ -1,5 +1,7 @@
 //! `kill -9` and what is there afterwards.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

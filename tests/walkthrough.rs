@@ -1,5 +1,7 @@
 //! What the prototype's README shows, by hand with `nc`, against the real daemon.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::time::Duration;

@@ -14,7 +14,7 @@ use crate::disk::{self, Disk, Lock};
 use crate::ids::{GroupName, TopicName};
 use crate::log::{self, LogError, LogMark, TopicLog};
 use crate::time::{Now, Timestamp};
-use crate::wal::{self, Examined, Lsn, Torn, Wal, WalError};
+use crate::wal::{self, Examined, Identity, Lsn, Torn, Wal, WalError};
 
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::registry::Settings;
@@ -241,7 +241,7 @@ impl Opening<'_> {
         let wal = Wal::create(
             Arc::clone(self.disk),
             &self.layout.wal(),
-            self.settings.node_seed,
+            Identity { node: self.settings.node_seed, secret: self.settings.wal_secret },
             self.settings.wal,
         )?;
         let parts = shards.iter_mut().map(Shard::part).collect::<Result<_, _>>()?;
@@ -253,10 +253,9 @@ impl Opening<'_> {
         checkpoint.write(self.disk.as_ref(), &folder, self.now.wall)?;
         let json = serde_json::to_vec(&node).expect("text and numbers");
         // Written last: a directory without it was never served.
-        for (path, bytes) in [(self.layout.node(), json)] {
-            disk::replace(self.disk.as_ref(), &path, &bytes)
-                .map_err(|source| unusable(&path, source))?;
-        }
+        let path = self.layout.node();
+        disk::replace(self.disk.as_ref(), &path, &json)
+            .map_err(|source| unusable(&path, source))?;
         self.disk
             .sync_dir(&self.layout.data)
             .map_err(|source| unusable(&self.layout.data, source))?;

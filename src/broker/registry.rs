@@ -49,6 +49,8 @@ pub struct Settings {
     pub shards: u32,
     /// Drawn by the caller; the identity of a new directory.
     pub node_seed: u64,
+    /// Drawn by the caller; marks the records of a new log, and is told to nobody.
+    pub wal_secret: u64,
     /// When OK is said.
     pub fsync: Fsync,
     /// The write-ahead log's segments.

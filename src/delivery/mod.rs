@@ -68,7 +68,7 @@ mod progress;
 #[cfg(test)]
 mod random;
 #[cfg(test)]
-mod stories;
+mod story_tests;
 
 pub use attempt::{Attempt, Outcome};
 pub use events::{Action, Departure, Event, Report, Verdict};

@@ -23,17 +23,19 @@ mod faults;
 mod file;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use faults::{Failure, Fault, Op};
 use faults::{Faults, Rng};
 use file::{Contents, SimFile};
+use tree::{Change, Dir, Entry, Node, Tree, key, reachable, split};
 
 use super::{DirEntry, Disk, File, Lock, Open, Space};
 
@@ -63,120 +65,6 @@ struct World {
     faults: Mutex<Faults>,
     dead: AtomicBool,
     next_id: AtomicU64,
-}
-
-struct Tree {
-    /// By path without a leading slash; the root is "".
-    dirs: BTreeMap<String, Dir>,
-    locked: BTreeSet<String>,
-    space: Space,
-}
-
-#[derive(Default)]
-struct Dir {
-    live: BTreeMap<String, Entry>,
-    durable: BTreeMap<String, Entry>,
-    pending: Vec<Change>,
-}
-
-#[derive(Clone)]
-enum Entry {
-    Dir,
-    File(Arc<Node>),
-}
-
-/// A file, under whatever name.
-struct Node {
-    id: u64,
-    contents: Mutex<Contents>,
-}
-
-/// A change of a folder that is not durable yet.
-enum Change {
-    Link {
-        name: String,
-        entry: Entry,
-        moved_by: u64,
-    },
-    Rename {
-        from: String,
-        to: String,
-        entry: Entry,
-    },
-    Unlink {
-        name: String,
-    },
-    /// The other half of a `Link` into another folder.
-    MoveOut {
-        name: String,
-        to: String,
-        moved_by: u64,
-    },
-}
-
-impl Change {
-    fn apply(&self, names: &mut BTreeMap<String, Entry>) {
-        match self {
-            Change::Link { name, entry, .. } => {
-                forget_other_names(names, entry);
-                names.insert(name.clone(), entry.clone());
-            }
-            Change::Rename { from, to, entry } => {
-                names.remove(from);
-                forget_other_names(names, entry);
-                names.insert(to.clone(), entry.clone());
-            }
-            Change::Unlink { name } | Change::MoveOut { name, .. } => {
-                names.remove(name);
-            }
-        }
-    }
-}
-
-/// A file has one name; a later rename that survives without an earlier one must not give it two.
-fn forget_other_names(names: &mut BTreeMap<String, Entry>, entry: &Entry) {
-    if let Entry::File(node) = entry {
-        names.retain(|_, other| !matches!(other, Entry::File(o) if o.id == node.id));
-    }
-}
-
-impl Dir {
-    fn change(&mut self, change: Change) {
-        change.apply(&mut self.live);
-        self.pending.push(change);
-    }
-
-    fn make_durable(&mut self, count: usize) {
-        for change in self.pending.drain(..count) {
-            change.apply(&mut self.durable);
-        }
-    }
-}
-
-/// Path components joined by `/`, without a leading one.
-fn key(path: &Path) -> io::Result<String> {
-    let mut key = String::new();
-    for part in path.components() {
-        match part {
-            Component::RootDir | Component::CurDir => {}
-            Component::Normal(name) => {
-                let name = name.to_str().ok_or(io::ErrorKind::InvalidFilename)?;
-                if !key.is_empty() {
-                    key.push('/');
-                }
-                key.push_str(name);
-            }
-            Component::ParentDir | Component::Prefix(_) => {
-                return Err(io::ErrorKind::InvalidFilename.into());
-            }
-        }
-    }
-    Ok(key)
-}
-
-/// The folder and the name in it.
-fn split(key: &str) -> (&str, &str) {
-    key.rsplit_once('/').unwrap_or(("", key))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -218,21 +106,6 @@ impl World {
 
 fn power_is_off() -> io::Error {
     io::Error::other("the simulated machine has no power")
-}
-
-impl Tree {
-    fn dir(&mut self, key: &str) -> io::Result<&mut Dir> {
-        self.dirs.get_mut(key).ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    fn node(&mut self, key: &str) -> io::Result<Arc<Node>> {
-        let (dir, name) = split(key);
-        match self.dir(dir)?.live.get(name) {
-            Some(Entry::File(node)) => Ok(Arc::clone(node)),
-            Some(Entry::Dir) => Err(io::ErrorKind::IsADirectory.into()),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
-    }
 }
 
 impl SimDisk {
@@ -369,51 +242,6 @@ impl World {
             dead: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
         }
-    }
-}
-
-/// Whether all folders above `key` are there.
-fn reachable(names: &BTreeMap<String, BTreeMap<String, Entry>>, key: &str) -> bool {
-    let mut key = key;
-    while !key.is_empty() {
-        let (above, name) = split(key);
-        if !names.get(above).is_some_and(|dir| matches!(dir.get(name), Some(Entry::Dir))) {
-            return false;
-        }
-        key = above;
-    }
-    true
-}
-
-impl Tree {
-    /// What each folder holds after a crash.
-    fn names_after(&self, how: Crash, rng: &mut Rng) -> BTreeMap<String, BTreeMap<String, Entry>> {
-        let mut lost_moves = BTreeSet::new();
-        let mut survivors: BTreeMap<&String, Vec<bool>> = BTreeMap::new();
-        for (key, dir) in &self.dirs {
-            let kept = rng.subset(how, dir.pending.len());
-            for (change, kept) in dir.pending.iter().zip(&kept) {
-                if let Change::Link { moved_by, .. } = change
-                    && !kept
-                {
-                    lost_moves.insert(*moved_by);
-                }
-            }
-            survivors.insert(key, kept);
-        }
-        let mut names = BTreeMap::new();
-        for (key, dir) in &self.dirs {
-            let mut entries = dir.durable.clone();
-            for (change, kept) in dir.pending.iter().zip(&survivors[key]) {
-                let lost = matches!(change, Change::MoveOut { moved_by, .. }
-                    if lost_moves.contains(moved_by));
-                if *kept && !lost {
-                    change.apply(&mut entries);
-                }
-            }
-            names.insert(key.clone(), entries);
-        }
-        names
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::ids::TopicName;
+use crate::ids::{Offset, TopicName};
 
 /// See the module.
 #[derive(Debug, thiserror::Error)]
@@ -16,11 +16,13 @@ pub enum LogError {
         /// What it says.
         source: io::Error,
     },
-    /// One line is not what was written; reading can go on behind it.
-    #[error("a line of topic {topic} is damaged: {} at byte {at}: {why}", path.display())]
+    /// One message is not what was written; reading can go on behind it.
+    #[error("message {offset} of topic {topic} is damaged: {} at byte {at}: {why}", path.display())]
     Corrupt {
         /// The topic.
         topic: TopicName,
+        /// The message.
+        offset: Offset,
         /// The file.
         path: PathBuf,
         /// Where the line begins.

@@ -7,9 +7,10 @@ use crate::disk::Disk;
 use crate::ids::{Offset, TopicName};
 use crate::time::Timestamp;
 
+use super::record::{Line, parse_again, parse_line};
 use super::segment::Lines;
 use super::shared::LogShared;
-use super::{Line, LogError, parse_line, recover};
+use super::{LogError, recover};
 
 /// How much is read at once.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -128,27 +129,73 @@ impl Reader {
     /// The next message, or `None` at the end: there may be more later.
     ///
     /// # Errors
-    /// [`LogError::Corrupt`] for a line that is damaged; the next call goes on behind it.
+    /// [`LogError::Corrupt`] for a message that is damaged or missing; the next call goes on with
+    /// the one after it.
     #[expect(clippy::should_implement_trait, reason = "a line borrows from the reader")]
     pub fn next(&mut self) -> Result<Option<Line<'_>>, LogError> {
-        if self.next > self.shared.end() || !self.find_place()? {
+        if self.next > self.shared.end() || !self.find_place()? || !self.check()? {
             return Ok(None);
         }
+        let place = self.place.as_mut().expect("its next line was just found good");
+        let raw = place.lines.next(place.len)?;
+        Ok(raw.and_then(|raw| parse_again(raw.bytes).ok()))
+    }
+
+    /// Looks whether the next line is the expected message, and stays before it; passes by what is
+    /// damaged. False at the end.
+    fn check(&mut self) -> Result<bool, LogError> {
         let expected = self.next;
         let topic = self.shared.topic();
         let place = self.place.as_mut().expect("it was just found");
-        let path = place.lines.path.clone();
-        self.next = expected.next();
-        let Some(raw) = place.lines.next(place.len)? else { return Ok(None) };
+        let Some(raw) = place.lines.next(place.len)? else { return self.pass_short_file() };
         let at = raw.at;
-        let corrupt = |why: String| LogError::Corrupt { topic: topic.clone(), path, at, why };
-        match parse_line(topic, raw.bytes) {
-            Ok(line) if line.offset == expected => Ok(Some(line)),
-            Ok(line) => {
-                Err(corrupt(format!("it has offset {} where {expected} belongs", line.offset)))
+        let why = match parse_line(topic, raw.bytes) {
+            Ok(line) if line.offset == expected => {
+                self.next = expected.next();
+                place.lines.step_back(at);
+                return Ok(true);
             }
-            Err(error) => Err(corrupt(error.to_string())),
+            Ok(line) => format!("offset {} stands here", line.offset),
+            Err(error) => error.to_string(),
+        };
+        let (path, topic) = (place.lines.path.clone(), topic.clone());
+        self.pass_damage(at)?;
+        Err(LogError::Corrupt { topic, offset: expected, path, at, why })
+    }
+
+    /// The segment's file has less than was visible: what is missing of it is damaged, and the next
+    /// segment goes on.
+    fn pass_short_file(&mut self) -> Result<bool, LogError> {
+        let place = self.place.take().expect("it was just read");
+        let offset = self.next;
+        if self.shared.segment_of(offset).first != place.segment {
+            return Ok(self.find_place()? && self.check()?);
         }
+        self.next = offset.next();
+        let (topic, path) = (self.shared.topic().clone(), place.lines.path);
+        let why = "the file ends too early".to_owned();
+        Err(LogError::Corrupt { topic, offset, path, at: place.lines.at, why })
+    }
+
+    /// Goes from a line that is not the expected one to the next that is in its place, however many
+    /// line ends were lost or came to it. The messages between count as damaged, one by one.
+    fn pass_damage(&mut self, at: u64) -> Result<(), LogError> {
+        let expected = self.next;
+        let topic = self.shared.topic();
+        let place = self.place.as_mut().expect("it gave the line");
+        place.lines.step_back(at);
+        while let Some(raw) = place.lines.next(place.len)? {
+            let at = raw.at;
+            let offset = parse_line(topic, raw.bytes).map_or(Offset::ZERO, |line| line.offset);
+            if offset >= expected {
+                place.lines.step_back(at);
+                // A line too many costs no message, and one too few costs those that it held.
+                self.next = if offset == expected { expected } else { expected.next() };
+                return Ok(());
+            }
+        }
+        self.next = expected.next();
+        Ok(())
     }
 
     /// Sees to it that the next line is in the present place; false if there is none.

@@ -112,6 +112,13 @@ impl Lines {
         }
     }
 
+    /// Goes back to `at`, where the line begins that was read last.
+    pub(super) fn step_back(&mut self, at: u64) {
+        let taken = usize::try_from(self.at - at).expect("a line is in memory");
+        self.start -= taken;
+        self.at = at;
+    }
+
     /// Reads another block behind what is there; false at the end.
     fn fill(&mut self, end: u64) -> Result<bool, LogError> {
         self.block.drain(..self.start);

@@ -171,6 +171,7 @@ fn settings(config: &Config) -> Settings {
         data_dir: config.storage.data_dir.clone(),
         shards: SHARDS,
         node_seed: rand::random(),
+        wal_secret: rand::random(),
         fsync: config.storage.fsync,
         wal: wal::Settings { segment_bytes: config.storage.wal_segment },
         log: LogSettings { segment_bytes: config.storage.segment },

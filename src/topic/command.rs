@@ -176,11 +176,14 @@ impl Commands {
 
     fn long(&mut self, bytes: &[u8]) {
         let mut len = bytes.len();
-        while len >= 0x80 {
-            self.bytes.push((len & 0x7f) as u8 | 0x80);
+        loop {
+            let low = u8::try_from(len & 0x7f).expect("seven bits");
             len >>= 7;
+            self.bytes.push(if len == 0 { low } else { low | 0x80 });
+            if len == 0 {
+                break;
+            }
         }
-        self.bytes.push((len & 0x7f) as u8);
         self.bytes.extend_from_slice(bytes);
     }
 }
@@ -244,6 +247,7 @@ impl<'a> CommandReader<'a> {
     ///
     /// # Errors
     /// [`BadCommand`] if the bytes are no command.
+    #[expect(clippy::should_implement_trait, reason = "the first error ends it")]
     pub fn next(&mut self) -> Result<Option<Command<'a>>, BadCommand> {
         if self.at == 0 && !self.bytes.is_empty() {
             let format = self.byte()?;

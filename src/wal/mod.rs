@@ -8,15 +8,15 @@
 //!     0000000000000009.wal   ────────────────────   spare: prepared by another thread
 //!
 //!   segment   4 KiB header block, then records, each at a multiple of 8 bytes
-//!   record    len u32 │ crc u32 │ segment u64 │ lsn u64 │ durable u64 │
+//!   record    len u32 │ crc u32 │ mark u64 │ lsn u64 │ durable u64 │
 //!             shard u32 │ kind u32 │ term u64 │ index u64 │ payload │ 0 to 7 zeros
 //! ```
 //!
 //! Invariants:
 //! * Records are numbered 1, 2, 3 … ([`Lsn`]) over all segments, without a gap.
 //! * Segments are written with zeros and synced before they are used, so a sync of records changes
-//!   no metadata. A record counts only in the segment whose number it carries: what a recycled
-//!   segment still holds of its earlier life is never taken for new.
+//!   no metadata. A record counts only in the segment whose mark it bears: what a recycled
+//!   segment still holds of its earlier life is never taken for new, nor what a client made up.
 //! * Nothing is written to a segment before all of the one before it is durable, and before its own
 //!   name is: what is durable has no hole.
 //! * Every record says up to where the log was known to be durable when it was written. A bad record
@@ -31,6 +31,7 @@
 //! runs a [`SpareJob`]), batching (an [`Entry`] is a batch already), meaning (a payload is bytes),
 //! repair (`wiber check` does), and deciding what is covered (the checkpoint does).
 
+mod files;
 mod record;
 mod recover;
 mod scan;
@@ -129,6 +130,22 @@ pub struct Record<'a> {
     pub index: u64,
     /// See [`Entry`].
     pub payload: &'a [u8],
+}
+
+/// Whose log it is. Stands in the header of every segment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The node. A segment of another one is refused.
+    pub node: u64,
+    /// A random number that nobody outside learns, drawn when the log is created: clients choose
+    /// payloads, and must not be able to choose one that passes for a record.
+    pub secret: u64,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("node", &self.node).finish_non_exhaustive()
+    }
 }
 
 /// How the log is laid out.

@@ -13,7 +13,7 @@ pub(super) const KIND_BATCH: u32 = 1;
 
 // Where the fields stand.
 const CRC: usize = 4;
-pub(super) const SEGMENT: usize = 8;
+pub(super) const MARK: usize = 8;
 const LSN: usize = 16;
 const DURABLE: usize = 24;
 const SHARD: usize = 32;
@@ -26,7 +26,7 @@ pub(super) fn size_of(len: usize) -> usize {
     (HEADER_BYTES + len).next_multiple_of(ALIGN)
 }
 
-/// A record whose checksum is right, bound to the segment it was looked for in.
+/// A record whose checksum is right, and that bears the mark of the segment it was looked for in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Parsed<'a> {
     pub(super) lsn: Lsn,
@@ -41,18 +41,18 @@ pub(super) struct Parsed<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Claim {
     pub(super) size: usize,
-    pub(super) segment: u64,
+    pub(super) mark: u64,
     pub(super) lsn: Lsn,
 }
 
 /// Appends a record to `out`, whose length is a multiple of [`ALIGN`] before and after.
-pub(super) fn encode(out: &mut Vec<u8>, segment: u64, lsn: Lsn, durable: Lsn, entry: &Entry<'_>) {
+pub(super) fn encode(out: &mut Vec<u8>, mark: u64, lsn: Lsn, durable: Lsn, entry: &Entry<'_>) {
     let len = u32::try_from(entry.payload.len()).expect("the caller bounds a payload");
     let start = out.len();
     debug_assert!(start.is_multiple_of(ALIGN));
     out.extend_from_slice(&len.to_le_bytes());
     out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&segment.to_le_bytes());
+    out.extend_from_slice(&mark.to_le_bytes());
     out.extend_from_slice(&lsn.get().to_le_bytes());
     out.extend_from_slice(&durable.get().to_le_bytes());
     out.extend_from_slice(&entry.shard.to_le_bytes());
@@ -60,8 +60,8 @@ pub(super) fn encode(out: &mut Vec<u8>, segment: u64, lsn: Lsn, durable: Lsn, en
     out.extend_from_slice(&entry.term.to_le_bytes());
     out.extend_from_slice(&entry.index.to_le_bytes());
     out.extend_from_slice(entry.payload);
-    let crc = crc32c::crc32c(&out[start + SEGMENT..]);
-    out[start + CRC..start + SEGMENT].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc32c::crc32c(&out[start + MARK..]);
+    out[start + CRC..start + MARK].copy_from_slice(&crc.to_le_bytes());
     out.resize(start + size_of(entry.payload.len()), 0);
 }
 
@@ -78,22 +78,22 @@ pub(super) fn claim(bytes: &[u8]) -> Option<Claim> {
     let bytes = bytes.get(..HEADER_BYTES)?;
     Some(Claim {
         size: size_of(u32_at(bytes, 0) as usize),
-        segment: u64_at(bytes, SEGMENT),
+        mark: u64_at(bytes, MARK),
         lsn: Lsn::new(u64_at(bytes, LSN)),
     })
 }
 
-/// Reads the record at the front of `bytes` (the rest of the segment `segment`). `None` if there is
-/// none that is whole, unharmed and bound to that segment.
-pub(super) fn parse(bytes: &[u8], segment: u64) -> Option<Parsed<'_>> {
+/// Reads the record at the front of `bytes` (the rest of the segment with this mark). `None` if there
+/// is none that is whole, unharmed and bears the mark.
+pub(super) fn parse(bytes: &[u8], mark: u64) -> Option<Parsed<'_>> {
     let claim = claim(bytes)?;
     let (lsn, durable) = (claim.lsn, Lsn::new(u64_at(bytes, DURABLE)));
     // All that is cheap goes first: the search for vouchers asks at every eighth byte.
-    if claim.segment != segment || durable >= lsn || claim.size > bytes.len() {
+    if claim.mark != mark || durable >= lsn || claim.size > bytes.len() {
         return None;
     }
     let end = HEADER_BYTES + u32_at(bytes, 0) as usize;
-    if crc32c::crc32c(&bytes[SEGMENT..end]) != u32_at(bytes, CRC) {
+    if crc32c::crc32c(&bytes[MARK..end]) != u32_at(bytes, CRC) {
         return None;
     }
     let entry = Entry {
@@ -145,22 +145,22 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(
-            payload: Vec<u8>, segment: u64, lsn in 1u64.., durable: u64, shard: u32, term: u64,
+            payload: Vec<u8>, mark: u64, lsn in 1u64.., durable: u64, shard: u32, term: u64,
             index: u64, rest: Vec<u8>,
         ) {
             let entry = Entry { shard, term, index, payload: &payload };
             let (lsn, durable) = (Lsn::new(lsn), Lsn::new(durable % lsn));
             let mut bytes = Vec::new();
-            encode(&mut bytes, segment, lsn, durable, &entry);
+            encode(&mut bytes, mark, lsn, durable, &entry);
             let size = bytes.len();
             bytes.extend(rest);
             let expected = Parsed { lsn, durable, kind: KIND_BATCH, entry, size };
-            prop_assert_eq!(parse(&bytes, segment), Some(expected));
+            prop_assert_eq!(parse(&bytes, mark), Some(expected));
         }
 
         #[test]
-        fn random_bytes_never_panic(bytes: Vec<u8>, segment: u64) {
-            prop_assert_eq!(parse(&bytes, segment), None);
+        fn random_bytes_never_panic(bytes: Vec<u8>, mark: u64) {
+            prop_assert_eq!(parse(&bytes, mark), None);
         }
 
         #[test]

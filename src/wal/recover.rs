@@ -11,18 +11,18 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::scan::{self, Tail};
+use super::files::{Files, Reader, SegmentFile};
+use super::scan::Tail;
 use super::segment::{self, BadHeader, HEADER_BYTES, Header, Place, Segment};
 use super::writer::{Found, Sealed, Wal};
 use super::{Continuity, Lsn, Record, Settings, Torn, WalError, failed, record};
-use crate::disk::{Disk, File, Open};
+use crate::disk::{Disk, Open};
 
 /// A log that is proven whole, and not yet changed.
 #[derive(Debug)]
 pub struct Examined {
     files: Files,
     segment_bytes: u64,
-    node: u64,
     from: Lsn,
     /// The segments that hold what is not covered, in order; the last is the one to go on in.
     walked: Vec<Walked>,
@@ -34,24 +34,6 @@ pub struct Examined {
     last: Lsn,
     bytes: u64,
     continuity: Continuity,
-}
-
-/// The segments that there are, in order, and what else lies in the folder.
-#[derive(Debug)]
-struct Files {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
-    segments: Vec<SegmentFile>,
-    leftovers: Vec<PathBuf>,
-    unknown: Vec<PathBuf>,
-}
-
-#[derive(Debug)]
-struct SegmentFile {
-    seq: u64,
-    len: u64,
-    /// The number of its first record, if that is whole.
-    first: Option<Lsn>,
 }
 
 /// A segment whose records are all good up to `end`.
@@ -77,18 +59,17 @@ pub fn examine(
     let files = Files::list(disk, dir)?;
     let start = files.start(from)?;
     let next = files.segments[start].first.unwrap_or(Lsn::new(1));
-    let mut walk = Walk { files: &files, bytes_of: Vec::new(), node: None, next, from, bytes: 0 };
+    let mut walk = Walk { files: &files, next, from, bytes: 0 };
     let mut continuity = Continuity::default();
     let mut walked = Vec::new();
     let recycled = walk.all(start, &mut walked, &mut continuity)?;
     let behind = walk.behind(*walked.last().expect("the walk has a first segment"), recycled)?;
-    let (node, last, bytes) = (walk.node.unwrap_or_default(), walk.next.prev(), walk.bytes);
+    let (last, bytes) = (walk.next.prev(), walk.bytes);
     let Behind { tails, torn, unborn } = behind;
     let segment_bytes = segment::bytes_by(settings);
     Ok(Examined {
         files,
         segment_bytes,
-        node,
         from,
         walked,
         tails,
@@ -100,122 +81,9 @@ pub fn examine(
     })
 }
 
-impl Files {
-    fn list(disk: Arc<dyn Disk>, dir: &Path) -> Result<Files, WalError> {
-        let entries = disk.list(dir).map_err(failed("list", dir))?;
-        let dir = dir.to_owned();
-        let mut files =
-            Files { disk, dir, segments: Vec::new(), leftovers: Vec::new(), unknown: Vec::new() };
-        for entry in entries {
-            let path = files.dir.join(&entry.name);
-            match segment::seq_of(&entry.name) {
-                Some(seq) if !entry.is_dir => {
-                    files.segments.push(SegmentFile { seq, len: entry.len, first: None });
-                }
-                _ if segment::is_leftover(&entry.name) && !entry.is_dir => {
-                    files.leftovers.push(path);
-                }
-                _ => files.unknown.push(path),
-            }
-        }
-        files.segments.sort_by_key(|segment| segment.seq);
-        for number in 0..files.segments.len() {
-            files.segments[number].first = files.first_record(number)?;
-        }
-        Ok(files)
-    }
-
-    fn path(&self, number: usize) -> PathBuf {
-        segment::path(&self.dir, self.segments[number].seq)
-    }
-
-    fn open(&self, number: usize, how: Open) -> Result<Arc<dyn File>, WalError> {
-        let path = self.path(number);
-        self.disk.open(&path, how).map_err(failed("open", &path))
-    }
-
-    fn read(&self, number: usize, buf: &mut [u8], at: u64) -> Result<usize, WalError> {
-        let file = self.open(number, Open::Read)?;
-        file.read_at(buf, at).map_err(|error| failed("read", &self.path(number))(error))
-    }
-
-    fn first_record(&self, number: usize) -> Result<Option<Lsn>, WalError> {
-        let SegmentFile { seq, len, .. } = self.segments[number];
-        let mut buf = vec![0; record::HEADER_BYTES];
-        let got = self.read(number, &mut buf, HEADER_BYTES)?;
-        let Some(claim) = record::claim(&buf[..got]) else { return Ok(None) };
-        if claim.segment != seq || claim.size as u64 > len.saturating_sub(HEADER_BYTES) {
-            return Ok(None);
-        }
-        buf.resize(claim.size, 0);
-        let got = self.read(number, &mut buf, HEADER_BYTES)?;
-        Ok(record::parse(&buf[..got], seq).map(|found| found.lsn))
-    }
-
-    /// The segment in which the record after `from` stands, or will; all before it are covered.
-    fn start(&self, from: Lsn) -> Result<usize, WalError> {
-        let needed = from.next();
-        let holds = |s: &SegmentFile| s.first.is_some_and(|first| first <= needed);
-        let start = if let Some(start) = self.segments.iter().rposition(holds) {
-            start
-        } else {
-            self.start_of_unused(from)?
-        };
-        for pair in self.segments[start..].windows(2) {
-            let next = pair[0].seq + 1;
-            if pair[1].seq != next {
-                let reason = format!("it is missing, and a later segment, {}, is not", pair[1].seq);
-                return Err(WalError::Damaged {
-                    file: segment::path(&self.dir, next),
-                    at: 0,
-                    reason,
-                });
-            }
-        }
-        Ok(start)
-    }
-
-    /// The first segment, if the log was never used; anything else is damage.
-    fn start_of_unused(&self, from: Lsn) -> Result<usize, WalError> {
-        let Some(oldest) = self.segments.first() else {
-            return Err(WalError::Missing { dir: self.dir.clone() });
-        };
-        let needed = from.next();
-        match self.segments.iter().position(|segment| segment.first.is_some()) {
-            Some(0) => {
-                let reason = format!("it begins after record {needed}, which is needed");
-                Err(self.damaged(0, HEADER_BYTES, reason))
-            }
-            Some(later) => {
-                let reason =
-                    "its first record is damaged or missing, and a later segment is in use";
-                Err(self.damaged(later - 1, HEADER_BYTES, reason.to_owned()))
-            }
-            None if from > Lsn::ZERO => {
-                let reason =
-                    format!("no segment begins with a record, and a checkpoint covers {from}");
-                Err(self.damaged(0, HEADER_BYTES, reason))
-            }
-            None if oldest.seq > 1 => {
-                let reason = "it is missing, no checkpoint covers it, and later segments are there";
-                let file = segment::path(&self.dir, oldest.seq - 1);
-                Err(WalError::Damaged { file, at: 0, reason: reason.to_owned() })
-            }
-            None => Ok(0),
-        }
-    }
-
-    fn damaged(&self, number: usize, at: u64, reason: String) -> WalError {
-        WalError::Damaged { file: self.path(number), at, reason }
-    }
-}
-
 /// The examination at work.
 struct Walk<'a> {
     files: &'a Files,
-    /// All of the segment last loaded.
-    bytes_of: Vec<u8>,
-    node: Option<u64>,
     /// The record that comes next.
     next: Lsn,
     from: Lsn,
@@ -240,9 +108,10 @@ impl Walk<'_> {
     ) -> Result<bool, WalError> {
         let mut number = start;
         loop {
-            self.load(number)?;
-            let header = self.header(number)?.ok_or_else(|| self.bad_header(number))?;
-            let end = self.one(number, continuity)?;
+            let mut reader = self.files.reader(number)?;
+            let header =
+                self.header(number, &mut reader)?.ok_or_else(|| self.bad_header(number))?;
+            let end = self.one(number, &mut reader, continuity)?;
             let last = self.next.prev();
             walked.push(Walked { number, end, last });
             let Some(next) = self.continues_in(number) else { return Ok(header.recycled) };
@@ -253,30 +122,19 @@ impl Walk<'_> {
         }
     }
 
-    fn load(&mut self, number: usize) -> Result<(), WalError> {
-        let len = usize::try_from(self.files.segments[number].len).unwrap_or(usize::MAX);
-        self.bytes_of.resize(len, 0);
-        let got = self.files.read(number, &mut self.bytes_of, 0)?;
-        self.bytes_of.truncate(got);
-        Ok(())
-    }
-
-    /// The header of the loaded segment; `None` if it is not one, or not of this file.
-    fn header(&mut self, number: usize) -> Result<Option<Header>, WalError> {
+    /// The header of a segment; `None` if it is not one, or not of this file.
+    fn header(&self, number: usize, reader: &mut Reader) -> Result<Option<Header>, WalError> {
         let SegmentFile { seq, len, .. } = self.files.segments[number];
-        match Header::parse(&self.bytes_of) {
+        match reader.header()? {
             Ok(header) if header.seq == seq && header.size == len => {
-                if *self.node.get_or_insert(header.node) != header.node {
-                    let reason = "it belongs to another node than the segment before";
+                if header.identity != self.files.identity {
+                    let reason = "it belongs to another node's log than the segments before";
                     return Err(self.files.damaged(number, 0, reason.to_owned()));
                 }
                 Ok(Some(header))
             }
             Ok(_) | Err(BadHeader::Unreadable) => Ok(None),
-            Err(BadHeader::Version(found)) => {
-                let file = self.files.path(number);
-                Err(WalError::Unsupported { file, what: "WAL format", found })
-            }
+            Err(BadHeader::Version(found)) => Err(self.files.unsupported(number, found)),
         }
     }
 
@@ -285,12 +143,15 @@ impl Walk<'_> {
         self.files.damaged(number, 0, reason.to_owned())
     }
 
-    /// Walks the loaded segment; gives the end of its last good record.
-    fn one(&mut self, number: usize, continuity: &mut Continuity) -> Result<u64, WalError> {
-        let seq = self.files.segments[number].seq;
-        let mut at = usize::try_from(HEADER_BYTES).expect("4096");
-        while let Some(rest) = self.bytes_of.get(at..)
-            && let Some(found) = record::parse(rest, seq)
+    /// Walks a segment; gives the end of its last good record.
+    fn one(
+        &mut self,
+        number: usize,
+        reader: &mut Reader,
+        continuity: &mut Continuity,
+    ) -> Result<u64, WalError> {
+        let mut at = HEADER_BYTES;
+        while let Some(found) = reader.record(at)?
             && found.lsn == self.next
         {
             if found.kind != record::KIND_BATCH {
@@ -304,15 +165,15 @@ impl Walk<'_> {
                     "record {}, entry {} of shard {}, does not follow the one before",
                     found.lsn, entry.index, entry.shard
                 );
-                return Err(self.files.damaged(number, at as u64, reason));
+                return Err(self.files.damaged(number, at, reason));
             }
             if found.lsn > self.from {
                 self.bytes += found.size as u64;
             }
             self.next = found.lsn.next();
-            at += found.size;
+            at += found.size as u64;
         }
-        Ok(at as u64)
+        Ok(at)
     }
 
     /// The later segment that begins with the next record. Those between are empty: too small for
@@ -323,18 +184,17 @@ impl Walk<'_> {
         (self.files.segments[next].first == Some(self.next)).then_some(next)
     }
 
-    /// Judges what lies behind the last good record. The segment in which it stands is loaded.
+    /// Judges what lies behind the last good record.
     fn behind(&mut self, end: Walked, recycled: bool) -> Result<Behind, WalError> {
         let (files, bad) = (self.files, self.next);
-        let seq = files.segments[end.number].seq;
-        let mut tails = vec![(end.number, scan::tail(&self.bytes_of, seq, end.end, bad, recycled))];
+        let here = files.reader(end.number)?.tail(end.end, bad, recycled)?;
+        let mut tails = vec![(end.number, here)];
         let mut unborn = None;
         for number in end.number + 1..files.segments.len() {
-            self.load(number)?;
-            let header = self.header(number)?;
+            let mut reader = files.reader(number)?;
+            let header = self.header(number, &mut reader)?;
             let recycled = header.is_none_or(|header| header.recycled);
-            let seq = files.segments[number].seq;
-            let tail = scan::tail(&self.bytes_of, seq, HEADER_BYTES, bad, recycled);
+            let tail = reader.tail(HEADER_BYTES, bad, recycled)?;
             if header.is_none() {
                 if number + 1 < files.segments.len() || tail.records > 0 {
                     return Err(self.bad_header(number));
@@ -390,7 +250,7 @@ impl Walk<'_> {
 impl Examined {
     /// The node that stands in the headers.
     pub fn node(&self) -> u64 {
-        self.node
+        self.files.identity.node
     }
 
     /// The last good record.
@@ -422,36 +282,21 @@ impl Examined {
         &self,
         f: &mut dyn FnMut(Record<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut bytes = Vec::new();
         let needed = self.walked.iter().filter(|w| w.last > self.from && w.end > HEADER_BYTES);
         for walked in needed {
-            let records = walked.end - HEADER_BYTES;
-            bytes.resize(usize::try_from(records).expect("was read before"), 0);
-            let got = self.files.read(walked.number, &mut bytes, HEADER_BYTES)?;
-            self.replay_one(*walked, &bytes[..got], f)?;
-        }
-        Ok(())
-    }
-
-    fn replay_one<E: From<WalError>>(
-        &self,
-        walked: Walked,
-        bytes: &[u8],
-        f: &mut dyn FnMut(Record<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let seq = self.files.segments[walked.number].seq;
-        let mut at = 0;
-        while HEADER_BYTES + at as u64 != walked.end {
-            let Some(found) = record::parse(&bytes[at..], seq) else {
-                let reason = "it has changed since it was examined".to_owned();
-                let place = HEADER_BYTES + at as u64;
-                return Err(self.files.damaged(walked.number, place, reason).into());
-            };
-            at += found.size;
-            if found.lsn > self.from {
-                let entry = found.entry;
-                let (shard, term, index) = (entry.shard, entry.term, entry.index);
-                f(Record { lsn: found.lsn, shard, term, index, payload: entry.payload })?;
+            let mut reader = self.files.reader(walked.number)?;
+            let mut at = HEADER_BYTES;
+            while at < walked.end {
+                let Some(found) = reader.record(at)? else {
+                    let reason = "it has changed since it was examined".to_owned();
+                    return Err(self.files.damaged(walked.number, at, reason).into());
+                };
+                at += found.size as u64;
+                if found.lsn > self.from {
+                    let (lsn, entry) = (found.lsn, found.entry);
+                    let (shard, term, index) = (entry.shard, entry.term, entry.index);
+                    f(Record { lsn, shard, term, index, payload: entry.payload })?;
+                }
             }
         }
         Ok(())
@@ -487,7 +332,7 @@ impl Examined {
         let place = Place {
             disk: Arc::clone(&files.disk),
             dir: files.dir.clone(),
-            node: self.node,
+            identity: files.identity,
             segment_bytes: self.segment_bytes,
         };
         place.sync_names()?;

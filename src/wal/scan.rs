@@ -1,7 +1,7 @@
 //! What lies behind the last good record of a segment: nothing, a torn tail, or the proof of damage.
 
 use super::Lsn;
-use super::record::{self, ALIGN, SEGMENT};
+use super::record::{self, ALIGN, MARK};
 
 /// Zeros are skipped in blocks of this many bytes.
 const BLOCK_BYTES: usize = 4096;
@@ -26,30 +26,32 @@ pub(super) struct Tail {
 }
 
 impl Tail {
+    pub(super) fn empty(from: u64) -> Tail {
+        Tail { from, until: from, records: 0, voucher: None }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.until == self.from
     }
 }
 
-/// Examines `bytes`, all of the segment `seq`, from `from` on, where record `bad` should stand and
-/// does not. In a recycled segment stale bytes of its earlier lives are nothing.
+/// Examines the rest of a segment, from `from` on, where record `bad` should stand and does not. In a
+/// recycled segment stale bytes of its earlier lives are nothing.
 ///
 /// Whole records are looked for at every eighth byte, inside others too: a length that is wrong must
 /// not lead past one.
-pub(super) fn tail(bytes: &[u8], seq: u64, from: u64, bad: Lsn, recycled: bool) -> Tail {
-    let start = usize::try_from(from).unwrap_or(usize::MAX);
-    let mut tail = Tail { from, until: from, records: 0, voucher: None };
-    let Some(rest) = bytes.get(start..) else { return tail };
+pub(super) fn tail(rest: &[u8], mark: u64, from: u64, bad: Lsn, recycled: bool) -> Tail {
+    let mut tail = Tail::empty(from);
     let mut until = 0;
     if !recycled {
         until = last_written(rest).map_or(0, |last| last + 1);
-    } else if let Some(claim) = record::claim(rest)
-        && (claim.segment == seq || claim.lsn == bad)
+    } else if claims(rest, mark, bad)
+        && let Some(claim) = record::claim(rest)
     {
         until = claim.size.min(rest.len());
     }
-    for at in places(rest, seq) {
-        let Some(found) = record::parse(&rest[at..], seq) else { continue };
+    for at in places(rest, mark) {
+        let Some(found) = record::parse(&rest[at..], mark) else { continue };
         tail.records += 1;
         until = until.max(at + found.size);
         if tail.voucher.is_none() && found.lsn > bad && found.durable >= bad {
@@ -60,18 +62,31 @@ pub(super) fn tail(bytes: &[u8], seq: u64, from: u64, bad: Lsn, recycled: bool) 
     tail
 }
 
-/// Every place where a record of this segment may begin: where its number stands.
-fn places(rest: &[u8], seq: u64) -> impl Iterator<Item = usize> {
-    debug_assert!(seq > 0, "zeros are no segment's number");
-    let wanted = seq.to_le_bytes();
-    let numbers = rest.get(SEGMENT..).unwrap_or_default();
-    let blocks = numbers.chunks(BLOCK_BYTES).enumerate().filter(|(_, block)| !is_zero(block));
+/// Whether the header at the front looks as if record `bad` had been meant to stand there.
+pub(super) fn claims(rest: &[u8], mark: u64, bad: Lsn) -> bool {
+    record::claim(rest).is_some_and(|claim| claim.mark == mark || claim.lsn == bad)
+}
+
+/// Whether a block holds nothing of this life of the segment: the quick answer, for most blocks.
+pub(super) fn is_clean(block: &[u8], mark: u64, recycled: bool) -> bool {
+    is_zero(block) || recycled && !block.chunks_exact(ALIGN).any(|word| u64_of(word) == mark)
+}
+
+/// Every place where a record of this segment may begin: where the mark stands.
+fn places(rest: &[u8], mark: u64) -> impl Iterator<Item = usize> {
+    debug_assert!(mark != 0, "zeros are no mark, so they can be skipped");
+    let marks = rest.get(MARK..).unwrap_or_default();
+    let blocks = marks.chunks(BLOCK_BYTES).enumerate().filter(|(_, block)| !is_zero(block));
     blocks.flat_map(move |(n, block)| {
         let words = block.chunks_exact(ALIGN).enumerate();
         words
-            .filter(move |(_, word)| *word == wanted)
+            .filter(move |(_, word)| u64_of(word) == mark)
             .map(move |(word, _)| n * BLOCK_BYTES + word * ALIGN)
     })
+}
+
+fn u64_of(word: &[u8]) -> u64 {
+    u64::from_le_bytes(word.try_into().expect("chunks of eight"))
 }
 
 /// Without a branch for each byte, so that it runs at the speed of memory.

@@ -1,24 +1,32 @@
 //! A segment: its name, its header block, and how it comes into being.
 //!
 //! Header, little endian, in the first of 4096 bytes of which the rest is zero:
-//! `"WiberWAL" │ version u32 │ recycled u32 (0 or 1) │ number u64 │ size u64 │ node u64 │ crc u32`,
-//! where `crc` is the CRC-32C of the 40 bytes before it and `size` is the length of the file.
+//! `"WiberWAL" │ version u32 │ recycled u32 (0 or 1) │ number u64 │ size u64 │ node u64 │
+//! secret u64 │ crc u32`, where `crc` is the CRC-32C of the 48 bytes before it and `size` is the
+//! length of the file.
+//!
+//! The secret makes the marks that records bear: what a client sends lands in segments, stays in
+//! recycled ones, and must never pass for a record.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Settings, WalError, failed};
+use super::{Identity, Settings, WalError, failed};
 use crate::disk::{Disk, File, Open};
 
 /// Where the records begin, in bytes: the header has a block of its own, so that no torn write of a
 /// record can reach it.
-pub(super) const HEADER_BYTES: u64 = 4096;
+pub(super) const HEADER_BYTES: u64 = BLOCK as u64;
 
-const BLOCK_BYTES: u64 = 4096;
+const BLOCK: usize = 4096;
+const BLOCK_BYTES: u64 = BLOCK as u64;
 const MAGIC: [u8; 8] = *b"WiberWAL";
 const VERSION: u32 = 1;
-const CRC: usize = 40;
+const CRC: usize = 48;
+
+/// What of the header is not zero.
+pub(super) const HEADER_FIELDS_BYTES: usize = CRC + 4;
 
 /// Zeros are written this many bytes at a time.
 const ZEROS_BYTES: usize = 1 << 20;
@@ -28,7 +36,7 @@ const ZEROS_BYTES: usize = 1 << 20;
 pub(super) struct Place {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) dir: PathBuf,
-    pub(super) node: u64,
+    pub(super) identity: Identity,
     pub(super) segment_bytes: u64,
 }
 
@@ -46,7 +54,7 @@ pub(super) struct Header {
     pub(super) recycled: bool,
     pub(super) seq: u64,
     pub(super) size: u64,
-    pub(super) node: u64,
+    pub(super) identity: Identity,
 }
 
 /// What is wrong with a header block.
@@ -63,15 +71,16 @@ impl Header {
         block.extend_from_slice(&u32::from(self.recycled).to_le_bytes());
         block.extend_from_slice(&self.seq.to_le_bytes());
         block.extend_from_slice(&self.size.to_le_bytes());
-        block.extend_from_slice(&self.node.to_le_bytes());
+        block.extend_from_slice(&self.identity.node.to_le_bytes());
+        block.extend_from_slice(&self.identity.secret.to_le_bytes());
         debug_assert_eq!(block.len(), CRC);
         block.extend_from_slice(&crc32c::crc32c(&block).to_le_bytes());
-        block.resize(BLOCK_BYTES as usize, 0);
+        block.resize(BLOCK, 0);
         block
     }
 
     pub(super) fn parse(bytes: &[u8]) -> Result<Header, BadHeader> {
-        let Some(bytes) = bytes.get(..CRC + 4) else {
+        let Some(bytes) = bytes.get(..HEADER_FIELDS_BYTES) else {
             return Err(BadHeader::Unreadable);
         };
         let u32_at = |at| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
@@ -83,8 +92,18 @@ impl Header {
             return Err(BadHeader::Version(u32_at(8)));
         }
         let recycled = u32_at(12) != 0;
-        Ok(Header { recycled, seq: u64_at(16), size: u64_at(24), node: u64_at(32) })
+        let identity = Identity { node: u64_at(32), secret: u64_at(40) };
+        Ok(Header { recycled, seq: u64_at(16), size: u64_at(24), identity })
     }
+}
+
+/// What records of the segment `seq` bear to be told from all else: never zero, different for every
+/// segment, and not to be guessed without the secret (SplitMix64's mixing, which is one-to-one).
+pub(super) fn mark(identity: Identity, seq: u64) -> u64 {
+    let mut z = identity.secret.wrapping_add(seq.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ (z >> 31)).max(1)
 }
 
 /// The number in a segment's file name; `None` if it is not one.
@@ -128,7 +147,7 @@ impl Place {
     pub(super) fn write_new(&self, path: &Path, seq: u64, size: u64) -> Result<Segment, WalError> {
         let result = self.has_room(size).and_then(|()| {
             let file = self.disk.open(path, Open::Create)?;
-            let header = Header { recycled: false, seq, size, node: self.node };
+            let header = Header { recycled: false, seq, size, identity: self.identity };
             fill(&*file, &header.encode(), size)?;
             Ok(Segment { seq, size, file })
         });
@@ -141,7 +160,7 @@ impl Place {
 
     /// Gives the freed segment at `path` the number `seq`, synced. Its name is still the old one.
     pub(super) fn rewrite(&self, path: &Path, seq: u64, size: u64) -> Result<Segment, WalError> {
-        let header = Header { recycled: true, seq, size, node: self.node };
+        let header = Header { recycled: true, seq, size, identity: self.identity };
         let file = self.disk.open(path, Open::Write).map_err(failed("open", path))?;
         file.write_at(&header.encode(), 0).map_err(failed("write the header of", path))?;
         file.sync().map_err(failed("sync", path))?;
@@ -150,9 +169,10 @@ impl Place {
 
     /// Gives a prepared segment its name. Durable after [`Place::sync_names`].
     pub(super) fn rename_in(&self, prepared: &Path, segment: &Segment) -> Result<(), WalError> {
-        self.disk
-            .rename(prepared, &self.path(segment.seq))
-            .map_err(|source| self.not_prepared(source, prepared, segment.size))
+        self.disk.rename(prepared, &self.path(segment.seq)).map_err(|source| {
+            drop(self.disk.remove(prepared));
+            self.not_prepared(source, prepared, segment.size)
+        })
     }
 
     pub(super) fn sync_names(&self) -> Result<(), WalError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::segment::{self, HEADER_BYTES, Place, Segment};
 use super::spare::{Make, Plan, Slot, SpareJob, State, Ticket};
-use super::{Continuity, Entry, Lsn, Settings, WalError, failed, record};
+use super::{Continuity, Entry, Identity, Lsn, Settings, WalError, failed, record};
 use crate::disk::Disk;
 
 /// How many segments are kept ready behind the active one. Recovery reads them, so not many.
@@ -69,7 +69,7 @@ pub(super) struct Found {
 
 impl Wal {
     /// Creates an empty log in the folder `dir`, which is created too (the one above it exists, and
-    /// is synced): the first segment, filled with zeros and synced. `node` stands in all headers.
+    /// is synced): the first segment, filled with zeros and synced.
     ///
     /// # Errors
     /// [`WalError::Exists`] if the folder holds a segment, [`WalError::NoSpace`], or what the disk
@@ -77,11 +77,11 @@ impl Wal {
     pub fn create(
         disk: Arc<dyn Disk>,
         dir: &Path,
-        node: u64,
+        identity: Identity,
         settings: Settings,
     ) -> Result<Wal, WalError> {
         let segment_bytes = segment::bytes_by(settings);
-        let place = Place { disk, dir: dir.to_owned(), node, segment_bytes };
+        let place = Place { disk, dir: dir.to_owned(), identity, segment_bytes };
         let disk = &place.disk;
         disk.create_dir(dir).map_err(failed("create", dir))?;
         let above = dir.parent().unwrap_or(Path::new("."));
@@ -315,12 +315,14 @@ impl Wal {
         entries: &[Entry<'_>],
         mut chain: VecDeque<Segment>,
     ) -> Result<Lsn, WalError> {
+        let mut mark = segment::mark(self.place.identity, self.active.seq);
         for entry in entries {
             let size = record::size_of(entry.payload.len()) as u64;
             while self.at + self.buffer.len() as u64 + size > self.active.size {
                 self.flush()?;
                 self.sync_active()?;
                 self.roll(chain.pop_front().expect("as many segments as are needed were reserved"));
+                mark = segment::mark(self.place.identity, self.active.seq);
             }
             let (shard, term, index) = (entry.shard, entry.term, entry.index);
             assert!(
@@ -328,7 +330,7 @@ impl Wal {
                 "entry {index} of term {term} does not follow the one before of shard {shard}"
             );
             self.last = self.last.next();
-            record::encode(&mut self.buffer, self.active.seq, self.last, self.durable, entry);
+            record::encode(&mut self.buffer, mark, self.last, self.durable, entry);
         }
         self.flush()?;
         Ok(self.last)
