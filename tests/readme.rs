@@ -1,7 +1,5 @@
 //! Every command of the README does what stands there.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -16,7 +14,8 @@ fn normal(line: &str) -> String {
         let is_id = word.strip_prefix("msg_").is_some_and(|id| {
             id.split_once('_').is_some_and(|(ms, tail)| digits(ms) && hex(tail) && tail.len() > 8)
         });
-        let is_ts = word.split_once('.').is_some_and(|(s, f)| s.len() == 10 && digits(s) && digits(f));
+        let is_ts =
+            word.split_once('.').is_some_and(|(s, f)| s.len() == 10 && digits(s) && digits(f));
         let is_crc = word.len() == 8 && hex(word);
         let is_port = word.len() > 3 && digits(word) && line.contains("127.0.0.1");
         out.push_str(match () {

@@ -1,12 +1,8 @@
 //! Bad input over a real socket: an error or a close as documented, and nobody else notices.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::io::Write;
 
-use support::{Broker, Msg, Setup, data_dir, quick};
+use crate::support::{Broker, Msg, Setup, data_dir, quick};
 
 #[test]
 fn bad_lines_are_answered_and_the_connection_goes_on() {
@@ -75,7 +71,7 @@ fn replies_come_in_the_order_of_the_commands() {
     nc.expect("OK pong");
     let line = nc.line();
     let rest = line.strip_prefix("@t1 ").expect("the tag");
-    let (id, _) = support::published(rest);
+    let (id, _) = crate::support::published(rest);
     nc.expect("OK pong");
     assert_eq!(Msg::parse("HISTORY", "a", &nc.line()).id, id);
     nc.expect("OK history end");
@@ -186,13 +182,13 @@ fn one_connection_too_many_is_told_so() {
     let (_temp, dir) = data_dir();
     let broker = quick(&dir).set("LIMITS__CONNECTIONS", "2").start();
     let (_a, b) = (broker.connect(), broker.connect());
-    let mut third = support::Nc::dial(broker.addr);
+    let mut third = crate::support::Nc::dial(broker.addr);
     let answer = third.line();
     assert!(answer.starts_with("ERR LIMIT too many connections max=2 "), "{answer}");
     assert!(third.is_closed());
     drop(b);
-    support::wait_for(
-        || support::Nc::dial(broker.addr).line() == "OK connected",
+    crate::support::wait_for(
+        || crate::support::Nc::dial(broker.addr).line() == "OK connected",
         || "a free place".to_owned(),
     );
 }

@@ -1,6 +1,5 @@
 //! A real broker process on a free port and a temporary directory, and a person with `nc`.
 
-#![expect(dead_code, reason = "every test file uses its own part of this")]
 #![expect(clippy::disallowed_methods, reason = "a real process is waited for in real time")]
 
 use std::io::{BufRead, BufReader, Read, Write};

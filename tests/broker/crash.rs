@@ -1,16 +1,12 @@
 //! `kill -9` and what is there afterwards.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::sync::mpsc;
 use std::thread;
 
-use support::{Broker, Setup, data_dir, published, wait_for};
+use crate::support::{Broker, Setup, data_dir, published, wait_for};
 
 const PUBLISHERS: usize = 8;
 const WINDOW: usize = 50;
@@ -158,7 +154,7 @@ fn what_was_acknowledged_survives_kill_9_with_eight_publishers() {
             }
             let line = member.line();
             if line.starts_with("MSG ") {
-                break Some(support::Msg::parse("MSG", "chat", &line));
+                break Some(crate::support::Msg::parse("MSG", "chat", &line));
             }
         };
     }

@@ -1,12 +1,8 @@
 //! What the prototype's README shows, by hand with `nc`, against the real daemon.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::time::Duration;
 
-use support::{Broker, Msg, Setup, data_dir, published, quick, wait_for};
+use crate::support::{Broker, Msg, Setup, data_dir, published, quick, wait_for};
 
 #[test]
 fn publish_subscribe_history() {
@@ -300,4 +296,155 @@ fn groups_and_messages_survive_a_restart() {
     member.ask("SUB chat g");
     assert_eq!(member.message("chat").id, ids[1]);
     assert_eq!(member.message("chat").offset, 4);
+}
+
+#[test]
+fn a_backlog_of_a_hundred_thousand_waits_in_the_log_and_not_in_memory() {
+    const COUNT: u64 = 100_000;
+    let (_temp, dir) = data_dir();
+    let broker = Setup::new(&dir).start();
+    let mut member = broker.connect();
+    member.ask("SUB chat g");
+    let mut publisher = broker.connect();
+    let before = broker.memory();
+    let body = "x".repeat(100);
+    for _ in 0..COUNT / 1000 {
+        publisher.raw(format!("PUB chat {body}\n").repeat(1000).as_bytes());
+        for _ in 0..1000 {
+            published(&publisher.line());
+        }
+    }
+    // 20 MB of lines went by; what stays is the cache of recent lines, which has a bound.
+    let grown = broker.memory().saturating_sub(before);
+    assert!(grown < 80_000, "{grown} KiB");
+    // Nothing is skipped, and the order of first delivery is the order of the offsets.
+    let mut expected = 1;
+    while expected <= COUNT {
+        let line = member.line();
+        if line == "OK ack_received" {
+            continue;
+        }
+        let msg = Msg::parse("MSG", "chat", &line);
+        assert_eq!(msg.offset, expected);
+        member.send(&format!("ACK {}", msg.id));
+        expected += 1;
+    }
+}
+
+#[test]
+fn a_member_that_is_killed_or_stopped_loses_nothing() {
+    let (_temp, dir) = data_dir();
+    let broker = Setup::new(&dir).set("DELIVERY__DEAD_AFTER", "1s").start();
+    let mut publisher = broker.connect();
+    let consumer = || {
+        std::process::Command::new(env!("CARGO_BIN_EXE_wiber"))
+            .args(["sub", "chat", "--group", "g", "--no-ack", "--addr", &broker.addr.to_string()])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut next = 1;
+    for signal in ["-KILL", "-STOP"] {
+        let mut child = consumer();
+        wait_for(
+            || broker.logged().matches("member_joined").count() as u64 >= next,
+            || "the member".to_owned(),
+        );
+        next += 2;
+        for n in 0..5 {
+            publisher.publish("chat", &n.to_string());
+        }
+        let pid = child.id().to_string();
+        std::process::Command::new("kill").args([signal, &pid]).status().unwrap();
+        let mut other = broker.connect();
+        other.ask("SUB chat g");
+        let mut seen = Vec::new();
+        while seen.len() < 5 {
+            if other.is_quiet(Duration::from_millis(100)) {
+                other.send("HEARTBEAT");
+            } else {
+                let line = other.line();
+                if line.starts_with("MSG ") {
+                    let msg = Msg::parse("MSG", "chat", &line);
+                    other.send(&format!("ACK {}", msg.id));
+                    seen.push(msg.offset);
+                }
+            }
+        }
+        seen.sort_unstable();
+        assert!(seen.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{signal}: {seen:?}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_directory_of_the_prototype_is_taken_over() {
+    let (_temp, dir) = data_dir();
+    std::fs::create_dir(&dir).unwrap();
+    let old = "{\"id\": \"msg_1758865780040_e10628bb\", \"offset\": 1, \"ts\": 1758865780.0369835, \
+               \"msg\": \"Hello, distributed world! \\u00fc\"}\n";
+    std::fs::write(dir.join("chat.log"), old).unwrap();
+    let setup = quick(&dir);
+    let broker = setup.start();
+    assert!(broker.started.ends_with("adopted 1 messages in 1 topics"), "{}", broker.started);
+    let mut nc = broker.connect();
+    assert_eq!(nc.publish("chat", "new").1, 2);
+    nc.send("HISTORY chat 2");
+    nc.expect(
+        "HISTORY chat msg_1758865780040_e10628bb 1 1758865780.0369835 Hello, distributed world! ü",
+    );
+    nc.line();
+    nc.expect("OK history end");
+    broker.kill();
+    let broker = setup.start();
+    assert!(std::fs::read_to_string(dir.join("chat.log")).unwrap().starts_with(old));
+    assert_eq!(broker.connect().publish("chat", "newer").1, 3);
+}
+
+#[test]
+fn every_durability_setting_keeps_what_was_written_in_order() {
+    for fsync in ["always", "interval:20ms", "never"] {
+        let (_temp, dir) = data_dir();
+        let setup = quick(&dir).set("STORAGE__FSYNC", fsync);
+        let broker = setup.start();
+        assert!(broker.started.contains(&format!("fsync {fsync} ")), "{}", broker.started);
+        let mut nc = broker.connect();
+        for n in 1..=100 {
+            assert_eq!(nc.publish("chat", &n.to_string()).1, n);
+        }
+        // The process dies, the machine does not.
+        broker.kill();
+        let broker = setup.start();
+        assert_eq!(broker.file("chat.log").len(), 100, "{fsync}");
+        assert_eq!(broker.stop(), Some(0));
+    }
+}
+
+#[test]
+fn small_segments_roll_and_history_reads_across_them() {
+    let (_temp, dir) = data_dir();
+    let setup =
+        quick(&dir).set("STORAGE__SEGMENT", "64KiB").set("STORAGE__CHECKPOINT_BYTES", "128KiB");
+    let broker = setup.start();
+    let mut nc = broker.connect();
+    let body = "y".repeat(1000);
+    for n in 1..=500 {
+        assert_eq!(nc.publish("chat", &body).1, n);
+    }
+    let sealed = |dir: &std::path::Path| {
+        let names = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name());
+        names.filter(|name| name.to_str().unwrap().starts_with("chat@")).count()
+    };
+    assert!(sealed(&dir) > 5);
+    nc.send("HISTORY chat 500");
+    for n in 1..=500 {
+        assert_eq!(Msg::parse("HISTORY", "chat", &nc.line()).offset, n);
+    }
+    nc.expect("OK history end");
+    broker.kill();
+    let broker = setup.start();
+    let mut nc = broker.connect();
+    nc.send("HISTORY chat 300");
+    assert_eq!(Msg::parse("HISTORY", "chat", &nc.line()).offset, 201);
 }
