@@ -116,7 +116,6 @@ fn a_member_that_crashes_for_ever_does_not_fill_the_memory() {
 
 #[test]
 #[ignore = "a measurement: cargo test --release --lib delivery::load -- --ignored --nocapture"]
-#[expect(clippy::disallowed_methods, reason = "measures real time")]
 fn cycles_a_second() {
     for (members, prefetch) in [(1, 1000), (3, 5), (3, 1000), (10_000, 1), (10_000, 5)] {
         let mut load = Load::new(members, prefetch);
