@@ -21,6 +21,8 @@ pub mod checkpoint;
 pub mod commit;
 mod conns;
 pub mod letter;
+#[cfg(test)]
+mod life_tests;
 pub mod mailbox;
 pub mod open;
 pub mod registry;

@@ -187,17 +187,10 @@ impl Layout {
 /// [`OpenError`]; the directory is then as it was.
 pub fn open(disk: &Arc<dyn Disk>, settings: &Settings, now: Now) -> Result<Opened, OpenError> {
     let layout = Layout::new(&settings.data_dir);
-    let is_new = disk.list(&layout.data).is_err();
     let folders =
         [layout.data.clone(), layout.meta.clone(), layout.checkpoints(), layout.quarantine()];
     for folder in folders {
-        disk.create_dir(&folder).map_err(|source| unusable(&folder, source))?;
-    }
-    // A folder is there after a power cut only if the one above it was synced.
-    let above = layout.data.parent().filter(|above| !above.as_os_str().is_empty());
-    let above = is_new.then_some(above.unwrap_or(Path::new(".")));
-    for folder in above.into_iter().chain([&*layout.data, &*layout.meta]) {
-        disk.sync_dir(folder).map_err(|source| unusable(folder, source))?;
+        create_durably(disk.as_ref(), &folder)?;
     }
     let lock_path = layout.meta.join("LOCK");
     let lock = disk.lock(&lock_path).map_err(|source| match source.kind() {
@@ -244,7 +237,8 @@ impl Opening<'_> {
             Identity { node: self.settings.node_seed, secret: self.settings.wal_secret },
             self.settings.wal,
         )?;
-        let parts = shards.iter_mut().map(Shard::part).collect::<Result<_, _>>()?;
+        let last = wal.last();
+        let parts = shards.iter_mut().map(|s| s.part(last)).collect::<Result<_, _>>()?;
         let (checkpoint, syncs) = Checkpoint::of(1, false, parts);
         for sync in syncs {
             sync.run(self.disk.as_ref()).map_err(|source| unusable(&self.layout.data, source))?;
@@ -272,13 +266,15 @@ impl Opening<'_> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) => return Err(unusable(&folder, source)),
         };
-        let examined =
-            wal::examine(Arc::clone(self.disk), &folder, self.settings.wal, Lsn::default())?;
         let mut records = 0;
-        examined.replay(&mut |_| {
-            records += 1;
-            Ok::<_, OpenError>(())
-        })?;
+        match wal::examine(Arc::clone(self.disk), &folder, self.settings.wal, Lsn::default()) {
+            Ok(examined) => examined.replay(&mut |_| {
+                records += 1;
+                Ok::<_, OpenError>(())
+            })?,
+            Err(WalError::Missing { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
         if records > 0 {
             let why = "it is missing, but the write-ahead log has records".to_owned();
             return Err(OpenError::Damaged { path: self.layout.node(), why });
@@ -455,6 +451,20 @@ impl Opening<'_> {
     fn shard_of<'s>(&self, shards: &'s mut [Shard], topic: &TopicName) -> &'s mut Shard {
         &mut shards[super::registry::shard_of(topic, self.settings.shards) as usize]
     }
+}
+
+/// Creates a folder. It and those above it that are new are there after a power cut only if each is
+/// synced in the one above it. The folder itself may be from a start that came to nothing.
+fn create_durably(disk: &dyn Disk, folder: &Path) -> Result<(), OpenError> {
+    let is_named = |path: &&Path| !path.as_os_str().is_empty();
+    let is_new = |path: &&Path| disk.list(path).is_err();
+    let new = folder.ancestors().filter(is_named).take_while(is_new).count();
+    disk.create_dir(folder).map_err(|source| unusable(folder, source))?;
+    for path in folder.ancestors().filter(is_named).take(new.max(1)) {
+        let above = path.parent().filter(is_named).unwrap_or(Path::new("."));
+        disk.sync_dir(above).map_err(|source| unusable(above, source))?;
+    }
+    Ok(())
 }
 
 /// Collects the topics that a record's commands are about.

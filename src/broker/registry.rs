@@ -231,10 +231,10 @@ impl Broker {
         for mailbox in &self.shards {
             mailbox.post(Message::Stop);
         }
-        let mut parts = Vec::new();
-        for shard in threads.shards {
-            parts.push(join(shard)?.part()?);
-        }
+        let shards = threads.shards.into_iter().map(join).collect::<Result<Vec<_>, _>>()?;
+        let last = keeper.stats.last();
+        let parts = shards.into_iter().map(|mut shard| shard.part(last));
+        let parts = parts.collect::<Result<_, _>>()?;
         let (sender, receiver) = mpsc::sync_channel(1);
         threads.wal_mailbox.post(WalMessage::Sync(sender));
         receiver.recv().map_err(|_gone| Fatal::Gone)?;
@@ -330,8 +330,9 @@ impl Keeper {
 
     fn parts(&self) -> Result<Vec<Part>, Fatal> {
         let (sender, receiver) = mpsc::sync_channel(self.shards.len());
+        let last = self.stats.last();
         for shard in &self.shards {
-            shard.post(Message::Checkpoint(sender.clone()));
+            shard.post(Message::Checkpoint { sender: sender.clone(), last });
         }
         drop(sender);
         let parts: Vec<Part> = receiver.iter().collect();

@@ -287,17 +287,27 @@ impl Shard {
         Ok(())
     }
 
+    /// Its topics, to look at.
+    #[cfg(test)]
+    pub(super) fn topics_for_tests(&self) -> impl Iterator<Item = &crate::topic::Topic> {
+        self.topics.iter().map(|slot| &slot.topic)
+    }
+
     /// Whether all that was taken is answered.
     pub fn is_idle(&self) -> bool {
         self.open.is_empty() && self.queue.is_empty() && self.done.is_empty()
     }
 
-    /// The shard's state, for a checkpoint.
+    /// The shard's state, for a checkpoint. `last` is a record of the log that was written before
+    /// this call: with nothing of its own on the way, the shard's state covers that too.
     ///
     /// # Errors
     /// What writing a log says.
-    pub fn part(&mut self) -> Result<Part, ShardError> {
+    pub fn part(&mut self, last: Lsn) -> Result<Part, ShardError> {
         self.flush()?;
+        if self.queue.is_empty() {
+            self.applied.lsn = self.applied.lsn.max(last);
+        }
         let mut part = Part { shard: self.number, applied: self.applied, ..Part::default() };
         for slot in self.topics.iter_mut() {
             part.topics.push(TopicState {

@@ -27,7 +27,12 @@ pub enum Message {
         payload: Vec<u8>,
     },
     /// A checkpoint wants the shard's state.
-    Checkpoint(SyncSender<Part>),
+    Checkpoint {
+        /// Where it goes.
+        sender: SyncSender<Part>,
+        /// The last record of the log when it was asked for.
+        last: Lsn,
+    },
     /// Finish what was taken, then end.
     Stop,
 }
@@ -57,7 +62,7 @@ pub fn run(
                     }
                 }
                 Message::Committed { index, lsn, payload } => committed.push((index, lsn, payload)),
-                Message::Checkpoint(sender) => parts.push(sender),
+                Message::Checkpoint { sender, last } => parts.push((sender, last)),
                 Message::Stop => stopping = true,
             }
         }
@@ -69,9 +74,9 @@ pub fn run(
         shard.wake(now)?;
         shard.send(now)?;
         shard.submit().into_iter().for_each(|batch| commit.submit(batch));
-        for sender in parts {
+        for (sender, last) in parts {
             // Whoever asked may have given up waiting.
-            drop(sender.try_send(shard.part()?));
+            drop(sender.try_send(shard.part(last)?));
         }
         if stopping && shard.is_idle() {
             return Ok(shard);

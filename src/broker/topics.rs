@@ -118,6 +118,12 @@ impl Topics {
     }
 
     /// In the order of their keys.
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = &TopicSlot> {
+        self.slots.iter().flatten()
+    }
+
+    /// In the order of their keys.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut TopicSlot> {
         self.slots.iter_mut().flatten()
     }

@@ -1,0 +1,497 @@
+//! Whole lives of a broker in one thread, on a disk that forgets what was not synced: power cuts at
+//! every change of the disk, recovery, and a ledger of what was promised.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::checkpoint::Checkpoint;
+use super::letter::{Item, Letter, Outbox, Piece, Span};
+use super::open::{self, Found, Layout, OpenError};
+use super::registry::{PublishGate, Settings};
+use super::shard::Shard;
+use crate::config::{Fsync, MinFree};
+use crate::delivery::Policy;
+use crate::disk::Disk;
+use crate::disk::sim::{Crash, SimDisk};
+use crate::ids::{ConnId, DerivedId, GroupName, Offset, TopicName};
+use crate::log::{LogSettings, Reader, TailBudget, scan};
+use crate::time::{Moment, Now, Timestamp};
+use crate::wal::{self, Entry, Lsn, Wal};
+
+const DIR: &str = "/srv/data";
+const SHARDS: u32 = 2;
+const MAX_RETRIES: u32 = 1;
+
+fn settings() -> Settings {
+    Settings {
+        data_dir: PathBuf::from(DIR),
+        shards: SHARDS,
+        node_seed: 7,
+        wal_secret: 8,
+        fsync: Fsync::Always,
+        wal: wal::Settings { segment_bytes: 8192 },
+        log: LogSettings { segment_bytes: 1500 },
+        checkpoint_bytes: 0,
+        checkpoint_interval: Duration::ZERO,
+        min_free: MinFree::Auto,
+        policy: Policy {
+            ack_timeout: Duration::from_secs(10),
+            max_retries: MAX_RETRIES,
+            backoff: vec![Duration::from_secs(1)],
+            dead_letters: true,
+            unsettled_max: 1000,
+        },
+        prefetch: 4,
+        tail: Arc::new(TailBudget::new(1 << 20)),
+        gate: Arc::new(PublishGate::default()),
+    }
+}
+
+fn topic(name: &str) -> TopicName {
+    TopicName::parse(name.as_bytes()).unwrap()
+}
+
+/// What was promised to clients, and what they did.
+#[derive(Clone, Default)]
+struct Ledger {
+    /// Answered `OK published`: message → topic, id, offset.
+    published: BTreeMap<String, (String, String, u64)>,
+    /// Answered `OK ack_received`: topic and offset.
+    acked: BTreeSet<(String, u64)>,
+    /// Acknowledgements that were sent, answered or not.
+    acks_sent: BTreeSet<(String, u64)>,
+    messages: u64,
+}
+
+/// A client: what it asked and what it holds.
+#[derive(Default)]
+struct Client {
+    outbox: Arc<Outbox>,
+    seq: u64,
+    /// Per letter: what its answers mean.
+    asked: BTreeMap<u64, Vec<Asked>>,
+    held: Vec<(String, String, u64)>,
+}
+
+#[derive(Clone)]
+enum Asked {
+    Publish { topic: String, message: String },
+    Ack { topic: String, offset: u64 },
+    Subscribe,
+}
+
+/// A broker without threads.
+struct Node {
+    disk: SimDisk,
+    shards: Vec<Shard>,
+    wal: Wal,
+    now: Now,
+    checkpoint: u64,
+    last: Lsn,
+    clients: BTreeMap<u64, Client>,
+    next_client: u64,
+}
+
+/// The power went off, or a fault came: this life is over.
+#[derive(Debug)]
+struct Dead;
+
+impl Node {
+    fn start(disk: &SimDisk, now: Now) -> Result<(Node, Found), OpenError> {
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let opened = open::open(&shared, &settings(), now)?;
+        let node = Node {
+            disk: disk.clone(),
+            shards: opened.shards,
+            wal: opened.wal,
+            now,
+            checkpoint: opened.checkpoint,
+            last: Lsn::default(),
+            clients: BTreeMap::new(),
+            next_client: 1,
+        };
+        // The lock is that of this life; the simulated crash frees it.
+        drop(opened.lock);
+        Ok((node, opened.found))
+    }
+
+    /// One round of what the threads do.
+    fn round(&mut self, ledger: &mut Ledger) -> Result<(), Dead> {
+        for _ in 0..2 {
+            let submissions: Vec<_> = self.shards.iter_mut().filter_map(Shard::submit).collect();
+            if !submissions.is_empty() {
+                let entry = |s: &'_ super::shard::Submission| (s.shard, s.index);
+                let entries: Vec<Entry<'_>> = submissions
+                    .iter()
+                    .map(|s| Entry {
+                        shard: entry(s).0,
+                        term: 0,
+                        index: entry(s).1,
+                        payload: &s.payload,
+                    })
+                    .collect();
+                let first = self.wal.last().get() + 1;
+                self.wal.append(&entries).map_err(|_| Dead)?;
+                self.wal.sync().map_err(|_| Dead)?;
+                for (lsn, s) in (first..).zip(submissions) {
+                    let shard = &mut self.shards[s.shard as usize];
+                    shard
+                        .committed(self.now, s.index, Lsn::new(lsn), s.payload)
+                        .map_err(|_| Dead)?;
+                }
+            }
+            for shard in &mut self.shards {
+                shard.wake(self.now).map_err(|_| Dead)?;
+                shard.send(self.now).map_err(|_| Dead)?;
+            }
+            self.hear(ledger);
+        }
+        Ok(())
+    }
+
+    /// Clients read what came.
+    fn hear(&mut self, ledger: &mut Ledger) {
+        for client in self.clients.values_mut() {
+            let mut pieces = Vec::new();
+            client.outbox.take(&mut pieces);
+            for piece in pieces {
+                match piece {
+                    Piece::Push(lines) => {
+                        for line in String::from_utf8(lines).unwrap().lines() {
+                            let words: Vec<_> = line.splitn(6, ' ').collect();
+                            let place = (words[1].to_owned(), words[2].to_owned());
+                            client.held.push((place.0, place.1, words[3].parse().unwrap()));
+                        }
+                    }
+                    Piece::Reply { seq, lines, .. } => {
+                        let asked = client.asked.remove(&seq).unwrap();
+                        let lines = String::from_utf8(lines).unwrap();
+                        assert_eq!(lines.lines().count(), asked.len());
+                        for (line, asked) in lines.lines().zip(asked) {
+                            note(ledger, line, asked);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask(
+        &mut self,
+        client: u64,
+        topic: &TopicName,
+        item: Item,
+        bytes: Bytes,
+        asked: Vec<Asked>,
+    ) -> Result<(), Dead> {
+        let Some(known) = self.clients.get_mut(&client) else { return Ok(()) };
+        known.seq += 1;
+        if !asked.is_empty() {
+            known.asked.insert(known.seq, asked);
+        }
+        let letter = Letter {
+            conn: ConnId(client),
+            outbox: Arc::clone(&known.outbox),
+            seq: known.seq,
+            bytes,
+            items: vec![item],
+            permit: None,
+        };
+        let shard = super::registry::shard_of(topic, SHARDS) as usize;
+        self.shards[shard].letter(self.now, letter).map(drop).map_err(|_| Dead)
+    }
+
+    fn publish(
+        &mut self,
+        client: u64,
+        name: &str,
+        count: u64,
+        ledger: &mut Ledger,
+    ) -> Result<(), Dead> {
+        let mut bytes = Vec::new();
+        let (mut messages, mut asked) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            ledger.messages += 1;
+            let message = format!("{name}-{}-{}", ledger.messages, "x".repeat(bytes.len() % 70));
+            let start = u32::try_from(bytes.len()).unwrap();
+            bytes.extend_from_slice(message.as_bytes());
+            messages.push(Span { start, end: u32::try_from(bytes.len()).unwrap() });
+            asked.push(Asked::Publish { topic: name.to_owned(), message });
+        }
+        let topic = topic(name);
+        let item = Item::Publish { tag: None, topic: topic.clone(), messages };
+        self.ask(client, &topic, item, Bytes::from(bytes), asked)
+    }
+
+    fn subscribe(&mut self, name: &str) -> Result<(), Dead> {
+        let client = self.next_client;
+        self.next_client += 1;
+        self.clients.insert(client, Client::default());
+        let topic = topic(name);
+        let item = Item::Subscribe {
+            tag: None,
+            topic: topic.clone(),
+            group: Some(GroupName::parse(b"g").unwrap()),
+            consumer: Arc::from(format!("c{client}")),
+        };
+        self.ask(client, &topic, item, Bytes::new(), vec![Asked::Subscribe])
+    }
+
+    fn ack(&mut self, client: u64, at: usize, ledger: &mut Ledger) -> Result<(), Dead> {
+        let Some(known) = self.clients.get_mut(&client) else { return Ok(()) };
+        if known.held.is_empty() {
+            return Ok(());
+        }
+        let at = at % known.held.len();
+        let (name, id, offset) = known.held.remove(at);
+        ledger.acks_sent.insert((name.clone(), offset));
+        let span = Span { start: 0, end: u32::try_from(id.len()).unwrap() };
+        let topic = topic(&name);
+        let asked = vec![Asked::Ack { topic: name, offset }];
+        self.ask(client, &topic, Item::Ack { tag: None, id: span }, Bytes::from(id), asked)
+    }
+
+    fn leave(&mut self, client: u64) -> Result<(), Dead> {
+        for name in ["a", "b", "c"] {
+            self.ask(client, &topic(name), Item::Closed, Bytes::new(), Vec::new())?;
+        }
+        if let Some(gone) = self.clients.remove(&client) {
+            gone.outbox.close();
+        }
+        Ok(())
+    }
+
+    /// What the keeper's thread does.
+    fn checkpoint(&mut self, is_clean: bool) -> Result<(), Dead> {
+        let last = self.wal.last();
+        let parts = self.shards.iter_mut().map(|s| s.part(last)).collect::<Result<_, _>>();
+        let parts = parts.map_err(|_| Dead)?;
+        self.wal.sync().map_err(|_| Dead)?;
+        let (checkpoint, syncs) = Checkpoint::of(self.checkpoint + 1, is_clean, parts);
+        for sync in syncs {
+            sync.run(&self.disk).map_err(|_| Dead)?;
+        }
+        let dir = Layout::new(Path::new(DIR)).checkpoints();
+        checkpoint.write(&self.disk, &dir, self.now.wall).map_err(|_| Dead)?;
+        self.checkpoint += 1;
+        self.wal.free_through(self.last);
+        self.last = checkpoint.lsn();
+        if let Some(job) = self.wal.spare_job() {
+            job.run().map_err(|_| Dead)?;
+        }
+        Ok(())
+    }
+}
+
+fn note(ledger: &mut Ledger, line: &str, asked: Asked) {
+    match asked {
+        Asked::Publish { topic, message } => {
+            let words: Vec<_> = line.split(' ').collect();
+            assert_eq!(words[..2], ["OK", "published"], "{line}");
+            let place = (topic, words[2].to_owned(), words[3].parse().unwrap());
+            assert_eq!(ledger.published.insert(message, place), None);
+        }
+        Asked::Ack { topic, offset } if line == "OK ack_received" => {
+            ledger.acked.insert((topic, offset));
+        }
+        Asked::Ack { .. } => assert!(line.starts_with("ERR NOT_PENDING"), "{line}"),
+        Asked::Subscribe => assert!(line.starts_with("OK subscribed"), "{line}"),
+    }
+}
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+enum Op {
+    Publish(&'static str, u64),
+    Subscribe(&'static str),
+    Ack(u64, usize),
+    Leave(u64),
+    Pass(u64),
+    Checkpoint,
+}
+
+/// Runs a life until it ends or the power goes.
+fn live(node: &mut Node, ops: &[Op], ledger: &mut Ledger) -> Result<(), Dead> {
+    node.clients.insert(0, Client::default());
+    for op in ops {
+        match op {
+            Op::Publish(name, count) => node.publish(0, name, *count, ledger)?,
+            Op::Subscribe(name) => node.subscribe(name)?,
+            Op::Ack(client, at) => node.ack(*client, *at, ledger)?,
+            Op::Leave(client) => node.leave(*client)?,
+            Op::Pass(seconds) => {
+                let time = Duration::from_secs(*seconds);
+                node.now = Now { moment: node.now.moment + time, wall: node.now.wall.plus(time) };
+            }
+            Op::Checkpoint => node.checkpoint(false)?,
+        }
+        node.round(ledger)?;
+    }
+    Ok(())
+}
+
+/// Everything that was promised is there, and nothing that was not.
+fn check(disk: &SimDisk, node: &Node, ledger: &Ledger) {
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let mut found: BTreeMap<String, (String, String, u64)> = BTreeMap::new();
+    let mut dead = BTreeSet::new();
+    for name in scan(disk, Path::new(DIR)).unwrap().topics.keys() {
+        let mut reader =
+            Reader::offline(Arc::clone(&shared), Path::new(DIR), name.clone()).unwrap();
+        let mut expected = Offset::FIRST;
+        while let Some(line) = reader.next().unwrap() {
+            assert_eq!(line.offset, expected, "{name} is dense");
+            expected = expected.next();
+            let id = DerivedId::new(name.tag(), line.offset, line.ts).to_string();
+            assert_eq!(line.id, id);
+            if name.is_dead_letter() {
+                let record: serde_json::Value = serde_json::from_slice(line.raw).unwrap();
+                let offset = record["original_offset"].as_u64().unwrap();
+                assert_eq!(record["retry_count"], MAX_RETRIES);
+                assert!(dead.insert((name.family().to_owned(), offset)), "one dead letter each");
+                continue;
+            }
+            let message = String::from_utf8(line.message.to_vec()).unwrap();
+            let place = (name.as_str().to_owned(), id, line.offset.get());
+            assert_eq!(found.insert(message, place), None, "nothing is there twice");
+        }
+    }
+    for (message, place) in &ledger.published {
+        assert_eq!(found.get(message), Some(place), "{message} was answered OK");
+    }
+    for shard in &node.shards {
+        for topic in shard.topics_for_tests() {
+            let name = topic.name().as_str().to_owned();
+            for (_, progress) in topic.progress() {
+                for offset in 1..=topic.log().end().get() {
+                    let place = (name.clone(), offset);
+                    let settled = progress.is_settled(Offset::new(offset));
+                    let started = progress.floor() < Offset::new(offset);
+                    assert!(settled || !ledger.acked.contains(&place), "{place:?} was acked");
+                    assert!(settled || !dead.contains(&place), "{place:?} is a dead letter");
+                    let may = ledger.acks_sent.contains(&place) || dead.contains(&place);
+                    assert!(!settled || may || !started, "{place:?} was settled by nobody");
+                }
+            }
+        }
+    }
+}
+
+fn now(seconds: u64) -> Now {
+    let micros = 1_700_000_000_000_000 + seconds * 1_000_000;
+    Now { moment: Moment::from_millis(seconds * 1000), wall: Timestamp::from_micros(micros) }
+}
+
+/// A workload that rolls segments, makes checkpoints, recycles the log and writes dead letters.
+fn workload() -> Vec<Op> {
+    let mut ops = vec![Op::Subscribe("a"), Op::Subscribe("a"), Op::Subscribe("b")];
+    for n in 0..24u64 {
+        ops.push(Op::Publish(["a", "b", "c"][usize::try_from(n % 3).unwrap()], 1 + n % 4));
+        ops.push(Op::Ack(1 + n % 3, 0));
+        ops.push(Op::Ack(1 + (n + 1) % 3, 1));
+        match n % 8 {
+            3 => ops.push(Op::Checkpoint),
+            4 => ops.extend([Op::Leave(1 + n / 8), Op::Subscribe("a")]),
+            5 => ops.extend([Op::Pass(11), Op::Pass(2)]),
+            7 => ops.extend([Op::Pass(11), Op::Checkpoint]),
+            _ => {}
+        }
+    }
+    ops
+}
+
+/// Lives until the power goes after `changes` changes of the disk; then recovers and checks.
+/// Returns whether the workload was over before.
+fn cut_at(changes: u64, how: Crash) -> bool {
+    let disk = SimDisk::new();
+    let mut ledger = Ledger::default();
+    disk.cut_power_after(changes);
+    let is_over = match Node::start(&disk, now(0)) {
+        Ok((mut node, _)) => live(&mut node, &workload(), &mut ledger).is_ok(),
+        Err(_) => false,
+    };
+    let mut disk = disk.crash(how);
+    // The power goes again while it recovers, ever a little later.
+    for later in [changes % 7, 3 + changes % 11] {
+        disk.cut_power_after(later);
+        drop(Node::start(&disk, now(1000)));
+        disk = disk.crash(Crash::Random { seed: changes });
+    }
+    let (mut node, _) = Node::start(&disk, now(2000)).unwrap_or_else(|e| panic!("{changes}: {e}"));
+    check(&disk, &node, &ledger);
+    // It goes on, and stops in order; the next start has nothing to do.
+    live(&mut node, &[Op::Publish("a", 3), Op::Subscribe("a"), Op::Ack(1, 0)], &mut ledger)
+        .expect("the disk is well");
+    check(&disk, &node, &ledger);
+    node.checkpoint(true).expect("the disk is well");
+    drop(node);
+    let before = disk.files();
+    let (node, found) = Node::start(&disk, now(3000)).unwrap();
+    assert_eq!(found, Found::Clean);
+    check(&disk, &node, &ledger);
+    let topics = |files: BTreeMap<PathBuf, Vec<u8>>| -> Vec<(PathBuf, Vec<u8>)> {
+        files.into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "log")).collect()
+    };
+    assert_eq!(topics(before), topics(disk.files()), "a clean start changes nothing");
+    is_over
+}
+
+#[test]
+fn a_power_cut_at_any_change_of_the_disk_loses_nothing_that_was_promised() {
+    let mut changes = 0;
+    loop {
+        let how = match changes % 4 {
+            0 => Crash::LoseUnsynced,
+            1 => Crash::KeepAll,
+            _ => Crash::Random { seed: changes },
+        };
+        if cut_at(changes, how) {
+            break;
+        }
+        changes += 1;
+    }
+    assert!(changes > 200, "the workload has {changes} changes of the disk");
+}
+
+fn cases(usual: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usual)
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let name = prop_oneof![Just("a"), Just("b"), Just("c")];
+    prop_oneof![
+        6 => (name.clone(), 1..6u64).prop_map(|(name, count)| Op::Publish(name, count)),
+        2 => name.prop_map(Op::Subscribe),
+        8 => (1..6u64, 0..4usize).prop_map(|(client, at)| Op::Ack(client, at)),
+        1 => (1..6u64).prop_map(Op::Leave),
+        3 => (1..12u64).prop_map(Op::Pass),
+        1 => Just(Op::Checkpoint),
+    ]
+}
+
+proptest! {
+    // More of them: PROPTEST_CASES=5000 cargo test --lib life_tests
+    #![proptest_config(ProptestConfig { cases: cases(150), failure_persistence: None, ..Default::default() })]
+    #[test]
+    fn random_lives_with_crashes_keep_every_promise(
+        lives in proptest::collection::vec((proptest::collection::vec(op(), 1..40), 0..400u64, any::<u64>()), 1..5),
+    ) {
+        let mut disk = SimDisk::new();
+        let mut ledger = Ledger::default();
+        for (at, (ops, changes, seed)) in (0..).zip(lives) {
+            // Connections of another life hold nothing any more.
+            let (mut node, _) = Node::start(&disk, now(at * 1000)).unwrap();
+            check(&disk, &node, &ledger);
+            disk.cut_power_after(changes);
+            drop(live(&mut node, &ops, &mut ledger));
+            disk = disk.crash(Crash::Random { seed });
+        }
+        let (node, _) = Node::start(&disk, now(99_000)).unwrap();
+        check(&disk, &node, &ledger);
+    }
+}
