@@ -114,7 +114,7 @@ impl Server {
         let host = (config.server.host.as_str(), config.server.port);
         let socket = TcpListener::bind(host).await.map_err(listen)?;
         let addr = socket.local_addr().map_err(listen)?;
-        raise_open_files();
+        let connections = connections_max(config.limits.connections);
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         let settings = settings(config);
         let opening = (Arc::clone(&disk), settings.clone());
@@ -136,7 +136,7 @@ impl Server {
             }),
             draining,
         };
-        let listener = tokio::spawn(listener::serve(socket, config.limits.connections, context));
+        let listener = tokio::spawn(listener::serve(socket, connections, context));
         let data_dir = config.storage.data_dir.clone();
         let started = Started { addr, data_dir, fsync: config.storage.fsync, found };
         Ok(Server { started, broker, failures, stop, listener })
@@ -191,13 +191,29 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-/// Connections and topics each need a descriptor: takes as many as the system lets this process
-/// have.
-fn raise_open_files() {
+/// Descriptors kept for files: the log, topics, checkpoints.
+const FILES_RESERVED: u64 = 256;
+
+/// Each connection needs a descriptor: takes as many as the system lets this process have, and
+/// bounds the connections by them.
+fn connections_max(wanted: usize) -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::debug!(event = "open_files", "failed to raise the limit of open files: {error}");
     }
+    let Some(files) = getrlimit(Resource::Nofile).current else { return wanted };
+    let room = files.saturating_sub(FILES_RESERVED).max(files / 2);
+    let possible = usize::try_from(room).unwrap_or(usize::MAX);
+    if possible < wanted {
+        tracing::warn!(
+            event = "connections_bounded",
+            wanted,
+            possible,
+            "the system allows {files} open files: at most {possible} connections are taken; \
+             raise it with ulimit -n or LimitNOFILE"
+        );
+    }
+    wanted.min(possible)
 }
