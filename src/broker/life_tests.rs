@@ -101,6 +101,12 @@ struct Node {
 #[derive(Debug)]
 struct Dead;
 
+impl<E: std::error::Error> From<E> for Dead {
+    fn from(_: E) -> Dead {
+        Dead
+    }
+}
+
 impl Node {
     fn start(disk: &SimDisk, now: Now) -> Result<(Node, Found), OpenError> {
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
@@ -136,18 +142,16 @@ impl Node {
                     })
                     .collect();
                 let first = self.wal.last().get() + 1;
-                self.wal.append(&entries).map_err(|_| Dead)?;
-                self.wal.sync().map_err(|_| Dead)?;
+                self.wal.append(&entries)?;
+                self.wal.sync()?;
                 for (lsn, s) in (first..).zip(submissions) {
                     let shard = &mut self.shards[s.shard as usize];
-                    shard
-                        .committed(self.now, s.index, Lsn::new(lsn), s.payload)
-                        .map_err(|_| Dead)?;
+                    shard.committed(self.now, s.index, Lsn::new(lsn), s.payload)?;
                 }
             }
             for shard in &mut self.shards {
-                shard.wake(self.now).map_err(|_| Dead)?;
-                shard.send(self.now).map_err(|_| Dead)?;
+                shard.wake(self.now)?;
+                shard.send(self.now)?;
             }
             self.hear(ledger);
         }
@@ -203,7 +207,8 @@ impl Node {
             permit: None,
         };
         let shard = super::registry::shard_of(topic, SHARDS) as usize;
-        self.shards[shard].letter(self.now, letter).map(drop).map_err(|_| Dead)
+        self.shards[shard].letter(self.now, letter)?;
+        Ok(())
     }
 
     fn publish(
@@ -269,20 +274,19 @@ impl Node {
     /// What the keeper's thread does.
     fn checkpoint(&mut self, is_clean: bool) -> Result<(), Dead> {
         let last = self.wal.last();
-        let parts = self.shards.iter_mut().map(|s| s.part(last)).collect::<Result<_, _>>();
-        let parts = parts.map_err(|_| Dead)?;
-        self.wal.sync().map_err(|_| Dead)?;
+        let parts = self.shards.iter_mut().map(|s| s.part(last)).collect::<Result<_, _>>()?;
+        self.wal.sync()?;
         let (checkpoint, syncs) = Checkpoint::of(self.checkpoint + 1, is_clean, parts);
         for sync in syncs {
-            sync.run(&self.disk).map_err(|_| Dead)?;
+            sync.run(&self.disk)?;
         }
         let dir = Layout::new(Path::new(DIR)).checkpoints();
-        checkpoint.write(&self.disk, &dir, self.now.wall).map_err(|_| Dead)?;
+        checkpoint.write(&self.disk, &dir, self.now.wall)?;
         self.checkpoint += 1;
         self.wal.free_through(self.last);
         self.last = checkpoint.lsn();
         if let Some(job) = self.wal.spare_job() {
-            job.run().map_err(|_| Dead)?;
+            job.run()?;
         }
         Ok(())
     }
