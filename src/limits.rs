@@ -45,3 +45,7 @@ pub const GROUP_UNSETTLED_MAX: usize = 100_000;
 const _: () = assert!(NAME_BYTES_MAX + 4 + 1 + 20 + 4 <= 255, "a segment's file name must fit");
 const _: () = assert!(LINE_BYTES_MAX > 2 * (NAME_BYTES_MAX + 4) + TAG_BYTES_MAX + 16);
 const _: () = assert!(BATCH_BYTES_TARGET < BATCH_BYTES_MAX);
+
+/// Most topic files that a shard keeps open for writing. At the bound the one that was idle longest
+/// is closed; it is opened again when it is written.
+pub const OPEN_LOGS_MAX: usize = 1024;

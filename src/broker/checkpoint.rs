@@ -21,17 +21,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::delivery::Progress;
 use crate::disk::{self, Disk};
-use crate::log::{LogMark, SyncJob};
+use crate::log::{LogError, LogMark, SyncJob};
 use crate::time::Timestamp;
 use crate::wal::Lsn;
-
-use super::shard::Applied;
 
 /// The version of the format that this code writes and reads.
 const FORMAT: u32 = 1;
 
 /// How many checkpoints are kept.
 const KEPT: usize = 2;
+
+/// How far a shard's state goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Applied {
+    /// The last batch.
+    pub index: u64,
+    /// Its record.
+    pub lsn: Lsn,
+}
 
 /// What one shard gives to a checkpoint.
 #[derive(Debug, Default)]
@@ -81,6 +88,9 @@ pub enum CheckpointError {
         /// What it says.
         source: io::Error,
     },
+    /// A topic's file could not be synced: nothing is known about its pages.
+    #[error("failed to sync a topic's files: {0}")]
+    Sync(LogError),
     /// The file is not what was written.
     #[error("{} is damaged at byte {at}: {why}; run wiber check", path.display())]
     Damaged {
@@ -91,6 +101,13 @@ pub enum CheckpointError {
         /// What is wrong.
         why: String,
     },
+}
+
+impl CheckpointError {
+    /// Whether there was no room for it, and the checkpoints before it still count.
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, CheckpointError::Io { source, .. } if disk::is_shortage(source))
+    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -5,7 +5,6 @@
 //! [`Message::Committed`] comes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -13,25 +12,12 @@ use crate::config::Fsync;
 use crate::time::{Moment, Now};
 use crate::wal::{Entry, Lsn, SpareJob, Wal, WalError};
 
+use super::gate::{Full, PublishGate};
 use super::mailbox::Mailbox;
-use super::shard::Submission;
-use super::thread::Message;
+use super::message::{Message, Submission, WalMessage};
 
 /// How long the log waits for room on the disk before it looks again.
 const NO_SPACE_PAUSE: Duration = Duration::from_millis(200);
-
-/// What the log's thread is asked for.
-#[derive(Debug)]
-pub enum WalMessage {
-    /// Make a batch durable.
-    Write(Submission),
-    /// Make all that was written durable now, and say so.
-    Sync(SyncSender<Lsn>),
-    /// A checkpoint covers the log up to this record.
-    Free(Lsn),
-    /// Sync and end.
-    Stop,
-}
 
 /// How commands become durable.
 #[derive(Clone, Debug)]
@@ -68,32 +54,104 @@ impl WalStats {
     }
 }
 
-/// The log's thread.
+/// The log's one writer, without a thread.
 #[derive(Debug)]
-pub struct WalThread {
+pub struct LogWriter {
     wal: Wal,
     fsync: Fsync,
-    mailbox: Arc<Mailbox<WalMessage>>,
-    shards: Vec<Arc<Mailbox<Message>>>,
     stats: Arc<WalStats>,
-    spares: mpsc::Sender<SpareJob>,
     sync_at: Option<Moment>,
 }
 
-impl WalThread {
-    /// A thread for this log. Jobs of preparing segments go to `spares`.
-    pub fn new(
-        wal: Wal,
-        fsync: Fsync,
-        mailbox: Arc<Mailbox<WalMessage>>,
-        shards: Vec<Arc<Mailbox<Message>>>,
-        stats: Arc<WalStats>,
-        spares: mpsc::Sender<SpareJob>,
-    ) -> Self {
+impl LogWriter {
+    /// The writer of this log.
+    pub fn new(wal: Wal, fsync: Fsync) -> Self {
+        let stats = Arc::new(WalStats::default());
         stats.last.store(wal.last().get(), Ordering::Relaxed);
-        Self { wal, fsync, mailbox, shards, stats, spares, sync_at: None }
+        Self { wal, fsync, stats, sync_at: None }
     }
 
+    /// How far the log is.
+    pub fn stats(&self) -> &Arc<WalStats> {
+        &self.stats
+    }
+
+    /// Writes batches, a record each, and with `fsync = always` makes them durable: they are
+    /// committed. Gives the number of the first record.
+    ///
+    /// # Errors
+    /// With [`WalError::is_no_space`] nothing was written, and it may be tried again. Any other: what
+    /// is on disk is not known any more, and the process has to end.
+    pub fn write(&mut self, batches: &[Submission]) -> Result<Lsn, WalError> {
+        let entries: Vec<Entry<'_>> = batches.iter().map(Submission::entry).collect();
+        let first = self.wal.last().next();
+        self.wal.append(&entries)?;
+        if self.fsync == Fsync::Always {
+            self.wal.sync()?;
+        }
+        self.stats.last.store(self.wal.last().get(), Ordering::Relaxed);
+        self.stats.bytes.store(self.wal.bytes_written(), Ordering::Relaxed);
+        Ok(first)
+    }
+
+    /// Makes all that was written durable.
+    ///
+    /// # Errors
+    /// As for [`LogWriter::write`].
+    pub fn sync(&mut self) -> Result<Lsn, WalError> {
+        self.sync_at = None;
+        if self.wal.durable() < self.wal.last() {
+            self.wal.sync()?;
+        }
+        Ok(self.wal.durable())
+    }
+
+    /// With `fsync = interval`: syncs when what was written first is that old.
+    ///
+    /// # Errors
+    /// As for [`LogWriter::write`].
+    pub fn sync_if_due(&mut self, now: Moment) -> Result<(), WalError> {
+        let Fsync::Interval(interval) = self.fsync else { return Ok(()) };
+        if self.wal.durable() == self.wal.last() {
+            self.sync_at = None;
+        } else if *self.sync_at.get_or_insert(now + interval) <= now {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// When [`LogWriter::sync_if_due`] has something to do.
+    pub fn sync_at(&self) -> Option<Moment> {
+        self.sync_at
+    }
+
+    /// A checkpoint covers the log up to this record.
+    pub fn free_through(&mut self, lsn: Lsn) {
+        self.wal.free_through(lsn);
+    }
+
+    /// Work for another thread that the log would otherwise do itself when it needs the outcome.
+    pub fn spare_job(&mut self) -> Option<SpareJob> {
+        self.wal.spare_job()
+    }
+}
+
+/// The log's thread.
+#[derive(Debug)]
+pub struct WalThread {
+    /// The writer.
+    pub writer: LogWriter,
+    /// What it is asked for.
+    pub mailbox: Arc<Mailbox<WalMessage>>,
+    /// Where committed batches go, by shard.
+    pub shards: Vec<Arc<Mailbox<Message>>>,
+    /// Where jobs of preparing segments go.
+    pub spares: mpsc::Sender<SpareJob>,
+    /// Closed while there is no room.
+    pub gate: Arc<PublishGate>,
+}
+
+impl WalThread {
     /// Serves until asked to stop.
     ///
     /// # Errors
@@ -102,8 +160,11 @@ impl WalThread {
         let mut messages = Vec::new();
         let mut batch = Vec::new();
         loop {
-            self.ask_for_spare();
-            let patience = self.sync_at.map(|at| at.since(Now::read().moment));
+            if let Some(job) = self.writer.spare_job() {
+                // With nobody left to prepare segments, the log makes its own when it needs one.
+                self.spares.send(job).ok();
+            }
+            let patience = self.writer.sync_at().map(|at| at.since(Now::read().moment));
             self.mailbox.drain(&mut messages, patience);
             let mut stop = false;
             let mut asked = Vec::new();
@@ -111,15 +172,20 @@ impl WalThread {
                 match message {
                     WalMessage::Write(submission) => batch.push(submission),
                     WalMessage::Sync(sender) => asked.push(sender),
-                    WalMessage::Free(lsn) => self.wal.free_through(lsn),
+                    WalMessage::Free(lsn) => self.writer.free_through(lsn),
+                    WalMessage::OfferSpare => {}
                     WalMessage::Stop => stop = true,
                 }
             }
             self.write(&mut batch)?;
-            self.sync_if_due(stop || !asked.is_empty())?;
-            for sender in asked {
-                // Whoever asked may have given up waiting.
-                sender.try_send(self.wal.durable()).ok();
+            if stop || !asked.is_empty() {
+                let durable = self.writer.sync()?;
+                for sender in asked {
+                    // Whoever asked may have given up waiting.
+                    sender.try_send(durable).ok();
+                }
+            } else {
+                self.writer.sync_if_due(Now::read().moment)?;
             }
             if stop {
                 return Ok(());
@@ -131,65 +197,27 @@ impl WalThread {
         if batch.is_empty() {
             return Ok(());
         }
-        let entries: Vec<Entry<'_>> = batch
-            .iter()
-            .map(|submission| Entry {
-                shard: submission.shard,
-                term: 0,
-                index: submission.index,
-                payload: &submission.payload,
-            })
-            .collect();
-        let first = self.wal.last().get() + 1;
-        loop {
-            match self.wal.append(&entries) {
-                Ok(_) => break,
+        let mut was_full = false;
+        let first = loop {
+            match self.writer.write(batch) {
+                Ok(first) => break first,
                 Err(full) if full.is_no_space() => {
-                    tracing::error!(event = "disk_full", "no room for the write-ahead log: {full}");
+                    was_full = true;
+                    self.gate.set(Full::Wal, true);
                     std::thread::sleep(NO_SPACE_PAUSE);
                 }
                 Err(other) => return Err(other),
             }
-        }
-        if self.fsync == Fsync::Always {
-            self.wal.sync()?;
-        }
-        self.stats.last.store(self.wal.last().get(), Ordering::Relaxed);
-        self.stats.bytes.store(self.wal.bytes_written(), Ordering::Relaxed);
-        for (lsn, submission) in (first..).zip(batch.drain(..)) {
-            let shard = &self.shards[submission.shard as usize];
-            shard.post(Message::Committed {
-                index: submission.index,
-                lsn: Lsn::new(lsn),
-                payload: submission.payload,
-            });
-        }
-        Ok(())
-    }
-
-    /// With `interval`: syncs when what was written first is that old.
-    fn sync_if_due(&mut self, is_asked: bool) -> Result<(), WalError> {
-        if self.wal.durable() == self.wal.last() {
-            self.sync_at = None;
-            return Ok(());
-        }
-        let now = Now::read().moment;
-        let due = match self.fsync {
-            Fsync::Always => true,
-            Fsync::Interval(interval) => *self.sync_at.get_or_insert(now + interval) <= now,
-            Fsync::Never => false,
         };
-        if due || is_asked {
-            self.wal.sync()?;
-            self.sync_at = None;
+        if was_full {
+            // If there is still no room for the next segment, whoever prepares it says so again.
+            self.gate.set(Full::Wal, false);
+        }
+        for (lsn, submission) in (first.get()..).zip(batch.drain(..)) {
+            let shard = &self.shards[submission.shard as usize];
+            let Submission { index, payload, .. } = submission;
+            shard.post(Message::Committed { index, lsn: Lsn::new(lsn), payload });
         }
         Ok(())
-    }
-
-    fn ask_for_spare(&mut self) {
-        if let Some(job) = self.wal.spare_job() {
-            // With nobody left to prepare segments, the log makes its own when it needs one.
-            self.spares.send(job).ok();
-        }
     }
 }

@@ -9,10 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::checkpoint::Checkpoint;
+use super::commit::LogWriter;
+use super::gate::PublishGate;
+use super::keeper::Checkpoints;
 use super::letter::{Item, Letter, Outbox, Piece, Span};
-use super::open::{self, Found, Layout, OpenError};
-use super::registry::{PublishGate, Settings};
+use super::open::{self, Found, OpenError};
+use super::settings::Settings;
 use super::shard::Shard;
 use crate::config::{Fsync, MinFree};
 use crate::delivery::Policy;
@@ -21,7 +23,7 @@ use crate::disk::sim::{Crash, SimDisk};
 use crate::ids::{ConnId, DerivedId, GroupName, Offset, TopicName};
 use crate::log::{LogSettings, Reader, TailBudget, scan};
 use crate::time::{Moment, Now, Timestamp};
-use crate::wal::{self, Entry, Lsn, Wal};
+use crate::wal::{self, Lsn};
 
 const DIR: &str = "/srv/data";
 const SHARDS: u32 = 2;
@@ -47,6 +49,7 @@ fn settings() -> Settings {
             unsettled_max: 1000,
         },
         prefetch: 4,
+        open_logs_max: 1,
         tail: Arc::new(TailBudget::new(1 << 20)),
         gate: Arc::new(PublishGate::default()),
     }
@@ -87,12 +90,10 @@ enum Asked {
 
 /// A broker without threads.
 struct Node {
-    disk: SimDisk,
     shards: Vec<Shard>,
-    wal: Wal,
+    log: LogWriter,
     now: Now,
-    checkpoint: u64,
-    last: Lsn,
+    checkpoints: Checkpoints,
     clients: BTreeMap<u64, Client>,
     next_client: u64,
 }
@@ -112,12 +113,10 @@ impl Node {
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let opened = open::open(&shared, &settings(), now)?;
         let node = Node {
-            disk: disk.clone(),
             shards: opened.shards,
-            wal: opened.wal,
+            log: LogWriter::new(opened.wal, Fsync::Always),
             now,
-            checkpoint: opened.checkpoint,
-            last: Lsn::default(),
+            checkpoints: opened.checkpoints,
             clients: BTreeMap::new(),
             next_client: 1,
         };
@@ -131,19 +130,7 @@ impl Node {
         for _ in 0..2 {
             let submissions: Vec<_> = self.shards.iter_mut().filter_map(Shard::submit).collect();
             if !submissions.is_empty() {
-                let entry = |s: &'_ super::shard::Submission| (s.shard, s.index);
-                let entries: Vec<Entry<'_>> = submissions
-                    .iter()
-                    .map(|s| Entry {
-                        shard: entry(s).0,
-                        term: 0,
-                        index: entry(s).1,
-                        payload: &s.payload,
-                    })
-                    .collect();
-                let first = self.wal.last().get() + 1;
-                self.wal.append(&entries)?;
-                self.wal.sync()?;
+                let first = self.log.write(&submissions)?.get();
                 for (lsn, s) in (first..).zip(submissions) {
                     let shard = &mut self.shards[s.shard as usize];
                     shard.committed(self.now, s.index, Lsn::new(lsn), s.payload)?;
@@ -206,7 +193,7 @@ impl Node {
             items: vec![item],
             permit: None,
         };
-        let shard = super::registry::shard_of(topic, SHARDS) as usize;
+        let shard = super::topics::shard_of(topic, SHARDS) as usize;
         self.shards[shard].letter(self.now, letter)?;
         Ok(())
     }
@@ -273,19 +260,14 @@ impl Node {
 
     /// What the keeper's thread does.
     fn checkpoint(&mut self, is_clean: bool) -> Result<(), Dead> {
-        let last = self.wal.last();
-        let parts = self.shards.iter_mut().map(|s| s.part(last)).collect::<Result<_, _>>()?;
-        self.wal.sync()?;
-        let (checkpoint, syncs) = Checkpoint::of(self.checkpoint + 1, is_clean, parts);
-        for sync in syncs {
-            sync.run(&self.disk)?;
-        }
-        let dir = Layout::new(Path::new(DIR)).checkpoints();
-        checkpoint.write(&self.disk, &dir, self.now.wall)?;
-        self.checkpoint += 1;
-        self.wal.free_through(self.last);
-        self.last = checkpoint.lsn();
-        if let Some(job) = self.wal.spare_job() {
+        let stats = Arc::clone(self.log.stats());
+        let parts = self.shards.iter_mut().map(|s| s.part(stats.last()));
+        let parts: Option<Vec<_>> = parts.collect::<Result<_, _>>()?;
+        self.log.sync()?;
+        let parts = parts.expect("the disk has room");
+        let covered = self.checkpoints.write(parts, is_clean, &stats, self.now)?;
+        self.log.free_through(covered);
+        if let Some(job) = self.log.spare_job() {
             job.run()?;
         }
         Ok(())

@@ -20,14 +20,21 @@ mod batch;
 pub mod checkpoint;
 pub mod commit;
 mod conns;
+pub mod fatal;
+pub mod gate;
+pub mod keeper;
+pub mod layout;
 pub mod letter;
 #[cfg(test)]
 mod life_tests;
 pub mod mailbox;
+pub mod message;
 pub mod open;
 pub mod registry;
 mod requests;
+pub mod settings;
 pub mod shard;
+mod spares;
 pub mod thread;
 pub mod topics;
 

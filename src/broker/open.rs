@@ -17,7 +17,9 @@ use crate::time::{Now, Timestamp};
 use crate::wal::{self, Examined, Identity, Lsn, Torn, Wal, WalError};
 
 use super::checkpoint::{Checkpoint, CheckpointError};
-use super::registry::Settings;
+use super::keeper::Checkpoints;
+use super::layout::Layout;
+use super::settings::Settings;
 use super::shard::{Shard, ShardError};
 use super::topics::{Topics, Workshop};
 
@@ -130,8 +132,8 @@ pub struct Opened {
     pub wal: Wal,
     /// What was found.
     pub found: Found,
-    /// The number of the newest checkpoint.
-    pub checkpoint: u64,
+    /// The checkpoints, to go on with.
+    pub checkpoints: Checkpoints,
     /// Held while the directory is served.
     pub lock: Held,
     /// The identity.
@@ -144,40 +146,6 @@ pub struct Held(#[expect(dead_code, reason = "held, not read")] Box<dyn Lock>);
 impl std::fmt::Debug for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Held")
-    }
-}
-
-/// The folders of a data directory.
-#[derive(Clone, Debug)]
-pub struct Layout {
-    /// The data directory.
-    pub data: PathBuf,
-    /// `.wiber`
-    pub meta: PathBuf,
-}
-
-impl Layout {
-    /// The folders below `data`.
-    pub fn new(data: &Path) -> Self {
-        Self { data: data.to_owned(), meta: data.join(".wiber") }
-    }
-
-    /// The write-ahead log.
-    pub fn wal(&self) -> PathBuf {
-        self.meta.join("wal")
-    }
-
-    /// Checkpoints.
-    pub fn checkpoints(&self) -> PathBuf {
-        self.meta.join("checkpoint")
-    }
-
-    fn quarantine(&self) -> PathBuf {
-        self.meta.join("quarantine")
-    }
-
-    fn node(&self) -> PathBuf {
-        self.meta.join("node.json")
     }
 }
 
@@ -238,10 +206,12 @@ impl Opening<'_> {
             self.settings.wal,
         )?;
         let last = wal.last();
-        let parts = shards.iter_mut().map(|s| s.part(last)).collect::<Result<_, _>>()?;
+        let parts = shards.iter_mut().map(|s| s.part(last));
+        let parts: Option<Vec<_>> = parts.collect::<Result<_, _>>()?;
+        let parts = parts.expect("nothing has to be written before a state without appends");
         let (checkpoint, syncs) = Checkpoint::of(1, false, parts);
         for sync in syncs {
-            sync.run(self.disk.as_ref()).map_err(|source| unusable(&self.layout.data, source))?;
+            sync.run(self.disk.as_ref())?;
         }
         let folder = self.layout.checkpoints();
         checkpoint.write(self.disk.as_ref(), &folder, self.now.wall)?;
@@ -253,7 +223,8 @@ impl Opening<'_> {
         self.disk
             .sync_dir(&self.layout.data)
             .map_err(|source| unusable(&self.layout.data, source))?;
-        Ok(Opened { shards, wal, found, checkpoint: 1, lock: self.lock, node })
+        let checkpoints = Checkpoints::open(self.disk, &self.layout, self.now.moment)?;
+        Ok(Opened { shards, wal, found, checkpoints, lock: self.lock, node })
     }
 
     /// Removes what a first start that was cut short left in the log's folder. A log with records
@@ -342,8 +313,8 @@ impl Opening<'_> {
         } else {
             Found::Recovered { records, torn_bytes }
         };
-        let checkpoint = checkpoint.number;
-        Ok(Opened { shards, wal, found, checkpoint, lock: self.lock, node })
+        let checkpoints = Checkpoints::open(self.disk, &self.layout, self.now.moment)?;
+        Ok(Opened { shards, wal, found, checkpoints, lock: self.lock, node })
     }
 
     /// Opens the logs that the checkpoint knows, and takes from them what it does not cover.
@@ -442,14 +413,14 @@ impl Opening<'_> {
         (0..self.settings.shards)
             .map(|number| {
                 let topics = Topics::new(self.workshop(), number, self.settings.shards);
-                let gate: Arc<dyn super::shard::Gate> = self.settings.gate.clone();
+                let gate = Arc::clone(&self.settings.gate);
                 Shard::new(number, topics, self.settings.prefetch, gate)
             })
             .collect()
     }
 
     fn shard_of<'s>(&self, shards: &'s mut [Shard], topic: &TopicName) -> &'s mut Shard {
-        &mut shards[super::registry::shard_of(topic, self.settings.shards) as usize]
+        &mut shards[super::topics::shard_of(topic, self.settings.shards) as usize]
     }
 }
 

@@ -106,7 +106,7 @@ impl Shard {
     ) -> Result<(), ShardError> {
         let prefetch = self.prefetch;
         let (topic, mut desk) = self.desk(now, place.topic);
-        let end = topic.log().end();
+        let end = topic.log().shared().end();
         topic.tell(place.group, Event::LogEnd { end }, &mut desk)?;
         let join = Event::Join { member, name: Arc::clone(name), prefetch };
         topic.tell(place.group, join, &mut desk)?;

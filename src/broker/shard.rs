@@ -7,12 +7,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::delivery::Change;
+use crate::disk::is_shortage;
 use crate::ids::{Offset, TopicName};
 use crate::limits::BATCH_BYTES_TARGET;
 use crate::log::LogError;
-use crate::proto::WireError;
 use crate::time::{Moment, Now, Timestamp};
 use crate::topic::{
     BadCommand, Command, CommandReader, Commands, Desk, GroupKey, Timers, TopicKey,
@@ -20,10 +21,15 @@ use crate::topic::{
 use crate::wal::{Lsn, Record};
 
 use super::batch::{Answer, Appended, Batch, Place, Published, Ticket};
-use super::checkpoint::{Part, TopicState};
+use super::checkpoint::{Applied, Part, TopicState};
 use super::conns::Conns;
+use super::gate::{Full, PublishGate};
 use super::letter::{Item, Letter};
+use super::message::Submission;
 use super::topics::Topics;
+
+/// How long to wait before a file that could not be written is tried again.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why a shard can't go on. Its process ends.
 #[derive(Debug, thiserror::Error)]
@@ -36,23 +42,6 @@ pub enum ShardError {
     Command(#[from] BadCommand),
 }
 
-/// Something that is to be made durable.
-#[derive(Debug)]
-pub struct Submission {
-    /// The shard.
-    pub shard: u32,
-    /// Number of the batch on its shard, from 1 without a gap.
-    pub index: u64,
-    /// The commands.
-    pub payload: Vec<u8>,
-}
-
-/// What stands in the way of publishing, set from outside.
-pub trait Gate: Send + Sync + std::fmt::Debug {
-    /// Why nothing can be published now, or `None`.
-    fn refusal(&self) -> Option<WireError>;
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Shard {
@@ -60,7 +49,7 @@ pub struct Shard {
     pub(super) topics: Topics,
     pub(super) conns: Conns,
     pub(super) timers: Timers,
-    gate: Arc<dyn Gate>,
+    gate: Arc<PublishGate>,
     pub(super) prefetch: u32,
     pub(super) open: Batch,
     /// Batches in their order that are not answered yet; those without commands wait for nothing
@@ -72,6 +61,8 @@ pub struct Shard {
     done: Vec<(Vec<Ticket>, Vec<Appended>)>,
     /// Topics with appends that are not flushed.
     dirty: Vec<TopicKey>,
+    /// When to try again to flush those for which the disk had no room.
+    retry_at: Option<Moment>,
     /// Bytes of records applied since the last flush, on replay.
     unflushed: usize,
     buffers: Vec<Vec<u8>>,
@@ -83,18 +74,9 @@ struct Waiting {
     is_written: bool,
 }
 
-/// How far a shard's state goes.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Applied {
-    /// The last batch.
-    pub index: u64,
-    /// Its record.
-    pub lsn: Lsn,
-}
-
 impl Shard {
     /// A shard with these topics, before the first batch.
-    pub fn new(number: u32, topics: Topics, prefetch: u32, gate: Arc<dyn Gate>) -> Self {
+    pub fn new(number: u32, topics: Topics, prefetch: u32, gate: Arc<PublishGate>) -> Self {
         Self {
             number,
             topics,
@@ -108,6 +90,7 @@ impl Shard {
             applied: Applied::default(),
             done: Vec::new(),
             dirty: Vec::new(),
+            retry_at: None,
             unflushed: 0,
             buffers: Vec::new(),
         }
@@ -237,14 +220,14 @@ impl Shard {
         }
         self.unflushed += record.payload.len();
         if self.unflushed >= BATCH_BYTES_TARGET {
-            self.flush()?;
+            self.flush_all()?;
         }
         Ok(())
     }
 
     /// On start: all records up to `last` were applied.
     pub(super) fn resume(&mut self, last: Lsn) -> Result<(), ShardError> {
-        self.flush()?;
+        self.flush_all()?;
         self.applied.lsn = last;
         self.next_index = self.applied.index + 1;
         assert!(self.open.is_empty(), "without members, no group asks for anything");
@@ -265,7 +248,10 @@ impl Shard {
 
     /// When [`Shard::wake`] has something to do.
     pub fn wake_at(&self) -> Option<Moment> {
-        self.timers.next()
+        match self.retry_at {
+            Some(retry) => Some(self.timers.next().map_or(retry, |at| at.min(retry))),
+            None => self.timers.next(),
+        }
     }
 
     /// Writes the topics' files, lets readers see them, and sends replies and deliveries.
@@ -273,7 +259,7 @@ impl Shard {
     /// # Errors
     /// What writing or reading a log says.
     pub fn send(&mut self, now: Now) -> Result<(), ShardError> {
-        let fresh = self.flush()?;
+        let fresh = self.flush(now.moment)?;
         for (tickets, appended) in std::mem::take(&mut self.done) {
             for ticket in tickets {
                 self.answer(now, ticket, &appended)?;
@@ -298,13 +284,18 @@ impl Shard {
         self.open.is_empty() && self.queue.is_empty() && self.done.is_empty()
     }
 
-    /// The shard's state, for a checkpoint. `last` is a record of the log that was written before
-    /// this call: with nothing of its own on the way, the shard's state covers that too.
+    /// The shard's state, for a checkpoint; `None` while the disk has no room for what it has to
+    /// write before. `last` is a record of the log that was written before this call: with nothing
+    /// of its own on the way, the shard's state covers that too.
     ///
     /// # Errors
     /// What writing a log says.
-    pub fn part(&mut self, last: Lsn) -> Result<Part, ShardError> {
-        self.flush()?;
+    pub fn part(&mut self, last: Lsn) -> Result<Option<Part>, ShardError> {
+        match self.flush_all() {
+            Ok(()) => {}
+            Err(LogError::Io { source, .. }) if is_shortage(&source) => return Ok(None),
+            Err(other) => return Err(other.into()),
+        }
         if self.queue.is_empty() {
             self.applied.lsn = self.applied.lsn.max(last);
         }
@@ -321,7 +312,7 @@ impl Shard {
             });
             part.syncs.push(slot.topic.log_mut().unsynced());
         }
-        Ok(part)
+        Ok(Some(part))
     }
 
     /// Applies the commands of a record. On replay (`appended` is `None`) those of topics whose
@@ -387,18 +378,41 @@ impl Shard {
     }
 
     /// Flushes the files of topics with appends; returns those topics. Their followers are told.
-    fn flush(&mut self) -> Result<Vec<TopicKey>, ShardError> {
+    /// What a full disk does not take stays in memory and is tried again: it is safe in the
+    /// write-ahead log, nobody can read it yet, and no more can be published.
+    fn flush(&mut self, now: Moment) -> Result<Vec<TopicKey>, ShardError> {
         self.unflushed = 0;
-        let dirty = std::mem::take(&mut self.dirty);
-        for key in &dirty {
-            let slot = self.topics.slot_mut(*key);
-            slot.is_dirty = false;
-            slot.topic.flush()?;
-            for (_, outbox) in &slot.followers {
-                outbox.nudge();
+        let mut fresh = Vec::with_capacity(self.dirty.len());
+        let mut full = Vec::new();
+        for key in std::mem::take(&mut self.dirty) {
+            match self.topics.flush(key) {
+                Ok(()) => fresh.push(key),
+                Err(LogError::Io { source, path }) if is_shortage(&source) => {
+                    if self.retry_at.is_none() && full.is_empty() {
+                        tracing::error!(event = "write_postponed", path = %path.display(),
+                            "failed to write a topic's file, and will try again: {source}");
+                    }
+                    full.push(key);
+                }
+                Err(other) => return Err(other.into()),
             }
         }
-        Ok(dirty)
+        if self.retry_at.is_some() || !full.is_empty() {
+            self.gate.set(Full::Topic, !full.is_empty());
+            self.retry_at = (!full.is_empty()).then(|| now + SHORTAGE_PAUSE);
+            self.dirty = full;
+        }
+        Ok(fresh)
+    }
+
+    /// Flushes the files of all topics with appends, or fails.
+    fn flush_all(&mut self) -> Result<(), LogError> {
+        self.unflushed = 0;
+        while let Some(key) = self.dirty.last() {
+            self.topics.flush(*key)?;
+            self.dirty.pop();
+        }
+        Ok(())
     }
 
     /// Moves batches without commands that now have none before them.

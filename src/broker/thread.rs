@@ -1,41 +1,13 @@
 //! The thread of a shard: a dull loop around [`Shard`].
 
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 
 use crate::time::Now;
-use crate::wal::Lsn;
 
-use super::checkpoint::Part;
 use super::commit::Commit;
-use super::letter::Letter;
 use super::mailbox::Mailbox;
+use super::message::Message;
 use super::shard::{Shard, ShardError};
-
-/// What comes into a shard's mailbox.
-#[derive(Debug)]
-pub enum Message {
-    /// Requests of a connection.
-    Letter(Letter),
-    /// A batch is committed.
-    Committed {
-        /// The batch.
-        index: u64,
-        /// Its record in the log.
-        lsn: Lsn,
-        /// Its commands.
-        payload: Vec<u8>,
-    },
-    /// A checkpoint wants the shard's state.
-    Checkpoint {
-        /// Where it goes.
-        sender: SyncSender<Part>,
-        /// The last record of the log when it was asked for.
-        last: Lsn,
-    },
-    /// Finish what was taken, then end.
-    Stop,
-}
 
 /// Serves a shard until it is told to stop and has answered all it took; gives it back.
 ///

@@ -1,18 +1,17 @@
 //! The topics of a shard.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::delivery::Policy;
 use crate::disk::Disk;
 use crate::ids::{ConnId, TopicName};
-use crate::log::{LogSettings, TailBudget, TopicLog};
+use crate::log::{LogError, LogSettings, TailBudget, TopicLog};
 use crate::topic::{Topic, TopicKey};
 use crate::wal::Lsn;
 
 use super::letter::Outbox;
-use super::registry::shard_of;
 
 /// What every topic is made with.
 #[derive(Clone, Debug)]
@@ -23,6 +22,8 @@ pub struct Workshop {
     pub dir: PathBuf,
     /// How logs are kept.
     pub log: LogSettings,
+    /// Most files that are kept open for writing, at least one.
+    pub open_max: usize,
     /// The room for recent lines, shared by all topics.
     pub tail: Arc<TailBudget>,
     /// Timings and limits of groups.
@@ -51,6 +52,11 @@ impl Workshop {
     }
 }
 
+/// The shard of a topic; its dead-letter topic is on the same one.
+pub fn shard_of(topic: &TopicName, shards: u32) -> u32 {
+    crc32c::crc32c(topic.family().as_bytes()) % shards
+}
+
 /// A topic and what its shard keeps beside it.
 #[derive(Debug)]
 pub(super) struct TopicSlot {
@@ -60,6 +66,14 @@ pub(super) struct TopicSlot {
     /// Records of the log up to this one are in its state since it was opened.
     pub(super) covered: Lsn,
     pub(super) is_dirty: bool,
+    /// Whether it is in the queue of those whose file is open, and was written since it came up there.
+    open: Option<Use>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Use {
+    Idle,
+    Written,
 }
 
 /// All topics of a shard, by name and by key.
@@ -71,12 +85,23 @@ pub struct Topics {
     keys: HashMap<TopicName, TopicKey>,
     slots: Vec<Option<TopicSlot>>,
     free: Vec<TopicKey>,
+    /// Topics whose file is open for writing. When there are too many, the first that was not
+    /// written since it last came up is closed.
+    open: VecDeque<TopicKey>,
 }
 
 impl Topics {
     /// No topics yet, for the shard of this number among so many.
     pub fn new(workshop: Workshop, shard: u32, shards: u32) -> Self {
-        Self { workshop, shard, shards, keys: HashMap::new(), slots: Vec::new(), free: Vec::new() }
+        Self {
+            workshop,
+            shard,
+            shards,
+            keys: HashMap::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            open: VecDeque::new(),
+        }
     }
 
     /// Takes a topic whose state covers the log up to `covered`.
@@ -88,7 +113,7 @@ impl Topics {
         topic.set_key(key);
         self.keys.insert(topic.name().clone(), key);
         self.slots[key.get()] =
-            Some(TopicSlot { topic, followers: Vec::new(), covered, is_dirty: false });
+            Some(TopicSlot { topic, followers: Vec::new(), covered, is_dirty: false, open: None });
         key
     }
 
@@ -126,6 +151,42 @@ impl Topics {
     /// In the order of their keys.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut TopicSlot> {
         self.slots.iter_mut().flatten()
+    }
+
+    /// Writes what was appended to a topic to its file, and nudges its followers.
+    pub(super) fn flush(&mut self, key: TopicKey) -> Result<(), LogError> {
+        let slot = self.slot_mut(key);
+        slot.topic.flush()?;
+        slot.is_dirty = false;
+        for (_, outbox) in &slot.followers {
+            outbox.nudge();
+        }
+        if slot.open.replace(Use::Written).is_none() {
+            self.open.push_back(key);
+            self.close_idle();
+        }
+        Ok(())
+    }
+
+    /// Closes files until few enough are open.
+    fn close_idle(&mut self) {
+        while self.open.len() > self.workshop.open_max
+            && let Some(key) = self.open.pop_front()
+        {
+            // A topic may have been forgotten, and its key may stand for another one since.
+            let Some(slot) = self.slots[key.get()].as_mut() else { continue };
+            match slot.open {
+                Some(Use::Written) => {
+                    slot.open = Some(Use::Idle);
+                    self.open.push_back(key);
+                }
+                Some(Use::Idle) => {
+                    slot.topic.log_mut().close();
+                    slot.open = None;
+                }
+                None => {}
+            }
+        }
     }
 
     /// A connection stops following; a topic that was nothing but followed is forgotten.

@@ -86,6 +86,19 @@ pub trait File: Send + Sync + std::fmt::Debug {
     fn sync(&self) -> io::Result<()>;
 }
 
+/// Whether an operation failed because the disk, or the user's share of it, is full.
+pub fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether an operation failed for want of something that may be there later: room on the disk, or
+/// a free file descriptor.
+pub fn is_shortage(error: &io::Error) -> bool {
+    let out_of_files = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+    is_no_space(error)
+        || out_of_files.iter().any(|e| error.raw_os_error() == Some(e.raw_os_error()))
+}
+
 /// Reads all of a file.
 ///
 /// # Errors

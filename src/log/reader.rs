@@ -54,6 +54,11 @@ impl Reader {
         &self.shared
     }
 
+    /// Keeps no file open until the next [`Reader::next`].
+    pub fn rest(&mut self) {
+        self.place = None;
+    }
+
     /// Goes to a message. The cost does not depend on how many there are before it.
     ///
     /// # Errors

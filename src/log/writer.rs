@@ -1,11 +1,11 @@
 //! The one writer of a topic's log.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{Disk, File, Open};
+use crate::disk::{Disk, File, Open, is_no_space};
 use crate::ids::{Offset, TopicName};
 use crate::limits::INDEX_STRIDE_BYTES;
 use crate::time::Timestamp;
@@ -68,7 +68,7 @@ pub struct TopicLog {
 /// What a checkpoint has to sync.
 #[derive(Debug, Default)]
 struct Unsynced {
-    sealed: Vec<(PathBuf, Arc<dyn File>)>,
+    sealed: Vec<Offset>,
     is_active: bool,
     is_dir: bool,
 }
@@ -161,7 +161,11 @@ impl TopicLog {
         let paths = &self.shared.paths;
         let (active, sealed) = (paths.active(), paths.sealed(self.mark.segment));
         let io = |source| LogError::io(&sealed, source);
-        self.disk.rename(&active, &sealed).map_err(io)?;
+        match self.disk.rename(&active, &sealed) {
+            // What was appended is written: the segment just becomes longer.
+            Err(full) if is_no_space(&full) => return Ok(()),
+            renamed => renamed.map_err(io)?,
+        }
         // Before the name is used again, it is certain that the old file has its new one.
         self.disk.sync_dir(&paths.dir).map_err(io)?;
         let first = self.mark.segment;
@@ -169,8 +173,8 @@ impl TopicLog {
         if let Some(index) = self.shared.rolled(next) {
             save_index(self.disk.as_ref(), &self.shared.paths, first, &index);
         }
-        let file = self.active.take().expect("what was just written is open");
-        self.unsynced.sealed.push((sealed, file));
+        self.active = None;
+        self.unsynced.sealed.push(first);
         self.unsynced.is_active = false;
         (self.mark.segment, self.mark.len, self.noted_at) = (next, 0, None);
         Ok(())
@@ -194,25 +198,19 @@ impl TopicLog {
 
     /// What has to be synced for the present mark to be durable.
     pub fn unsynced(&mut self) -> SyncJob {
-        let mut job = SyncJob::default();
-        let unsynced = std::mem::take(&mut self.unsynced);
-        job.files = unsynced.sealed;
-        if unsynced.is_active {
-            let file = self.active.as_ref().expect("an unsynced file is open");
-            job.files.push((self.shared.paths.active(), Arc::clone(file)));
-            if let Some(index) = self.shared.active_index() {
-                job.index = Some((Arc::clone(&self.shared), self.mark.segment, index));
-            }
-        }
-        job.dir = unsynced.is_dir.then(|| self.shared.paths.dir.clone());
-        job
+        let Unsynced { sealed: mut segments, is_active, is_dir } =
+            std::mem::take(&mut self.unsynced);
+        let index = self.shared.active_index().filter(|_| is_active);
+        segments.extend(is_active.then_some(self.mark.segment));
+        let index = index.map(|index| (self.mark.segment, index));
+        SyncJob { shared: Arc::clone(&self.shared), segments, is_dir, index }
     }
 
-    /// Closes the file, if nothing has to be synced; it is opened again when needed.
-    pub fn close_idle(&mut self) {
-        if !self.unsynced.is_active && self.buffer.is_empty() {
-            self.active = None;
-        }
+    /// Closes the file; it is opened again when it is needed. What has to be synced is not forgotten
+    /// by that: a sync through another handle is one of the whole file, and Linux tells the next who
+    /// opens it of a write that failed behind its back.
+    pub fn close(&mut self) {
+        self.active = None;
     }
 
     /// What readers on other threads see.
@@ -231,33 +229,36 @@ impl TopicLog {
     }
 }
 
-/// Files to be synced, on another thread.
-#[derive(Debug, Default)]
+/// A log's files to be synced, on another thread.
+#[derive(Debug)]
 pub struct SyncJob {
-    files: Vec<(PathBuf, Arc<dyn File>)>,
-    dir: Option<PathBuf>,
-    index: Option<(Arc<LogShared>, Offset, Index)>,
+    shared: Arc<LogShared>,
+    segments: Vec<Offset>,
+    is_dir: bool,
+    index: Option<(Offset, Index)>,
 }
 
 impl SyncJob {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.dir.is_none()
+        self.segments.is_empty() && !self.is_dir
     }
 
     /// Syncs the files, and saves the index.
     ///
     /// # Errors
     /// What the disk says. Nothing is known about the files' pages then.
-    pub fn run(self, disk: &dyn Disk) -> std::io::Result<()> {
-        for (_, file) in &self.files {
-            file.sync()?;
+    pub fn run(self, disk: &dyn Disk) -> Result<(), LogError> {
+        for first in &self.segments {
+            let lines = self.shared.open(disk, *first, 0, 0)?;
+            lines.file.sync().map_err(|source| LogError::io(&lines.path, source))?;
         }
-        if let Some(dir) = &self.dir {
-            disk.sync_dir(dir)?;
+        let dir = &self.shared.paths.dir;
+        if self.is_dir {
+            disk.sync_dir(dir).map_err(|source| LogError::io(dir, source))?;
         }
-        if let Some((shared, first, index)) = &self.index {
-            save_index(disk, &shared.paths, *first, index);
+        if let Some((first, index)) = &self.index {
+            save_index(disk, &self.shared.paths, *first, index);
         }
         Ok(())
     }

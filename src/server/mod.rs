@@ -18,13 +18,16 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::broker::fatal::Fatal;
+use crate::broker::gate::PublishGate;
 use crate::broker::open::{self, Found, OpenError};
-use crate::broker::registry::{Broker, Fatal, PublishGate, Settings};
+use crate::broker::registry::Broker;
+use crate::broker::settings::Settings;
 use crate::config::{Config, Fsync};
 use crate::delivery::Policy;
 use crate::disk::Disk;
 use crate::disk::os::OsDisk;
-use crate::limits::{GROUP_UNSETTLED_MAX, TAIL_BYTES_MAX};
+use crate::limits::{GROUP_UNSETTLED_MAX, OPEN_LOGS_MAX, TAIL_BYTES_MAX};
 use crate::log::{LogSettings, TailBudget};
 use crate::session::core;
 use crate::session::task::Context;
@@ -165,6 +168,13 @@ impl Server {
     }
 }
 
+/// Topics' files that may be open: a quarter of what the system allows in all.
+fn open_logs_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let quarter = usize::try_from(limit.unwrap_or(u64::MAX) / 4).unwrap_or(usize::MAX);
+    quarter.clamp(1, OPEN_LOGS_MAX)
+}
+
 fn settings(config: &Config) -> Settings {
     let delivery = &config.delivery;
     Settings {
@@ -186,13 +196,14 @@ fn settings(config: &Config) -> Settings {
             unsettled_max: GROUP_UNSETTLED_MAX,
         },
         prefetch: delivery.prefetch,
+        open_logs_max: open_logs_max(),
         tail: Arc::new(TailBudget::new(TAIL_BYTES_MAX)),
         gate: Arc::new(PublishGate::default()),
     }
 }
 
 /// Descriptors kept for files: the log, topics, checkpoints.
-const FILES_RESERVED: u64 = 256;
+const FILES_RESERVED: u64 = 256 + OPEN_LOGS_MAX as u64;
 
 /// Each connection needs a descriptor: takes as many as the system lets this process have, and
 /// bounds the connections by them.

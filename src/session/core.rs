@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::broker::letter::{Item, Letter, Outbox, Piece, Span, Then};
-use crate::broker::registry::shard_of;
+use crate::broker::topics::shard_of;
 use crate::disk::Disk;
 use crate::ids::{ConnId, DerivedId, GroupName, Offset, TopicName};
 use crate::limits::SESSION_OUT_BYTES_MAX;

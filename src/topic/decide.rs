@@ -48,11 +48,11 @@ impl Topic {
         if attempts.last().is_none_or(|known| known.n < last.n) {
             attempts.push(last.clone());
         }
-        let original = match slot.feed.original(offset) {
-            Ok(original) => original,
-            Err(LogError::Corrupt { .. }) => feed::Original::default(),
-            Err(other) => return Err(other),
-        };
+        let mut failure_reason = reason(last);
+        let original = slot.feed.original(offset).unwrap_or_else(|error| {
+            write!(failure_reason, "; {error}").expect("a String takes all");
+            feed::Original::default()
+        });
         let record = DeadLetter {
             original_topic: self.name.as_str(),
             original_id: &original.id,
@@ -60,7 +60,7 @@ impl Topic {
             original_ts: &original.ts,
             group: slot.name.as_str(),
             retry_count: attempts.iter().filter(|a| a.counts()).count().saturating_sub(1),
-            failure_reason: reason(last),
+            failure_reason,
             dlq_timestamp: raw_number(&desk.now.wall.to_string()),
             attempts: &attempts,
         };

@@ -78,7 +78,10 @@ impl Feed {
             out.extend_from_slice(line);
             let id_at = b"MSG ".len() + topic.as_str().len() + 1;
             let id = line[id_at..].split(|b| *b == b' ').next().unwrap_or_default();
-            return Ok(FedId::read(id, tag, offset));
+            let id = FedId::read(id, tag, offset);
+            // Whoever keeps up needs no file.
+            self.rest();
+            return Ok(id);
         }
         let line = self.stored(offset)?;
         lines::write_msg(out, topic, &line);
@@ -95,6 +98,11 @@ impl Feed {
         })
     }
 
+    /// Keeps no file open until it is needed again.
+    pub(super) fn rest(&mut self) {
+        self.reader.rest();
+    }
+
     fn cached(&mut self, log: &TopicLog, offset: Offset) -> Option<&[u8]> {
         if !self.chunk.as_ref().is_some_and(|chunk| chunk.holds(offset)) {
             self.chunk = log.tail().chunk_at(offset);
@@ -103,12 +111,15 @@ impl Feed {
     }
 
     fn stored(&mut self, offset: Offset) -> Result<Line<'_>, LogError> {
-        if self.next != offset {
+        // Unless it succeeds, nobody knows where the reader stands.
+        if std::mem::take(&mut self.next) != offset {
             self.reader.seek(offset)?;
         }
-        self.next = offset.next();
         match self.reader.next()? {
-            Some(line) => Ok(line),
+            Some(line) => {
+                self.next = offset.next();
+                Ok(line)
+            }
             None => unreachable!("a group is told the log's end, and asks only up to it"),
         }
     }

@@ -241,6 +241,10 @@ impl Topic {
             std::mem::swap(&mut actions, &mut more);
         }
         self.actions = actions;
+        let slot = &mut self.groups[key.0];
+        if slot.group.members() == 0 {
+            slot.feed.rest();
+        }
         self.set_timer(key, desk.timers);
         Ok(verdict)
     }
@@ -298,6 +302,12 @@ impl Topic {
                     dead: true,
                 };
                 slot.group.on(desk.now, nack, more);
+                Ok(())
+            }
+            Err(error @ LogError::Io { .. }) => {
+                // It may be a passing shortage: the message is tried again when its time is over.
+                tracing::error!(event = "message_unreadable", topic = %self.name,
+                    group = %slot.name, %offset, "{error}");
                 Ok(())
             }
             Err(other) => Err(other),

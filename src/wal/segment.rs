@@ -181,11 +181,10 @@ impl Place {
 
     /// A failure before anything was written that matters.
     fn not_prepared(&self, source: io::Error, path: &Path, bytes: u64) -> WalError {
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                WalError::NoSpace { dir: self.dir.clone(), bytes }
-            }
-            _other => failed("prepare", path)(source),
+        if crate::disk::is_no_space(&source) {
+            WalError::NoSpace { dir: self.dir.clone(), bytes }
+        } else {
+            failed("prepare", path)(source)
         }
     }
 

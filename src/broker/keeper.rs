@@ -1,0 +1,193 @@
+//! Housekeeping: checkpoints, and whether the disk has room.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use crate::disk::Disk;
+use crate::time::{Moment, Now};
+use crate::wal::Lsn;
+
+use super::checkpoint::{Checkpoint, CheckpointError, Part};
+use super::commit::WalStats;
+use super::fatal::Fatal;
+use super::gate::Full;
+use super::layout::Layout;
+use super::mailbox::Mailbox;
+use super::message::{Message, WalMessage};
+use super::settings::Settings;
+
+/// How often the thread looks whether it has something to do.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// How long to wait after a checkpoint that could not be made for want of room.
+const NO_SPACE_PAUSE: Duration = Duration::from_secs(5);
+
+/// The checkpoints of a directory as they follow one another; without threads.
+#[derive(Debug)]
+pub struct Checkpoints {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    number: u64,
+    /// The position of the checkpoint before the last: the log is kept from there.
+    previous: Lsn,
+    last: Lsn,
+    last_bytes: u64,
+    last_at: Moment,
+}
+
+impl Checkpoints {
+    /// Behind those that are there.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if one can't be read.
+    pub fn open(
+        disk: &Arc<dyn Disk>,
+        layout: &Layout,
+        now: Moment,
+    ) -> Result<Self, CheckpointError> {
+        let dir = layout.checkpoints();
+        let newest = Checkpoint::newest(disk.as_ref(), &dir)?.unwrap_or_default();
+        let previous = Checkpoint::oldest_lsn(disk.as_ref(), &dir)?;
+        Ok(Self {
+            disk: Arc::clone(disk),
+            dir,
+            number: newest.number,
+            previous,
+            last: newest.lsn(),
+            last_bytes: 0,
+            last_at: now,
+        })
+    }
+
+    /// Whether enough was written since the last one, or anything long enough ago.
+    pub fn is_due(&self, settings: &Settings, stats: &WalStats, now: Moment) -> bool {
+        let bytes = stats.bytes() - self.last_bytes;
+        let age = now.since(self.last_at);
+        stats.last() > self.last
+            && (bytes >= settings.checkpoint_bytes || age >= settings.checkpoint_interval)
+    }
+
+    /// Syncs the topics' files and writes the checkpoint. Gives the record up to which the log is
+    /// covered by the older of the two that are kept now, and may be freed.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]. With [`CheckpointError::is_shortage`] the checkpoints before it still
+    /// count, and another one may be made later. Any other ends the process.
+    pub fn write(
+        &mut self,
+        parts: Vec<Part>,
+        is_clean: bool,
+        stats: &WalStats,
+        now: Now,
+    ) -> Result<Lsn, CheckpointError> {
+        let bytes = stats.bytes();
+        let (checkpoint, syncs) = Checkpoint::of(self.number + 1, is_clean, parts);
+        for sync in syncs {
+            sync.run(self.disk.as_ref()).map_err(CheckpointError::Sync)?;
+        }
+        checkpoint.write(self.disk.as_ref(), &self.dir, now.wall)?;
+        self.number += 1;
+        self.previous = self.last;
+        self.last = checkpoint.lsn();
+        self.last_bytes = bytes;
+        self.last_at = now.moment;
+        tracing::debug!(event = "checkpoint", number = self.number, lsn = self.last.get());
+        Ok(self.previous)
+    }
+}
+
+/// The thread.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    pub(super) checkpoints: Checkpoints,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) settings: Settings,
+    pub(super) shards: Vec<Arc<Mailbox<Message>>>,
+    pub(super) wal: Arc<Mailbox<WalMessage>>,
+    pub(super) stats: Arc<WalStats>,
+}
+
+impl Keeper {
+    /// Serves until told to stop.
+    pub(super) fn run(mut self, stopped: &Receiver<()>) -> Result<Keeper, Fatal> {
+        loop {
+            watch_room(self.disk.as_ref(), &self.settings);
+            let now = Now::read().moment;
+            let mut pause = PAUSE;
+            if self.checkpoints.is_due(&self.settings, &self.stats, now) {
+                let is_made = match self.parts()? {
+                    Some(parts) => self.write(parts, false)?,
+                    None => false,
+                };
+                if !is_made {
+                    pause = NO_SPACE_PAUSE;
+                }
+            }
+            match stopped.recv_timeout(pause) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => return Ok(self),
+            }
+        }
+    }
+
+    /// The state of all shards, unless one of them can't write its files now.
+    fn parts(&self) -> Result<Option<Vec<Part>>, Fatal> {
+        let (sender, receiver) = mpsc::sync_channel(self.shards.len());
+        let last = self.stats.last();
+        for shard in &self.shards {
+            shard.post(Message::Checkpoint { sender: sender.clone(), last });
+        }
+        drop(sender);
+        let parts: Vec<Option<Part>> = receiver.iter().collect();
+        if parts.len() < self.shards.len() {
+            return Err(Fatal::Gone);
+        }
+        self.sync_log()?;
+        Ok(parts.into_iter().collect())
+    }
+
+    /// What a checkpoint covers must not be ahead of what the log has durable.
+    pub(super) fn sync_log(&self) -> Result<(), Fatal> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.wal.post(WalMessage::Sync(sender));
+        receiver.recv().map(drop).map_err(|_gone| Fatal::Gone)
+    }
+
+    /// Makes a checkpoint of these parts; false if the disk has no room for it.
+    pub(super) fn write(&mut self, parts: Vec<Part>, is_clean: bool) -> Result<bool, Fatal> {
+        match self.checkpoints.write(parts, is_clean, &self.stats, Now::read()) {
+            Ok(covered) => {
+                self.wal.post(WalMessage::Free(covered));
+                Ok(true)
+            }
+            Err(full) if full.is_shortage() => {
+                tracing::warn!(event = "checkpoint_failed", "{full}; it will be tried again");
+                Ok(false)
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+}
+
+/// Closes the gate while less is free than is to be kept free.
+pub fn watch_room(disk: &dyn Disk, settings: &Settings) {
+    let space = match disk.space(&settings.data_dir) {
+        Ok(space) => space,
+        Err(error) => {
+            tracing::warn!(event = "space_unknown", "failed to ask for the disk's room: {error}");
+            return;
+        }
+    };
+    let keep = settings.min_free.bytes_of(space.total);
+    if settings.gate.set(Full::Reserve, space.free < keep) {
+        tracing::info!(
+            event = "disk_space",
+            free = space.free,
+            min_free = keep,
+            "the disk has {} bytes free, and storage.min_free is {keep}",
+            space.free
+        );
+    }
+}

@@ -1,0 +1,66 @@
+//! What shards, the log's thread and the keeper tell one another.
+
+use std::sync::mpsc::SyncSender;
+
+use crate::wal::{Entry, Lsn};
+
+use super::checkpoint::Part;
+use super::letter::Letter;
+
+/// What comes into a shard's mailbox.
+#[derive(Debug)]
+pub enum Message {
+    /// Requests of a connection.
+    Letter(Letter),
+    /// A batch is committed.
+    Committed {
+        /// The batch.
+        index: u64,
+        /// Its record in the log.
+        lsn: Lsn,
+        /// Its commands.
+        payload: Vec<u8>,
+    },
+    /// A checkpoint wants the shard's state.
+    Checkpoint {
+        /// Where it goes; `None` while topics' files can't be written.
+        sender: SyncSender<Option<Part>>,
+        /// The last record of the log when it was asked for.
+        last: Lsn,
+    },
+    /// Finish what was taken, then end.
+    Stop,
+}
+
+/// Something that is to be made durable.
+#[derive(Debug)]
+pub struct Submission {
+    /// The shard.
+    pub shard: u32,
+    /// Number of the batch on its shard, from 1 without a gap.
+    pub index: u64,
+    /// The commands.
+    pub payload: Vec<u8>,
+}
+
+impl Submission {
+    /// What becomes its record.
+    pub fn entry(&self) -> Entry<'_> {
+        Entry { shard: self.shard, term: 0, index: self.index, payload: &self.payload }
+    }
+}
+
+/// What the log's thread is asked for.
+#[derive(Debug)]
+pub enum WalMessage {
+    /// Make a batch durable.
+    Write(Submission),
+    /// Make all that was written durable now, and say so.
+    Sync(SyncSender<Lsn>),
+    /// A checkpoint covers the log up to this record.
+    Free(Lsn),
+    /// Preparing a segment failed a while ago, and may be tried again.
+    OfferSpare,
+    /// Sync and end.
+    Stop,
+}
