@@ -9,6 +9,12 @@
 //! The modules below stand in reading order, which is the order of dependence: a module uses only
 //! what stands above it. `docs/architecture.md` draws the picture.
 
+#[cfg_attr(
+    not(any(test, feature = "sim")),
+    expect(unreachable_pub, reason = "the simulator shows it")
+)]
+mod planted;
+
 pub mod time;
 
 pub mod limits;
@@ -38,3 +44,6 @@ pub mod server;
 pub mod client;
 
 pub mod cli;
+
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;

@@ -351,7 +351,7 @@ fn check(disk: &SimDisk, node: &Node, ledger: &Ledger) {
         assert_eq!(found.get(message), Some(place), "{message} was answered OK");
     }
     for shard in &node.shards {
-        for topic in shard.topics_for_tests() {
+        for topic in shard.topics() {
             let name = topic.name().as_str().to_owned();
             for (_, progress) in topic.progress() {
                 for offset in 1..=topic.log().end().get() {

@@ -9,11 +9,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::delivery::Change;
+use crate::delivery::{Change, Progress};
 use crate::disk::is_shortage;
-use crate::ids::{Offset, TopicName};
+use crate::ids::{GroupName, Offset, TopicName};
 use crate::limits::BATCH_BYTES_TARGET;
 use crate::log::LogError;
+use crate::planted::{self, Bug};
 use crate::time::{Moment, Now, Timestamp};
 use crate::topic::{
     BadCommand, Command, CommandReader, Commands, Desk, GroupKey, Timers, TopicKey,
@@ -148,7 +149,12 @@ impl Shard {
                 Item::Closed => self.closed(now, letter.conn)?,
             }
         }
-        if !answers.is_empty() {
+        let is_ready = answers.iter().all(|answer| matches!(answer, Answer::Line(_)));
+        if planted::has(Bug::AckBeforeCommit) && is_ready && !answers.is_empty() {
+            let (conn, outbox, seq) = (letter.conn, letter.outbox, letter.seq);
+            let ticket = Ticket { conn, outbox, seq, answers, permit: letter.permit };
+            self.answer(now, ticket, &[])?;
+        } else if !answers.is_empty() {
             self.open.tickets.push(Ticket {
                 conn: letter.conn,
                 outbox: letter.outbox,
@@ -172,6 +178,9 @@ impl Shard {
         if commands.is_empty() {
             self.pass_empty();
             return None;
+        }
+        for later in planted::kept() {
+            self.open.commands.append_raw(&later);
         }
         let index = self.next_index;
         self.next_index += 1;
@@ -274,8 +283,8 @@ impl Shard {
     }
 
     /// Its topics, to look at.
-    #[cfg(test)]
-    pub(super) fn topics_for_tests(&self) -> impl Iterator<Item = &crate::topic::Topic> {
+    #[cfg(any(test, feature = "sim"))]
+    pub fn topics(&self) -> impl Iterator<Item = &crate::topic::Topic> {
         self.topics.iter().map(|slot| &slot.topic)
     }
 
@@ -304,11 +313,7 @@ impl Shard {
             part.topics.push(TopicState {
                 topic: slot.topic.name().as_str().to_owned(),
                 mark: slot.topic.log().mark(),
-                groups: slot
-                    .topic
-                    .progress()
-                    .map(|(name, progress)| (name.as_str().to_owned(), progress.clone()))
-                    .collect(),
+                groups: slot.topic.progress().map(durable).collect(),
             });
             part.syncs.push(slot.topic.log_mut().unsynced());
         }
@@ -367,6 +372,8 @@ impl Shard {
                         topic.change(group, &Change::Settled { offset }, &mut desk)?;
                     }
                 }
+                Command::Change(Change::Failed { .. })
+                    if appended.is_none() && planted::has(Bug::AttemptsInMemory) => {}
                 Command::Change(change) => {
                     let group = group_key(slot, group.as_ref())?;
                     let (topic, mut desk) = self.desk(now, key);
@@ -455,6 +462,15 @@ impl Shard {
         };
         (&mut self.topics.slot_mut(key).topic, desk)
     }
+}
+
+/// A group as a checkpoint has it.
+fn durable((name, progress): (&GroupName, &Progress)) -> (String, Progress) {
+    let mut progress = progress.clone();
+    if planted::has(Bug::AttemptsInMemory) {
+        progress = progress.without_attempts();
+    }
+    (name.as_str().to_owned(), progress)
 }
 
 fn group_key(

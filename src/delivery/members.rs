@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::leases::Slot;
 use super::numbers::NumberMap;
 use crate::ids::ConnId;
+use crate::planted::{self, Bug};
 
 /// The place of a member in memory, while it is one.
 pub(super) type MemberIndex = u32;
@@ -37,7 +38,8 @@ impl Member {
     }
 
     fn has_room(&self) -> bool {
-        self.held.len() < self.prefetch as usize
+        let credit = if planted::has(Bug::CreditTwice) { 2 * self.prefetch } else { self.prefetch };
+        self.held.len() < credit as usize
     }
 }
 

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attempt::Attempt;
 use crate::ids::Offset;
+use crate::planted::{self, Bug};
 
 /// Most attempts kept of one message. Beyond that the oldest but the first are forgotten, uncounted
 /// ones before counted ones: a member that crashes at start would otherwise fill the memory. The
@@ -146,6 +147,9 @@ impl Progress {
         match change {
             Change::Settled { offset } | Change::DeadLettered { offset, .. } => {
                 self.settle(*offset);
+                if planted::has(Bug::FloorPassesUnacked) {
+                    self.skip_to(offset.next());
+                }
             }
             Change::Failed { offset, attempt } => {
                 if !self.is_settled(*offset) {
@@ -153,6 +157,12 @@ impl Progress {
                 }
             }
         }
+    }
+
+    /// The same without any attempt, for [`Bug::AttemptsInMemory`].
+    pub(crate) fn without_attempts(mut self) -> Progress {
+        self.histories.clear();
+        self
     }
 
     /// Settles everything below `first`.

@@ -64,6 +64,7 @@ struct World {
     tree: Mutex<Tree>,
     faults: Mutex<Faults>,
     dead: AtomicBool,
+    unwatched: AtomicBool,
     next_id: AtomicU64,
 }
 
@@ -76,6 +77,9 @@ impl World {
     fn begin(&self, op: Op, key: &str) -> io::Result<Option<Failure>> {
         if self.dead.load(Ordering::Acquire) {
             return Err(power_is_off());
+        }
+        if self.unwatched.load(Ordering::Acquire) {
+            return Ok(None);
         }
         let mut faults = lock(&self.faults);
         match faults.begin(op, key) {
@@ -120,6 +124,11 @@ impl SimDisk {
     /// of its files give errors from here on. Faults and counts do not carry over.
     pub fn crash(&self, how: Crash) -> SimDisk {
         self.world.dead.store(true, Ordering::Release);
+        self.copy(how)
+    }
+
+    /// The disk as [`SimDisk::crash`] would leave it; this one goes on.
+    pub fn copy(&self, how: Crash) -> SimDisk {
         let tree = lock(&self.world.tree);
         let empty = Tree { dirs: BTreeMap::new(), locked: BTreeSet::new(), space: tree.space };
         let world = World::new(empty);
@@ -175,6 +184,12 @@ impl SimDisk {
     /// [`SimDisk::crash`] then says what is left.
     pub fn cut_power_after(&self, changes: u64) {
         lock(&self.world.faults).cut_power_after(changes);
+    }
+
+    /// From now on (or no longer) operations are neither counted nor failed: whoever looks on must
+    /// not change what happens.
+    pub fn set_unwatched(&self, is_unwatched: bool) {
+        self.world.unwatched.store(is_unwatched, Ordering::Release);
     }
 
     /// Whether the power is off.
@@ -240,6 +255,7 @@ impl World {
             tree: Mutex::new(tree),
             faults: Mutex::default(),
             dead: AtomicBool::new(false),
+            unwatched: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
         }
     }

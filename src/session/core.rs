@@ -11,7 +11,7 @@ use crate::broker::topics::shard_of;
 use crate::disk::Disk;
 use crate::ids::{ConnId, DerivedId, GroupName, Offset, TopicName};
 use crate::limits::SESSION_OUT_BYTES_MAX;
-use crate::log::LogShared;
+use crate::log::{LogError, LogShared};
 use crate::proto::{Decoder, ErrorCode, Request, Step, Tag, WireError, encode};
 use crate::time::{Moment, Now};
 
@@ -79,7 +79,7 @@ struct History {
     topic: TopicName,
     /// With the job when it runs.
     job: Option<ReadJob>,
-    first_damage: Option<String>,
+    failure: Option<WireError>,
 }
 
 /// A plain subscription.
@@ -423,7 +423,7 @@ impl Core {
             let disk = &self.settings.disk;
             is_any.then(|| ReadJob::new(disk, log, topic.clone(), form, wanted, last))
         });
-        self.history = Some(History { tag, topic, job, first_damage: None });
+        self.history = Some(History { tag, topic, job, failure: None });
         self.end_history_if_read();
     }
 
@@ -434,13 +434,9 @@ impl Core {
         }
         let mut line = Vec::new();
         let tag = history.tag.as_ref();
-        match &history.first_damage {
+        match &history.failure {
             None => encode::history_end(&mut line, tag),
-            Some(damage) => {
-                let error = WireError::new(ErrorCode::Corrupt, damage.clone())
-                    .with("topic", &history.topic);
-                encode::error(&mut line, tag, &error);
-            }
+            Some(error) => encode::error(&mut line, tag, error),
         }
         self.out.lines(line);
         self.history = None;
@@ -480,9 +476,9 @@ impl Core {
         match reading {
             Reading::History => {
                 let history = self.history.as_mut().expect("its job was running");
-                if history.first_damage.is_none() {
-                    let damage = done.damaged.first().or(done.error.as_ref());
-                    history.first_damage = damage.map(ToString::to_string);
+                if history.failure.is_none() {
+                    let first = done.damaged.first().or(done.error.as_ref());
+                    history.failure = first.map(|error| unreadable(&history.topic, error));
                 }
                 history.job = done.error.is_none().then_some(job);
                 self.end_history_if_read();
@@ -577,6 +573,16 @@ impl Follow {
             }
         }
         None
+    }
+}
+
+/// What a reader is told of a message that can't be read; those behind it follow all the same.
+fn unreadable(topic: &TopicName, error: &LogError) -> WireError {
+    let code = if error.is_damage() { ErrorCode::Corrupt } else { ErrorCode::Internal };
+    let told = WireError::new(code, error.to_string()).with("topic", topic);
+    match error {
+        LogError::Corrupt { offset, .. } => told.with("offset", offset),
+        LogError::Io { .. } | LogError::Damaged { .. } => told,
     }
 }
 

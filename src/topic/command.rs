@@ -74,6 +74,12 @@ impl Commands {
         self.appends
     }
 
+    /// Adds commands that were encoded before to an empty batch, for
+    /// [`crate::planted::Bug::DeadLetterApart`].
+    pub(crate) fn append_raw(&mut self, commands: &[u8]) {
+        self.bytes.extend_from_slice(commands);
+    }
+
     /// The payload of the WAL record.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes

@@ -7,8 +7,9 @@ use serde::Serialize;
 use crate::delivery::{Attempt, Change, Outcome};
 use crate::ids::{ConnId, DerivedId, Offset};
 use crate::log::LogError;
+use crate::planted::{self, Bug};
 
-use super::{Desk, GroupKey, GroupSlot, Topic, feed};
+use super::{Commands, Desk, GroupKey, GroupSlot, Topic, feed};
 
 impl Topic {
     /// The message that `id` names, if `group` has it unsettled; with whether `member` holds it.
@@ -28,6 +29,14 @@ impl Topic {
     ) -> Result<(), LogError> {
         if let Change::DeadLettered { offset, attempt } = change {
             self.write_dead_letter(key, *offset, attempt, desk)?;
+            if planted::has(Bug::DeadLetterApart) {
+                let mut later = Commands::default();
+                later.topic(&self.name);
+                later.group(&self.groups[key.0].name);
+                later.change(change);
+                planted::keep(later.into_bytes());
+                return Ok(());
+            }
         }
         desk.commands.topic(&self.name);
         desk.commands.group(&self.groups[key.0].name);

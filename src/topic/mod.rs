@@ -27,6 +27,7 @@ use std::sync::Arc;
 use crate::delivery::{Action, Event, Group, Policy, Progress, Report, Verdict};
 use crate::ids::{ConnId, GroupName, Offset, TopicName};
 use crate::log::{LogError, LogShared, TopicLog};
+use crate::planted::{self, Bug};
 use crate::time::{Moment, Now};
 
 pub use command::{BadCommand, Command, CommandReader, Commands};
@@ -79,7 +80,11 @@ impl Timers {
 
     /// Takes one that is due at `now`.
     pub fn due(&mut self, now: Moment) -> Option<(TopicKey, GroupKey)> {
-        let entry = *self.0.first().filter(|(at, _, _)| *at <= now)?;
+        let mut entry = *self.0.first().filter(|(at, _, _)| *at <= now)?;
+        if planted::has(Bug::HashOrder) {
+            let due = self.0.iter().take_while(|(at, _, _)| *at <= now).copied();
+            entry = planted::any(due.collect());
+        }
         self.0.remove(&entry);
         Some((entry.1, entry.2))
     }
@@ -254,7 +259,9 @@ impl Topic {
     /// # Errors
     /// As for [`Topic::tell`].
     pub fn wake(&mut self, key: GroupKey, desk: &mut Desk<'_>) -> Result<(), LogError> {
-        self.groups[key.0].timer = None;
+        if !planted::has(Bug::LostWakeUp) {
+            self.groups[key.0].timer = None;
+        }
         self.tell(key, Event::Wake, desk)?;
         Ok(())
     }

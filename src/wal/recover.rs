@@ -17,6 +17,7 @@ use super::segment::{self, BadHeader, HEADER_BYTES, Header, Place, Segment};
 use super::writer::{Found, Sealed, Wal};
 use super::{Continuity, Lsn, Record, Settings, Torn, WalError, failed, record};
 use crate::disk::{Disk, Open};
+use crate::planted::{self, Bug};
 
 /// A log that is proven whole, and not yet changed.
 #[derive(Debug)]
@@ -152,7 +153,7 @@ impl Walk<'_> {
     ) -> Result<u64, WalError> {
         let mut at = HEADER_BYTES;
         while let Some(found) = reader.record(at)?
-            && found.lsn == self.next
+            && (found.lsn == self.next || planted::has(Bug::StaleRecordTaken))
         {
             if found.kind != record::KIND_BATCH {
                 let file = self.files.path(number);
@@ -181,7 +182,8 @@ impl Walk<'_> {
     fn continues_in(&self, number: usize) -> Option<usize> {
         let later = self.files.segments.iter().skip(number + 1);
         let next = number + 1 + { later }.position(|segment| segment.first.is_some())?;
-        (self.files.segments[next].first == Some(self.next)).then_some(next)
+        let is_next = self.files.segments[next].first == Some(self.next);
+        (is_next || planted::has(Bug::StaleRecordTaken)).then_some(next)
     }
 
     /// Judges what lies behind the last good record.
@@ -205,9 +207,9 @@ impl Walk<'_> {
             }
         }
         let (number, tail) = self.where_it_should_stand(&tails);
-        if let Some((found_in, voucher)) =
-            tails.iter().find_map(|(number, tail)| Some((*number, tail.voucher?)))
-        {
+        let vouchers = tails.iter().filter(|_| !planted::has(Bug::CutInTheMiddle));
+        let mut vouchers = vouchers.filter_map(|(number, tail)| Some((*number, tail.voucher?)));
+        if let Some((found_in, voucher)) = vouchers.next() {
             let reason = format!(
                 "record {bad} is damaged or missing, and record {} ({}, byte {}) says that it was durable",
                 voucher.lsn,

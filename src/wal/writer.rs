@@ -8,6 +8,7 @@ use super::segment::{self, HEADER_BYTES, Place, Segment};
 use super::spare::{Make, Plan, Slot, SpareJob, State, Ticket};
 use super::{Continuity, Entry, Identity, Lsn, Settings, WalError, failed, record};
 use crate::disk::Disk;
+use crate::planted::{self, Bug};
 
 /// How many segments are kept ready behind the active one. Recovery reads them, so not many.
 const SPARES: usize = 1;
@@ -352,7 +353,11 @@ impl Wal {
 
     fn sync_active(&mut self) -> Result<Lsn, WalError> {
         if self.durable < self.last {
-            if let Err(source) = self.active.file.sync() {
+            let mut synced = self.active.file.sync();
+            if synced.is_err() && planted::has(Bug::SyncRetried) {
+                synced = self.active.file.sync();
+            }
+            if let Err(source) = synced {
                 return Err(failed("sync", &self.active_path())(source));
             }
             self.durable = self.last;

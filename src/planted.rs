@@ -1,0 +1,124 @@
+//! Bugs that can be planted on purpose, to see that the tests notice them.
+//!
+//! A bug is planted for the thread that asks for it, and only in builds for tests and for the
+//! simulator: in any other build [`has`] is a constant, and nothing of this is left in the program.
+//! `wiber-sim bugs` plants each of them in turn and shows what caught it.
+
+/// A mistake that somebody could make.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(not(any(test, feature = "sim")), expect(dead_code, reason = "nobody plants them"))]
+pub enum Bug {
+    /// OK is said when a batch is written, before it is synced.
+    ReplyBeforeSync,
+    /// A sealed segment gets its name without a sync of the folder.
+    NoDirectorySync,
+    /// A sync that failed is tried again, and its success believed.
+    SyncRetried,
+    /// Damage in the middle of the write-ahead log is cut off like a torn tail.
+    CutInTheMiddle,
+    /// What a recycled segment still holds of its earlier life is taken for new.
+    StaleRecordTaken,
+    /// A settled message moves the floor past unsettled ones.
+    FloorPassesUnacked,
+    /// A member gets twice its credit.
+    CreditTwice,
+    /// A group that was woken sets no other timer.
+    LostWakeUp,
+    /// A dead letter is committed in another batch than the settling of its original.
+    DeadLetterApart,
+    /// Attempts are not part of the durable state.
+    AttemptsInMemory,
+    /// The order of a hash map decides which of two timers comes first.
+    HashOrder,
+    /// An id is made of the time alone, so that a clock that is set back makes it again.
+    IdReused,
+    /// An acknowledgement is answered before it is durable.
+    AckBeforeCommit,
+    /// A checkpoint counts before the topics' files are synced.
+    CheckpointUnsynced,
+}
+
+/// All of them.
+#[cfg(any(test, feature = "sim"))]
+pub const ALL: [Bug; 14] = [
+    Bug::ReplyBeforeSync,
+    Bug::NoDirectorySync,
+    Bug::SyncRetried,
+    Bug::CutInTheMiddle,
+    Bug::StaleRecordTaken,
+    Bug::FloorPassesUnacked,
+    Bug::CreditTwice,
+    Bug::LostWakeUp,
+    Bug::DeadLetterApart,
+    Bug::AttemptsInMemory,
+    Bug::HashOrder,
+    Bug::IdReused,
+    Bug::AckBeforeCommit,
+    Bug::CheckpointUnsynced,
+];
+
+#[cfg(any(test, feature = "sim"))]
+mod here {
+    use std::cell::{Cell, RefCell};
+
+    use super::Bug;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+        static KEPT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// Plants a bug for this thread, or none.
+    pub(crate) fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+        KEPT.take();
+    }
+
+    /// Whether the bug is planted.
+    pub(crate) fn has(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+
+    /// Keeps commands for a later batch, for [`Bug::DeadLetterApart`].
+    pub(crate) fn keep(commands: Vec<u8>) {
+        KEPT.with_borrow_mut(|kept| kept.push(commands));
+    }
+
+    /// The first in the order of a hash map, for [`Bug::HashOrder`].
+    pub(crate) fn any<T: Copy + Eq + std::hash::Hash>(all: Vec<T>) -> T {
+        let set: std::collections::HashSet<T> = all.into_iter().collect();
+        *set.iter().next().expect("there is one")
+    }
+
+    /// What was kept.
+    pub(crate) fn kept() -> Vec<Vec<u8>> {
+        KEPT.take()
+    }
+}
+
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use here::plant;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use here::{any, has, keep, kept};
+
+/// No bug is planted.
+#[cfg(not(any(test, feature = "sim")))]
+pub(crate) const fn has(_: Bug) -> bool {
+    false
+}
+
+/// Nothing is kept.
+#[cfg(not(any(test, feature = "sim")))]
+pub(crate) fn keep(_: Vec<u8>) {}
+
+/// The first.
+#[cfg(not(any(test, feature = "sim")))]
+pub(crate) fn any<T: Copy>(all: Vec<T>) -> T {
+    all[0]
+}
+
+/// Nothing was kept.
+#[cfg(not(any(test, feature = "sim")))]
+pub(crate) const fn kept() -> Vec<Vec<u8>> {
+    Vec::new()
+}

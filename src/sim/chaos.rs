@@ -1,0 +1,75 @@
+//! What goes wrong.
+
+use std::time::Duration;
+
+use rand::RngExt;
+
+use crate::disk::Space;
+use crate::disk::sim::{Crash, Failure, Fault, Op};
+
+use super::world::World;
+
+impl World {
+    /// Something goes wrong, or almost.
+    pub(super) fn chaos(&mut self) {
+        if self.node.is_none() {
+            return;
+        }
+        match self.rng.random_range(0..100) {
+            0..8 => {
+                let how = match self.rng.random_range(0..3) {
+                    0 => Crash::LoseUnsynced,
+                    _ => Crash::Random { seed: self.rng.random() },
+                };
+                self.die(how);
+            }
+            8..16 => self.die(Crash::KeepAll),
+            16..26 => {
+                let changes = self.rng.random_range(0..40);
+                self.disk.cut_power_after(changes);
+                self.note(format_args!("the power will go at change {changes}"));
+            }
+            26..45 => {
+                if let Some(conn) = self.any_link() {
+                    self.cut(conn);
+                }
+            }
+            45..53 => self.fail(Failure::Io, 1),
+            53..60 if self.heal_at.is_none() => {
+                let failure = match self.rng.random_range(0..2) {
+                    0 => Failure::NoSpace,
+                    _ => Failure::Short { written: self.rng.random_range(0..300) },
+                };
+                self.fail(failure, u64::MAX);
+                self.heal_later();
+            }
+            60..66 if self.heal_at.is_none() => {
+                self.disk.set_space(Space { free: 1000, total: 1 << 40 });
+                self.note(format_args!("the disk has little room"));
+                self.heal_later();
+            }
+            _ => {}
+        }
+    }
+
+    fn heal_later(&mut self) {
+        let time = Duration::from_millis(self.rng.random_range(500..4000));
+        self.heal_at = Some(self.now.moment + time);
+    }
+
+    fn fail(&mut self, failure: Failure, times: u64) {
+        let ops: &[Op] = match failure {
+            Failure::Io => {
+                &[Op::Open, Op::Create, Op::Rename, Op::SyncDir, Op::Read, Op::Write, Op::Sync]
+            }
+            Failure::NoSpace | Failure::Short { .. } => &[Op::Write],
+        };
+        let op = ops[self.rng.random_range(0..ops.len())];
+        let skip = self.rng.random_range(0..10);
+        let places = ["", ".log", ".wal", "checkpoint"];
+        let path_has = places[self.rng.random_range(0..places.len())].to_owned();
+        self.note(format_args!("{op:?} of *{path_has}* will fail: {failure:?} after {skip}"));
+        self.disk.fail(Fault { op: Some(op), path_has, skip, times, failure });
+        self.is_faulty = true;
+    }
+}

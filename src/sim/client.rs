@@ -1,0 +1,265 @@
+//! Clients: publishers that try again, members that acknowledge, stall or fall silent, plain
+//! subscribers and readers of history. Each checks what it can see by itself: that replies come in
+//! the order of its commands, and messages in the order of their offsets.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use crate::time::Moment;
+
+use super::ledger::{Ledger, Place, Unit};
+use super::trace::Trace;
+
+/// How often a member lets the broker hear of it.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// Most commands that a client has unanswered.
+const WINDOW: usize = 12;
+
+/// What is at hand while a client does something.
+pub(super) struct Scene<'a> {
+    pub(super) rng: &'a mut StdRng,
+    pub(super) now: Moment,
+    pub(super) ledger: &'a mut Ledger,
+    pub(super) trace: &'a mut Trace,
+    /// Faults are over: everybody does what is asked.
+    pub(super) is_calm: bool,
+}
+
+/// What a client is there for.
+pub(super) enum Role {
+    Publisher { topics: Vec<&'static str>, count: u64 },
+    Member { topic: &'static str, group: &'static str, held: Vec<Held>, heard: Moment },
+    Follower { topic: &'static str, last: Option<u64> },
+    Historian { topic: &'static str },
+}
+
+/// A message that a member has, and when it will acknowledge it.
+pub(super) struct Held {
+    id: String,
+    offset: u64,
+    due: Option<Moment>,
+}
+
+/// An answer that must come next.
+enum Expected {
+    Line(String),
+    Published { topic: &'static str, message: String },
+    Acked(Unit),
+    History { topic: &'static str, last: Option<u64> },
+}
+
+/// A client; see the module.
+pub(super) struct Client {
+    pub(super) name: String,
+    pub(super) role: Role,
+    pub(super) conn: Option<u64>,
+    is_begun: bool,
+    received: Vec<u8>,
+    expected: VecDeque<Expected>,
+    /// Does nothing before.
+    idle_until: Moment,
+}
+
+impl Client {
+    pub(super) fn new(name: String, role: Role) -> Self {
+        Self {
+            name,
+            role,
+            conn: None,
+            is_begun: false,
+            received: Vec::new(),
+            expected: VecDeque::new(),
+            idle_until: Moment::default(),
+        }
+    }
+
+    /// It has a new connection.
+    pub(super) fn connected(&mut self, conn: u64, now: Moment) {
+        self.conn = Some(conn);
+        self.is_begun = false;
+        self.received.clear();
+        self.expected = VecDeque::from([Expected::Line("OK connected".to_owned())]);
+        match &mut self.role {
+            Role::Member { held, heard, .. } => {
+                held.clear();
+                *heard = now;
+            }
+            Role::Follower { last, .. } => *last = None,
+            Role::Publisher { .. } | Role::Historian { .. } => {}
+        }
+    }
+
+    /// Its connection is gone. What it had asked for may have been done or not.
+    pub(super) fn disconnected(&mut self) {
+        self.conn = None;
+        self.expected.clear();
+    }
+
+    /// Whether everything that it asked for is answered, but for heartbeats, which never end.
+    pub(super) fn is_answered(&self) -> bool {
+        self.expected.iter().all(|expected| matches!(expected, Expected::Line(_)))
+    }
+
+    /// Does what it feels like; gives the bytes that it sends.
+    pub(super) fn act(&mut self, scene: &mut Scene<'_>) -> Vec<u8> {
+        let mut out = String::new();
+        if scene.now < self.idle_until && !scene.is_calm {
+            return Vec::new();
+        }
+        if scene.rng.random_bool(0.02) {
+            self.idle_until = scene.now + Duration::from_millis(scene.rng.random_range(500..9000));
+        }
+        if !std::mem::replace(&mut self.is_begun, true) {
+            self.begin(&mut out);
+        }
+        if self.expected.len() < WINDOW {
+            self.ask(scene, &mut out);
+        }
+        for line in out.lines() {
+            scene.trace.line(scene.now, format_args!("{} → {line}", self.name));
+        }
+        out.into_bytes()
+    }
+
+    fn begin(&mut self, out: &mut String) {
+        match &self.role {
+            Role::Member { topic, group, .. } => {
+                out.push_str(&format!("SUB {topic} {group}\n"));
+                let answer = format!("OK subscribed {topic} in group {group}");
+                self.expected.push_back(Expected::Line(answer));
+            }
+            Role::Follower { topic, .. } => {
+                out.push_str(&format!("SUB {topic}\n"));
+                self.expected.push_back(Expected::Line(format!("OK subscribed {topic}")));
+            }
+            Role::Publisher { .. } | Role::Historian { .. } => {}
+        }
+    }
+
+    fn ask(&mut self, scene: &mut Scene<'_>, out: &mut String) {
+        let (rng, ledger, name) = (&mut *scene.rng, &mut *scene.ledger, &self.name);
+        match &mut self.role {
+            Role::Publisher { .. } if scene.is_calm => {}
+            Role::Publisher { topics, count } => {
+                for _ in 0..rng.random_range(1..6) {
+                    *count += 1;
+                    let topic = topics[rng.random_range(0..topics.len())];
+                    let filling = ["", " ", "\"quoted\"", "höher", "\\", "\u{7}"];
+                    let filling = filling[rng.random_range(0..filling.len())];
+                    let length = rng.random_range(0..150);
+                    let message = format!("{name}-{count}-{filling}{}", "x".repeat(length));
+                    out.push_str(&format!("PUB {topic} {message}\n"));
+                    ledger.sent.insert(message.clone(), topic.to_owned());
+                    self.expected.push_back(Expected::Published { topic, message });
+                }
+            }
+            Role::Member { topic, group, held, heard } => {
+                let is_due = |held: &Held| held.due.is_some_and(|due| due <= scene.now);
+                while let Some(at) = held.iter().position(is_due) {
+                    let Held { id, offset, .. } = held.remove(at);
+                    out.push_str(&format!("ACK {id}\n"));
+                    let unit = ((*topic).to_owned(), (*group).to_owned(), offset);
+                    ledger.acks_sent.insert(unit.clone());
+                    self.expected.push_back(Expected::Acked(unit));
+                }
+                if scene.now >= *heard + HEARTBEAT || !out.is_empty() {
+                    *heard = scene.now;
+                    if out.is_empty() {
+                        out.push_str("HEARTBEAT\n");
+                        let answer = "OK heartbeat_received".to_owned();
+                        self.expected.push_back(Expected::Line(answer));
+                    }
+                }
+            }
+            Role::Follower { .. } => {}
+            Role::Historian { topic } => {
+                if self.expected.is_empty() && !scene.is_calm && rng.random_bool(0.2) {
+                    out.push_str(&format!("HISTORY {topic} {}\n", rng.random_range(0..60)));
+                    self.expected.push_back(Expected::History { topic, last: None });
+                }
+            }
+        }
+    }
+
+    /// Bytes arrived.
+    pub(super) fn receive(&mut self, bytes: &[u8], scene: &mut Scene<'_>) -> Result<(), String> {
+        self.received.extend_from_slice(bytes);
+        while let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.received.drain(..=end).collect();
+            let line = String::from_utf8(line).map_err(|e| e.to_string())?;
+            let line = line.trim_end_matches('\n');
+            scene.trace.line(scene.now, format_args!("{} ← {line}", self.name));
+            self.line(line, scene).map_err(|why| format!("{}: {why}: {line}", self.name))?;
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, line: &str, scene: &mut Scene<'_>) -> Result<(), String> {
+        let words: Vec<&str> = line.splitn(6, ' ').collect();
+        if words[0] == "MSG" {
+            return self.message(&words, scene);
+        }
+        let front = self.expected.front_mut().ok_or("nothing was asked")?;
+        if let ("HISTORY", Expected::History { topic, last }) = (words[0], &mut *front) {
+            let offset: u64 = words[3].parse().map_err(|_| "no offset".to_owned())?;
+            let follows = last.is_none_or(|last| offset == last + 1);
+            *last = Some(offset);
+            return (follows && words[1] == *topic).then_some(()).ok_or("out of order".to_owned());
+        }
+        match self.expected.pop_front().expect("it was just seen") {
+            Expected::Line(expected) if line == expected => Ok(()),
+            Expected::History { .. } if line == "OK history end" => Ok(()),
+            // The disk failed while it was read.
+            Expected::History { .. } if line.starts_with("ERR INTERNAL") => Ok(()),
+            Expected::Published { topic, message } => match words[..2] {
+                ["OK", "published"] => {
+                    let offset = words[3].parse().map_err(|_| "no offset".to_owned())?;
+                    let (topic, id) = (topic.to_owned(), words[2].to_owned());
+                    scene.ledger.publish(&message, Place { topic, id, offset })
+                }
+                ["ERR", "DISK_FULL"] => {
+                    scene.ledger.refused.insert(message);
+                    Ok(())
+                }
+                _ => Err("not an answer to PUB".to_owned()),
+            },
+            Expected::Acked(unit) => match words[..2] {
+                ["OK", "ack_received"] => {
+                    scene.ledger.ack(unit);
+                    Ok(())
+                }
+                ["ERR", "NOT_PENDING"] => Ok(()),
+                _ => Err("not an answer to ACK".to_owned()),
+            },
+            Expected::Line(expected) => Err(format!("expected {expected}")),
+            Expected::History { .. } => Err("not an answer to HISTORY".to_owned()),
+        }
+    }
+
+    fn message(&mut self, words: &[&str], scene: &mut Scene<'_>) -> Result<(), String> {
+        let offset: u64 = words[3].parse().map_err(|_| "no offset".to_owned())?;
+        match &mut self.role {
+            Role::Follower { topic, last } => {
+                let follows = last.is_none_or(|last| offset == last + 1);
+                *last = Some(offset);
+                (follows && words[1] == *topic).then_some(()).ok_or("out of order".to_owned())
+            }
+            Role::Member { topic, held, .. } if words[1] == *topic => {
+                let delay = match scene.rng.random_range(0..100) {
+                    _ if scene.is_calm => Some(0),
+                    0..60 => Some(scene.rng.random_range(0..1500)),
+                    60..85 => None,
+                    _ => Some(scene.rng.random_range(3000..6000)),
+                };
+                let due = delay.map(|delay| scene.now + Duration::from_millis(delay));
+                held.push(Held { id: words[2].to_owned(), offset, due });
+                Ok(())
+            }
+            _ => Err("a message that nobody asked for".to_owned()),
+        }
+    }
+}

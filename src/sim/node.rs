@@ -1,0 +1,323 @@
+//! The daemon without its threads and sockets: each of them is a method that does one turn.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use crate::broker::checkpoint::Part;
+use crate::broker::commit::LogWriter;
+use crate::broker::fatal::Fatal;
+use crate::broker::gate::{Full, PublishGate};
+use crate::broker::keeper::{Checkpoints, watch_room};
+use crate::broker::letter::{Letter, Outbox};
+use crate::broker::message::{Message, Submission};
+use crate::broker::open::{self, Found, OpenError};
+use crate::broker::settings::Settings;
+use crate::broker::shard::Shard;
+use crate::broker::thread;
+use crate::config::{Fsync, MinFree};
+use crate::delivery::Policy;
+use crate::disk::Disk;
+use crate::disk::sim::SimDisk;
+use crate::ids::ConnId;
+use crate::log::{LogSettings, TailBudget};
+use crate::session::core::{self, Core, Reading};
+use crate::session::read::ReadJob;
+use crate::time::{Moment, Now};
+use crate::wal::{self, Lsn, SpareJob};
+
+/// Where its files are.
+pub(super) const DIR: &str = "/srv/data";
+
+const SHARDS: u32 = 2;
+
+/// Retries of a message before it is a dead letter.
+pub(super) const MAX_RETRIES: u32 = 2;
+
+/// What a member may hold.
+pub(super) const PREFETCH: u32 = 3;
+
+/// How long a member may be silent.
+pub(super) const DEAD_AFTER: Duration = Duration::from_secs(6);
+
+/// The settings of a life: everything small, so that everything happens often.
+pub(super) fn settings(seed: u64) -> Settings {
+    Settings {
+        data_dir: PathBuf::from(DIR),
+        shards: SHARDS,
+        node_seed: seed,
+        wal_secret: !seed,
+        fsync: Fsync::Always,
+        wal: wal::Settings { segment_bytes: 16 << 10 },
+        log: LogSettings { segment_bytes: 2500 },
+        checkpoint_bytes: 12 << 10,
+        checkpoint_interval: Duration::from_secs(5),
+        min_free: MinFree::Bytes(1 << 20),
+        policy: Policy {
+            ack_timeout: Duration::from_secs(4),
+            max_retries: MAX_RETRIES,
+            backoff: vec![Duration::from_millis(500), Duration::from_secs(1)],
+            dead_letters: true,
+            unsettled_max: 1000,
+        },
+        prefetch: PREFETCH,
+        open_logs_max: 2,
+        tail: Arc::new(TailBudget::new(3000)),
+        gate: Arc::new(PublishGate::default()),
+    }
+}
+
+/// The daemon; see the module.
+pub(super) struct Node {
+    pub(super) settings: Settings,
+    pub(super) shards: Vec<Shard>,
+    inboxes: Vec<Vec<Message>>,
+    log: LogWriter,
+    log_inbox: Vec<Submission>,
+    /// How many records the last two writes had.
+    written: [u64; 2],
+    checkpoints: Checkpoints,
+    taken: Option<Vec<Part>>,
+    spare: Option<SpareJob>,
+    sessions: BTreeMap<u64, Session>,
+    session_settings: Arc<core::Settings>,
+    disk: Arc<dyn Disk>,
+}
+
+struct Session {
+    core: Core,
+    outbox: Arc<Outbox>,
+    buffer: BytesMut,
+    jobs: Vec<(Reading, ReadJob)>,
+}
+
+/// What came of a session's turn.
+#[derive(Default)]
+pub(super) struct Sent {
+    /// Bytes on their way to the client.
+    pub(super) bytes: Vec<u8>,
+    /// Nothing more will come, and the connection is closed.
+    pub(super) is_finished: bool,
+}
+
+impl Node {
+    pub(super) fn start(disk: &SimDisk, seed: u64, now: Now) -> Result<(Node, Found), OpenError> {
+        let settings = settings(seed);
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        let opened = open::open(&disk, &settings, now)?;
+        // The lock is that of this life, and a simulated death frees it.
+        drop(opened.lock);
+        let session_settings = Arc::new(core::Settings {
+            message_bytes_max: 1 << 20,
+            dead_after: DEAD_AFTER,
+            shards: SHARDS,
+            disk: Arc::clone(&disk),
+        });
+        let node = Node {
+            log: LogWriter::new(opened.wal, settings.fsync),
+            settings,
+            inboxes: opened.shards.iter().map(|_| Vec::new()).collect(),
+            shards: opened.shards,
+            log_inbox: Vec::new(),
+            written: [0; 2],
+            checkpoints: opened.checkpoints,
+            taken: None,
+            spare: None,
+            sessions: BTreeMap::new(),
+            session_settings,
+            disk,
+        };
+        Ok((node, opened.found))
+    }
+
+    /// A client connects.
+    pub(super) fn connect(&mut self, conn: u64, now: Moment) {
+        let outbox = Arc::new(Outbox::default());
+        let settings = Arc::clone(&self.session_settings);
+        let name = Arc::from(format!("c{conn}"));
+        let core = Core::new(ConnId(conn), name, settings, Arc::clone(&outbox), now);
+        let session = Session { core, outbox, buffer: BytesMut::new(), jobs: Vec::new() };
+        self.sessions.insert(conn, session);
+    }
+
+    /// Its connection is cut.
+    pub(super) fn disconnect(&mut self, conn: u64) {
+        if let Some(mut session) = self.sessions.remove(&conn) {
+            let letters = session.core.closed();
+            self.post(letters);
+        }
+    }
+
+    /// The shards' turns are drawn by number.
+    pub(super) fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    fn post(&mut self, letters: impl IntoIterator<Item = (u32, Letter)>) {
+        for (shard, letter) in letters {
+            self.inboxes[shard as usize].push(Message::Letter(letter));
+        }
+    }
+
+    /// A turn of a shard's thread.
+    pub(super) fn shard_turn(&mut self, number: usize, now: Now) -> Result<(), Fatal> {
+        let log_inbox = &mut self.log_inbox;
+        let commit = &mut |batch| log_inbox.push(batch);
+        thread::turn(&mut self.shards[number], &mut self.inboxes[number], now, commit)?;
+        Ok(())
+    }
+
+    /// A turn of the log's thread.
+    pub(super) fn log_turn(&mut self) -> Result<(), Fatal> {
+        if self.spare.is_none() {
+            self.spare = self.log.spare_job();
+        }
+        if self.log_inbox.is_empty() {
+            return Ok(());
+        }
+        self.written = [self.written[1], self.log_inbox.len() as u64];
+        let first = match self.log.write(&self.log_inbox) {
+            Err(full) if full.is_no_space() => {
+                self.settings.gate.set(Full::Wal, true);
+                return Ok(());
+            }
+            written => written?.get(),
+        };
+        self.settings.gate.set(Full::Wal, false);
+        for (lsn, batch) in (first..).zip(self.log_inbox.drain(..)) {
+            let Submission { shard, index, payload } = batch;
+            let committed = Message::Committed { index, lsn: Lsn::new(lsn), payload };
+            self.inboxes[shard as usize].push(committed);
+        }
+        Ok(())
+    }
+
+    /// A turn of the thread that prepares segments.
+    pub(super) fn spare_turn(&mut self) {
+        if let Some(job) = self.spare.take() {
+            let full = job.run().is_err_and(|error| error.is_no_space());
+            self.settings.gate.set(Full::Wal, full);
+        }
+    }
+
+    /// A turn of the keeper: takes the shards' states, or makes the checkpoint of those it took.
+    /// Says whether it made one.
+    pub(super) fn keeper_turn(&mut self, now: Now) -> Result<bool, Fatal> {
+        watch_room(self.disk.as_ref(), &self.settings);
+        if let Some(parts) = self.taken.take() {
+            return self.write_checkpoint(parts, false, now);
+        }
+        if self.checkpoints.is_due(&self.settings, self.log.stats(), now.moment) {
+            self.taken = self.parts(now)?;
+        }
+        Ok(false)
+    }
+
+    fn parts(&mut self, now: Now) -> Result<Option<Vec<Part>>, Fatal> {
+        let (sender, receiver) = sync_channel(self.shards.len());
+        let last = self.log.stats().last();
+        for number in 0..self.shards.len() {
+            let sender = sender.clone();
+            self.inboxes[number].push(Message::Checkpoint { sender, last });
+            self.shard_turn(number, now)?;
+        }
+        drop(sender);
+        Ok(receiver.iter().collect())
+    }
+
+    fn write_checkpoint(
+        &mut self,
+        parts: Vec<Part>,
+        is_clean: bool,
+        now: Now,
+    ) -> Result<bool, Fatal> {
+        self.log.sync()?;
+        let stats = Arc::clone(self.log.stats());
+        match self.checkpoints.write(parts, is_clean, &stats, now) {
+            Ok(covered) => {
+                self.log.free_through(covered);
+                Ok(true)
+            }
+            Err(error) if error.is_shortage() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A turn of a session's task: bytes of the client go in, and at most `room` come out.
+    pub(super) fn session_turn(&mut self, conn: u64, now: Now, input: &[u8], room: usize) -> Sent {
+        let Some(session) = self.sessions.get_mut(&conn) else {
+            return Sent { bytes: Vec::new(), is_finished: true };
+        };
+        let mut pieces = Vec::new();
+        session.outbox.take(&mut pieces);
+        for piece in pieces {
+            session.core.piece(piece);
+        }
+        let mut letters = Vec::new();
+        if !input.is_empty() {
+            letters.extend(session.core.heard(now.moment));
+            session.buffer.extend_from_slice(input);
+        }
+        if session.core.wants_input() && !session.buffer.is_empty() {
+            letters.extend(session.core.input(&mut session.buffer).letters);
+        }
+        letters.extend(session.core.wake(now));
+        if let Some((reading, mut job)) = session.jobs.pop() {
+            let done = job.run();
+            session.core.read(reading, job, done);
+        }
+        session.jobs.extend(session.core.pull());
+        let mut sent = Sent::default();
+        let mut slices = [std::io::IoSlice::new(&[]); 8];
+        let count = session.core.out().slices(&mut slices);
+        for slice in &slices[..count] {
+            let fits = slice.len().min(room - sent.bytes.len());
+            sent.bytes.extend_from_slice(&slice[..fits]);
+        }
+        session.core.out().advance(sent.bytes.len());
+        sent.is_finished = session.core.is_finished();
+        self.post(letters);
+        if sent.is_finished {
+            self.disconnect(conn);
+        }
+        sent
+    }
+
+    /// The last record of the log.
+    pub(super) fn last_written(&self) -> Lsn {
+        self.log.stats().last()
+    }
+
+    /// How many of the last records may have none after them that says that they were durable.
+    pub(super) fn unvouched(&self) -> u64 {
+        self.written[0].max(self.written[1])
+    }
+
+    fn connections(&self) -> impl Iterator<Item = u64> {
+        self.sessions.keys().copied()
+    }
+
+    /// Stops in order.
+    pub(super) fn stop(mut self, now: Now) -> Result<(), Fatal> {
+        let connections: Vec<u64> = self.connections().collect();
+        connections.into_iter().for_each(|conn| self.disconnect(conn));
+        loop {
+            for number in 0..self.shards.len() {
+                self.shard_turn(number, now)?;
+            }
+            let is_idle = self.log_inbox.is_empty() && self.shards.iter().all(Shard::is_idle);
+            if is_idle {
+                break;
+            }
+            self.log_turn()?;
+        }
+        if let Some(parts) = self.parts(now)? {
+            self.write_checkpoint(parts, true, now)?;
+        }
+        Ok(())
+    }
+}

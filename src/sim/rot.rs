@@ -1,0 +1,85 @@
+//! Rotten bits: one flipped bit in any file is recognised, or costs one message that says so.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rand::RngExt;
+
+use crate::broker::open::Found;
+use crate::disk::Disk;
+use crate::disk::sim::Crash;
+use crate::log::{LogError, Reader, scan};
+
+use super::node::{DIR, Node};
+use super::world::{Seen, World};
+
+/// Flips a bit in a copy of the disk, and looks what a start on it says.
+pub(super) fn check(world: &mut World) -> Result<(), Seen> {
+    let copy = world.disk.copy(Crash::KeepAll);
+    let files: Vec<_> = copy.files().into_iter().filter(|(_, bytes)| !bytes.is_empty()).collect();
+    if files.is_empty() {
+        return Ok(());
+    }
+    let (path, bytes) = &files[world.rng.random_range(0..files.len())];
+    let at = world.rng.random_range(0..bytes.len());
+    let bit = world.rng.random_range(0..8);
+    world.note(format_args!("rot: bit {bit} of byte {at} of {}", path.display()));
+    let seen = |why| ("rot", format!("bit {bit} of byte {at} of {}: {why}", path.display()));
+    copy.flip_bit(path, at as u64, bit).map_err(|error| seen(error.to_string()))?;
+    match Node::start(&copy, 0, world.now) {
+        Err(error) if error.to_string().contains(&*path.to_string_lossy()) => Ok(()),
+        Err(error) if error.is_damage() => Ok(()),
+        Err(error) => Err(seen(format!("the start says {error}"))),
+        Ok((node, Found::Recovered { torn_bytes: 1.., .. })) => {
+            // When the very last records of the log have rotted, nothing can tell: they look like
+            // those of a write that the power cut.
+            let lost = world.last_written.get().saturating_sub(node.last_written().get());
+            let is_last = lost <= world.unvouched;
+            is_last.then_some(()).ok_or_else(|| seen(format!("{lost} records of the log were cut")))
+        }
+        Ok(_) => read_all(world, &copy).map_err(seen),
+    }
+}
+
+/// Everything that was answered OK is there as it was, but for messages that say they are damaged.
+fn read_all(world: &World, copy: &crate::disk::sim::SimDisk) -> Result<(), String> {
+    let disk: Arc<dyn Disk> = Arc::new(copy.clone());
+    let topics = scan(copy, Path::new(DIR)).map_err(|error| error.to_string())?.topics;
+    for (name, known) in &world.records.topics {
+        let topic = topics.keys().find(|topic| topic.as_str() == name);
+        let topic = topic.ok_or_else(|| format!("{name} is gone"))?;
+        let mut damaged = 0;
+        let mut reader = match Reader::offline(Arc::clone(&disk), Path::new(DIR), topic.clone()) {
+            Ok(reader) => reader,
+            Err(error) if error.is_damage() => continue,
+            Err(error) => return Err(error.to_string()),
+        };
+        let mut good = 0;
+        loop {
+            match reader.next() {
+                Ok(Some(line)) => {
+                    let index =
+                        usize::try_from(line.offset.get() - 1).map_err(|e| e.to_string())?;
+                    let is_known = known.get(index).is_none_or(|known| known.id == line.id);
+                    if !is_known {
+                        return Err(format!("{name} {} is another message", line.offset));
+                    }
+                    good += 1;
+                }
+                Ok(None) => break,
+                Err(LogError::Corrupt { .. }) => damaged += 1,
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        if good + damaged < known.len() {
+            return Err(format!(
+                "{name} has {good} messages and {damaged} damaged of {}",
+                known.len()
+            ));
+        }
+        if damaged > 2 {
+            return Err(format!("one bit damages {damaged} messages of {name}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,363 @@
+//! Everything that there is in a run, and its steps.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::broker::fatal::Fatal;
+use crate::disk::sim::{Crash, SimDisk};
+use crate::time::{Moment, Now, Timestamp};
+use crate::wal::Lsn;
+
+use super::client::{Client, Role, Scene};
+use super::ledger::Ledger;
+use super::node::Node;
+use super::oracle::{Oracles, View};
+use super::records::Records;
+use super::rot;
+use super::trace::Trace;
+
+/// What an oracle saw: its name, and what.
+pub(super) type Seen = (&'static str, String);
+
+/// The bytes on their way between a client and the daemon.
+struct Link {
+    client: usize,
+    up: VecDeque<u8>,
+    down: VecDeque<u8>,
+    /// The daemon has closed it.
+    is_over: bool,
+}
+
+/// See the module.
+pub(super) struct World {
+    pub(super) rng: StdRng,
+    seed: u64,
+    pub(super) now: Now,
+    pub(super) disk: SimDisk,
+    pub(super) node: Option<Node>,
+    /// With no daemon: when it is started again.
+    restart_at: Moment,
+    links: BTreeMap<u64, Link>,
+    next_conn: u64,
+    clients: Vec<Client>,
+    pub(super) ledger: Ledger,
+    pub(super) records: Records,
+    oracles: Oracles,
+    pub(super) trace: Trace,
+    pub(super) is_calm: bool,
+    /// Faults of the disk are on their way.
+    pub(super) is_faulty: bool,
+    /// When a full disk has room again.
+    pub(super) heal_at: Option<Moment>,
+    is_fresh: bool,
+    /// Of the daemon that died last: the last record of its log, and how many nothing vouches for.
+    pub(super) last_written: Lsn,
+    pub(super) unvouched: u64,
+    pub(super) lives: u64,
+    pub(super) checkpoints: u64,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, is_printed: bool) -> World {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let wall = Timestamp::from_micros(1_700_000_000_000_000);
+        let clients = cast(&mut rng);
+        World {
+            rng,
+            seed,
+            now: Now { moment: Moment::from_millis(1000), wall },
+            disk: SimDisk::new(),
+            node: None,
+            restart_at: Moment::default(),
+            links: BTreeMap::new(),
+            next_conn: 1,
+            clients,
+            ledger: Ledger::default(),
+            records: Records::default(),
+            oracles: Oracles::default(),
+            trace: Trace::new(is_printed),
+            is_calm: false,
+            is_faulty: false,
+            heal_at: None,
+            is_fresh: false,
+            last_written: Lsn::ZERO,
+            unvouched: 0,
+            lives: 0,
+            checkpoints: 0,
+        }
+    }
+
+    /// One step: a little time, somebody's turn, and a look at everything.
+    pub(super) fn step(&mut self) -> Result<(), Seen> {
+        self.pass_time();
+        let turn = match self.rng.random_range(0..1000) {
+            0..400 => self.client_turn()?,
+            400..600 => self.session_turn(),
+            600..760 => self.node_turn(|node, draw, now| {
+                node.shard_turn(draw % node.shards(), now).map(|()| false)
+            }),
+            760..900 => self.node_turn(|node, _, _| node.log_turn().map(|()| false)),
+            900..970 => self.node_turn(|node, _, now| node.keeper_turn(now)),
+            970..997 => self.node_turn(|node, _, _| {
+                node.spare_turn();
+                Ok(false)
+            }),
+            _ if self.is_calm => Ok(()),
+            _ => {
+                self.chaos();
+                Ok(())
+            }
+        };
+        if let Err(error) = turn {
+            self.note(format_args!("the daemon ends: {error}"));
+            if !self.is_faulty && !self.disk.is_off() {
+                return Err(("no fault", error.to_string()));
+            }
+            let seed = self.rng.random();
+            self.die(if self.disk.is_off() { Crash::Random { seed } } else { Crash::KeepAll });
+        }
+        self.start_if_due()?;
+        self.look()
+    }
+
+    fn pass_time(&mut self) {
+        let micros = match self.rng.random_range(0..400) {
+            0 => self.rng.random_range(100_000..1_000_000),
+            _ => self.rng.random_range(0..3_000),
+        };
+        let time = Duration::from_micros(micros);
+        self.now = Now { moment: self.now.moment + time, wall: self.now.wall.plus(time) };
+        if self.heal_at.is_some_and(|at| at <= self.now.moment) {
+            self.heal();
+        }
+    }
+
+    /// The disk has no more faults, and room.
+    pub(super) fn heal(&mut self) {
+        self.disk.heal();
+        self.disk.set_space(crate::disk::Space { free: 1 << 40, total: 1 << 40 });
+        self.heal_at = None;
+        self.is_faulty = false;
+        self.note(format_args!("the disk is well"));
+    }
+
+    /// Adds a line to the trace.
+    pub(super) fn note(&mut self, text: std::fmt::Arguments<'_>) {
+        self.trace.line(self.now.moment, text);
+    }
+
+    fn node_turn(
+        &mut self,
+        turn: impl FnOnce(&mut Node, usize, Now) -> Result<bool, Fatal>,
+    ) -> Result<(), Fatal> {
+        let draw = self.rng.random_range(0..64);
+        let Some(node) = &mut self.node else { return Ok(()) };
+        if turn(node, draw, self.now)? {
+            self.checkpoints += 1;
+            self.note(format_args!("a checkpoint is made"));
+        }
+        Ok(())
+    }
+
+    /// A client connects, reads what arrived, or does something.
+    fn client_turn(&mut self) -> Result<Result<(), Fatal>, Seen> {
+        let at = self.rng.random_range(0..self.clients.len());
+        let Some(node) = &mut self.node else { return Ok(Ok(())) };
+        let Some(conn) = self.clients[at].conn else {
+            let conn = self.next_conn;
+            self.next_conn += 1;
+            node.connect(conn, self.now.moment);
+            self.clients[at].connected(conn, self.now.moment);
+            let (up, down) = (VecDeque::new(), VecDeque::new());
+            self.links.insert(conn, Link { client: at, up, down, is_over: false });
+            let name = self.clients[at].name.clone();
+            self.note(format_args!("{name} connects as c{conn}"));
+            return Ok(Ok(()));
+        };
+        let link = self.links.get_mut(&conn).expect("a connected client has a link");
+        let mut scene = Scene {
+            rng: &mut self.rng,
+            now: self.now.moment,
+            ledger: &mut self.ledger,
+            trace: &mut self.trace,
+            is_calm: self.is_calm,
+        };
+        let client = &mut self.clients[at];
+        if link.down.is_empty() || scene.rng.random_bool(0.3) {
+            link.up.extend(client.act(&mut scene));
+        } else {
+            let count = scene.rng.random_range(1..=link.down.len().min(2000));
+            let bytes: Vec<u8> = link.down.drain(..count).collect();
+            client.receive(&bytes, &mut scene).map_err(|why| ("replies", why))?;
+        }
+        if link.is_over && link.down.is_empty() {
+            self.cut(conn);
+        }
+        Ok(Ok(()))
+    }
+
+    /// A session reads some of what was sent to it, and writes.
+    fn session_turn(&mut self) -> Result<(), Fatal> {
+        let Some(node) = &mut self.node else { return Ok(()) };
+        if self.links.is_empty() {
+            return Ok(());
+        }
+        let at = self.rng.random_range(0..self.links.len());
+        let (conn, link) = self.links.iter_mut().nth(at).expect("it was counted");
+        let count = self.rng.random_range(0..=link.up.len());
+        let input: Vec<u8> = link.up.drain(..count).collect();
+        // A client that reads slowly makes the daemon wait.
+        let room = 4096_usize.saturating_sub(link.down.len());
+        let sent = node.session_turn(*conn, self.now, &input, room);
+        link.down.extend(sent.bytes);
+        link.is_over |= sent.is_finished;
+        Ok(())
+    }
+
+    /// Cuts a connection; what was on its way is lost.
+    pub(super) fn cut(&mut self, conn: u64) {
+        let Some(link) = self.links.remove(&conn) else { return };
+        let client = &mut self.clients[link.client];
+        client.disconnected();
+        let name = client.name.clone();
+        if let Some(node) = &mut self.node {
+            node.disconnect(conn);
+        }
+        self.note(format_args!("{name} is cut off"));
+    }
+
+    /// Some connection.
+    pub(super) fn any_link(&mut self) -> Option<u64> {
+        let count = self.links.len();
+        let at = (count > 0).then(|| self.rng.random_range(0..count))?;
+        self.links.keys().nth(at).copied()
+    }
+
+    /// The daemon ends at once, and with it all connections.
+    pub(super) fn die(&mut self, how: Crash) {
+        self.note(format_args!("the daemon is gone: {how:?}"));
+        if let Some(node) = self.node.take() {
+            (self.last_written, self.unvouched) = (node.last_written(), node.unvouched());
+        }
+        self.links.clear();
+        self.clients.iter_mut().for_each(Client::disconnected);
+        self.records.begin_life();
+        self.disk = self.disk.crash(how);
+        self.heal_at = None;
+        self.is_faulty = false;
+        self.restart_at = self.now.moment + Duration::from_millis(self.rng.random_range(0..2000));
+        if self.rng.random_bool(0.2) {
+            // The clock is set back.
+            let back = self.rng.random_range(0..60_000_000);
+            self.now.wall = Timestamp::from_micros(self.now.wall.as_micros() - back);
+        }
+    }
+
+    fn start_if_due(&mut self) -> Result<(), Seen> {
+        if self.node.is_some() || self.now.moment < self.restart_at {
+            return Ok(());
+        }
+        if self.lives > 0 && self.rng.random_bool(0.15) {
+            rot::check(self)?;
+        }
+        let is_cut = !self.is_calm && self.rng.random_bool(0.1);
+        if is_cut {
+            // The power may go again while the daemon recovers.
+            self.disk.cut_power_after(self.rng.random_range(0..30));
+        }
+        match Node::start(&self.disk, self.seed, self.now) {
+            Ok((node, found)) => {
+                self.node = Some(node);
+                self.is_fresh = true;
+                self.lives += 1;
+                self.note(format_args!("the daemon starts: {found:?}"));
+                Ok(())
+            }
+            Err(error) if self.disk.is_off() => {
+                self.note(format_args!("no start: {error}"));
+                let seed = self.rng.random();
+                self.die(Crash::Random { seed });
+                Ok(())
+            }
+            Err(error) => Err(("recovery", error.to_string())),
+        }
+    }
+
+    /// Asks the oracles.
+    pub(super) fn look(&mut self) -> Result<(), Seen> {
+        let Some(node) = &self.node else { return Ok(()) };
+        if self.disk.is_off() {
+            return Ok(());
+        }
+        self.disk.set_unwatched(true);
+        let followed = self.records.follow(node);
+        self.disk.set_unwatched(false);
+        followed.map_err(|why| ("dense", why))?;
+        let is_fresh = std::mem::take(&mut self.is_fresh);
+        let (ledger, records) = (&self.ledger, &self.records);
+        let view = View { node, ledger, records, is_fresh };
+        self.oracles.check(&view)?;
+        self.records.fresh.clear();
+        self.ledger.fresh_published.clear();
+        self.ledger.fresh_acked.clear();
+        Ok(())
+    }
+
+    /// Whether nothing is left to be done.
+    pub(super) fn is_complete(&self) -> Result<(), String> {
+        let node = self.node.as_ref().ok_or("the daemon is not there")?;
+        self.oracles.is_complete(node)?;
+        match self.clients.iter().find(|client| client.conn.is_some() && !client.is_answered()) {
+            Some(client) => Err(format!("{} waits for an answer", client.name)),
+            None => Ok(()),
+        }
+    }
+
+    /// The last look, with what takes long.
+    pub(super) fn look_closely(&mut self) -> Result<(), Seen> {
+        self.is_fresh = true;
+        self.look()
+    }
+
+    /// Stops the daemon in order; afterwards the power goes, and the next start finds all.
+    pub(super) fn stop_in_order(&mut self) -> Result<(), Seen> {
+        let Some(node) = self.node.take() else { return Ok(()) };
+        node.stop(self.now).map_err(|error| ("stop", error.to_string()))?;
+        self.die(Crash::LoseUnsynced);
+        let started = Node::start(&self.disk, self.seed, self.now);
+        let (node, found) = started.map_err(|error| ("recovery", error.to_string()))?;
+        if found != crate::broker::open::Found::Clean {
+            return Err(("stop", format!("after a stop in order the start finds {found:?}")));
+        }
+        self.node = Some(node);
+        self.look_closely()
+    }
+}
+
+/// Who takes part.
+fn cast(rng: &mut StdRng) -> Vec<Client> {
+    let mut clients = Vec::new();
+    let mut add = |kind: &str, role| {
+        let name = format!("{kind}{}", clients.len());
+        clients.push(Client::new(name, role));
+    };
+    for _ in 0..rng.random_range(1..4) {
+        add("pub", Role::Publisher { topics: vec!["a", "b", "c"], count: 0 });
+    }
+    let groups = [("a", "g"), ("a", "h"), ("b", "g"), ("a.dlq", "d")];
+    for (topic, group) in groups {
+        for _ in 0..rng.random_range(1..4) {
+            add(
+                "member",
+                Role::Member { topic, group, held: Vec::new(), heard: Moment::default() },
+            );
+        }
+    }
+    add("sub", Role::Follower { topic: "a", last: None });
+    add("sub", Role::Follower { topic: "c", last: None });
+    add("hist", Role::Historian { topic: "b" });
+    clients
+}
