@@ -6,7 +6,6 @@
 
 /// A mistake that somebody could make.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(not(any(test, feature = "sim")), expect(dead_code, reason = "nobody plants them"))]
 pub enum Bug {
     /// OK is said when a batch is written, before it is synced.
     ReplyBeforeSync,
@@ -65,7 +64,7 @@ mod here {
 
     thread_local! {
         static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
-        static KEPT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+        static KEPT: RefCell<Vec<(String, Vec<u8>)>> = const { RefCell::new(Vec::new()) };
     }
 
     /// Plants a bug for this thread, or none.
@@ -80,8 +79,8 @@ mod here {
     }
 
     /// Keeps commands for a later batch, for [`Bug::DeadLetterApart`].
-    pub(crate) fn keep(commands: Vec<u8>) {
-        KEPT.with_borrow_mut(|kept| kept.push(commands));
+    pub(crate) fn keep(topic: &str, commands: Vec<u8>) {
+        KEPT.with_borrow_mut(|kept| kept.push((topic.to_owned(), commands)));
     }
 
     /// The first in the order of a hash map, for [`Bug::HashOrder`].
@@ -90,9 +89,12 @@ mod here {
         *set.iter().next().expect("there is one")
     }
 
-    /// What was kept.
-    pub(crate) fn kept() -> Vec<Vec<u8>> {
-        KEPT.take()
+    /// What was kept for such topics.
+    pub(crate) fn kept(is_mine: impl Fn(&str) -> bool) -> Vec<Vec<u8>> {
+        let (mine, others): (Vec<_>, Vec<_>) =
+            KEPT.take().into_iter().partition(|(topic, _)| is_mine(topic));
+        KEPT.set(others);
+        mine.into_iter().map(|(_, commands)| commands).collect()
     }
 }
 
@@ -109,7 +111,7 @@ pub(crate) const fn has(_: Bug) -> bool {
 
 /// Nothing is kept.
 #[cfg(not(any(test, feature = "sim")))]
-pub(crate) fn keep(_: Vec<u8>) {}
+pub(crate) fn keep(_: &str, _: Vec<u8>) {}
 
 /// The first.
 #[cfg(not(any(test, feature = "sim")))]
@@ -119,6 +121,6 @@ pub(crate) fn any<T: Copy>(all: Vec<T>) -> T {
 
 /// Nothing was kept.
 #[cfg(not(any(test, feature = "sim")))]
-pub(crate) const fn kept() -> Vec<Vec<u8>> {
+pub(crate) fn kept(_: impl Fn(&str) -> bool) -> Vec<Vec<u8>> {
     Vec::new()
 }

@@ -47,6 +47,9 @@ enum Command {
     },
     /// Plant mistakes and show what catches each of them.
     Bugs {
+        /// Only this one.
+        #[arg(long)]
+        only: Option<String>,
         /// Most seeds for each.
         #[arg(long, default_value_t = 200)]
         seeds: u64,
@@ -61,7 +64,7 @@ fn main() -> ExitCode {
         (Some(seed), _) => {
             replay(Options { is_printed: true, steps: args.steps, ..Options::seed(seed) })
         }
-        (None, Some(Command::Bugs { seeds })) => plant(seeds),
+        (None, Some(Command::Bugs { seeds, only })) => plant(seeds, only.as_deref()),
         (None, Some(Command::Run { from, seeds, time })) => many(from, seeds, time, args.steps),
         (None, None) => many(0, 300, None, args.steps),
     }
@@ -119,10 +122,13 @@ fn many(from: u64, seeds: u64, time: Option<u64>, steps: usize) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn plant(seeds: u64) -> ExitCode {
+fn plant(seeds: u64, only: Option<&str>) -> ExitCode {
     let mut missed = 0;
     println!("{:<20} {:>5}  caught by", "planted", "seed");
     for bug in bugs::ALL {
+        if only.is_some_and(|only| only != format!("{bug:?}")) {
+            continue;
+        }
         let caught = bugs::catch(bug, seeds);
         let name = format!("{bug:?}");
         match caught.by {

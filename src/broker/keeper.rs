@@ -70,6 +70,21 @@ impl Checkpoints {
             && (bytes >= settings.checkpoint_bytes || age >= settings.checkpoint_interval)
     }
 
+    /// The parts, if no shard held its own back. Otherwise what the others gave to be synced is
+    /// synced here: nobody else knows of it any more.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Sync`]; it ends the process.
+    pub fn all(&self, parts: Vec<Option<Part>>) -> Result<Option<Vec<Part>>, CheckpointError> {
+        if parts.iter().all(Option::is_some) {
+            return Ok(parts.into_iter().collect());
+        }
+        for sync in parts.into_iter().flatten().flat_map(|part| part.syncs) {
+            sync.run(self.disk.as_ref()).map_err(CheckpointError::Sync)?;
+        }
+        Ok(None)
+    }
+
     /// Syncs the topics' files and writes the checkpoint. Gives the record up to which the log is
     /// covered by the older of the two that are kept now, and may be freed.
     ///
@@ -146,7 +161,7 @@ impl Keeper {
             return Err(Fatal::Gone);
         }
         self.sync_log()?;
-        Ok(parts.into_iter().collect())
+        Ok(self.checkpoints.all(parts)?)
     }
 
     /// What a checkpoint covers must not be ahead of what the log has durable.

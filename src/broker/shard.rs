@@ -179,7 +179,8 @@ impl Shard {
             self.pass_empty();
             return None;
         }
-        for later in planted::kept() {
+        let is_mine = |topic: &str| self.topics.iter().any(|t| t.topic.name().as_str() == topic);
+        for later in planted::kept(is_mine) {
             self.open.commands.append_raw(&later);
         }
         let index = self.next_index;

@@ -143,7 +143,6 @@ impl Topics {
     }
 
     /// In the order of their keys.
-    #[cfg(any(test, feature = "sim"))]
     pub(super) fn iter(&self) -> impl Iterator<Item = &TopicSlot> {
         self.slots.iter().flatten()
     }

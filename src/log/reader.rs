@@ -138,7 +138,11 @@ impl Reader {
     /// the one after it.
     #[expect(clippy::should_implement_trait, reason = "a line borrows from the reader")]
     pub fn next(&mut self) -> Result<Option<Line<'_>>, LogError> {
-        if self.next > self.shared.end() || !self.find_place()? || !self.check()? {
+        if self.next > self.shared.end() {
+            return Ok(None);
+        }
+        let is_there = if self.find_place()? { self.check()? } else { self.pass_short_file()? };
+        if !is_there {
             return Ok(None);
         }
         let place = self.place.as_mut().expect("its next line was just found good");
@@ -171,7 +175,7 @@ impl Reader {
     /// The segment's file has less than was visible: what is missing of it is damaged, and the next
     /// segment goes on.
     fn pass_short_file(&mut self) -> Result<bool, LogError> {
-        let place = self.place.take().expect("it was just read");
+        let Some(place) = self.place.take() else { return Ok(false) };
         let offset = self.next;
         if self.shared.segment_of(offset).first != place.segment {
             return Ok(self.find_place()? && self.check()?);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::{Disk, Open};
+use crate::disk::{Disk, File, Open};
 use crate::ids::{Offset, TopicName};
 use crate::time::Timestamp;
 
@@ -225,7 +225,7 @@ fn check_end(
 }
 
 /// The line that ends at `end` (with its LF, if it has one), and where it begins.
-fn last_line(file: &dyn crate::disk::File, end: u64) -> std::io::Result<(u64, Vec<u8>)> {
+fn last_line(file: &dyn File, end: u64) -> std::io::Result<(u64, Vec<u8>)> {
     let mut want = 4096;
     loop {
         let from = end.saturating_sub(want);
@@ -244,39 +244,36 @@ fn last_line(file: &dyn crate::disk::File, end: u64) -> std::io::Result<(u64, Ve
     }
 }
 
-/// A topic's log as its files show it, for reading only.
+/// A topic's log as its files show it, for reading only. A line that is damaged is still a line:
+/// reading it says what is wrong with it, and goes on.
 pub(super) fn survey(disk: &dyn Disk, dir: &Path, topic: TopicName) -> Result<LogShared, LogError> {
     let files = scan(disk, dir)?.topics.remove(&topic).unwrap_or_default();
     let paths = Paths { dir: dir.to_owned(), topic };
     let mut segments = Vec::new();
     let mut end = Offset::ZERO;
-    for file in &files {
+    for (number, file) in files.iter().enumerate() {
         let path = paths.dir.join(&file.name);
         let io = |source| LogError::io(&path, source);
         let open = disk.open(&path, Open::Read).map_err(io)?;
         let mut len = file.len;
-        let (mut at, mut line) = last_line(open.as_ref(), len).map_err(io)?;
-        if !line.ends_with(b"\n") {
+        let (at, line) = last_line(open.as_ref(), len).map_err(io)?;
+        // Only the newest file can end in a line that was being written.
+        if number + 1 == files.len() && !line.ends_with(b"\n") {
             len = at;
-            (at, line) = last_line(open.as_ref(), len).map_err(io)?;
         }
-        if line.is_empty() {
+        if len == 0 {
             continue;
         }
-        let text = line.strip_suffix(b"\n").unwrap_or(&line);
-        let last = parse_line(&paths.topic, text)
-            .map_err(|error| LogError::damaged(&path, at, error.to_string()))?;
-        end = last.offset;
-        let mut lines = Lines::new(open, &path, 0, SCAN_BYTES);
-        let first = match (file.first, lines.next(len)?) {
-            (Some(first), _) => first,
-            (None, Some(raw)) => {
-                parse_line(&paths.topic, raw.bytes)
-                    .map_err(|error| LogError::damaged(&path, 0, error.to_string()))?
-                    .offset
+        let first = match file.first {
+            Some(first) => first,
+            None => {
+                let mut lines = Lines::new(Arc::clone(&open), &path, 0, SCAN_BYTES);
+                let line =
+                    lines.next(len)?.and_then(|raw| parse_line(&paths.topic, raw.bytes).ok());
+                line.map_or(end.next(), |line| line.offset)
             }
-            (None, None) => continue,
         };
+        end = last_offset(&open, &paths.topic, &path, first, len)?;
         segments.push((first, len));
     }
     let has_active = files.last().is_some_and(|file| file.first.is_none());
@@ -284,6 +281,27 @@ pub(super) fn survey(disk: &dyn Disk, dir: &Path, topic: TopicName) -> Result<Lo
         segments.push((end.next(), 0));
     }
     Ok(LogShared::new(paths, Arc::new(TailBudget::new(0)), segments, end, None))
+}
+
+/// The offset of the last line: by what it says or, if it is damaged, by counting.
+fn last_offset(
+    file: &Arc<dyn File>,
+    topic: &TopicName,
+    path: &Path,
+    first: Offset,
+    len: u64,
+) -> Result<Offset, LogError> {
+    let (_, line) = last_line(file.as_ref(), len).map_err(|source| LogError::io(path, source))?;
+    let text = line.strip_suffix(b"\n").unwrap_or(&line);
+    if let Ok(last) = parse_line(topic, text) {
+        return Ok(last.offset);
+    }
+    let mut lines = Lines::new(Arc::clone(file), path, 0, SCAN_BYTES);
+    let mut at = first.prev();
+    while let Some(raw) = lines.next(len)? {
+        at = parse_line(topic, raw.bytes).map_or(at.next(), |line| line.offset);
+    }
+    Ok(at)
 }
 
 /// Reads files line by line and notes what it finds.

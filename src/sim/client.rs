@@ -205,7 +205,7 @@ impl Client {
         }
         let front = self.expected.front_mut().ok_or("nothing was asked")?;
         if let ("HISTORY", Expected::History { topic, last }) = (words[0], &mut *front) {
-            let offset: u64 = words[3].parse().map_err(|_| "no offset".to_owned())?;
+            let offset: u64 = number(&words)?;
             let follows = last.is_none_or(|last| offset == last + 1);
             *last = Some(offset);
             return (follows && words[1] == *topic).then_some(()).ok_or("out of order".to_owned());
@@ -217,7 +217,7 @@ impl Client {
             Expected::History { .. } if line.starts_with("ERR INTERNAL") => Ok(()),
             Expected::Published { topic, message } => match words[..2] {
                 ["OK", "published"] => {
-                    let offset = words[3].parse().map_err(|_| "no offset".to_owned())?;
+                    let offset = number(&words)?;
                     let (topic, id) = (topic.to_owned(), words[2].to_owned());
                     scene.ledger.publish(&message, Place { topic, id, offset })
                 }
@@ -241,7 +241,7 @@ impl Client {
     }
 
     fn message(&mut self, words: &[&str], scene: &mut Scene<'_>) -> Result<(), String> {
-        let offset: u64 = words[3].parse().map_err(|_| "no offset".to_owned())?;
+        let offset: u64 = number(words)?;
         match &mut self.role {
             Role::Follower { topic, last } => {
                 let follows = last.is_none_or(|last| offset == last + 1);
@@ -262,4 +262,9 @@ impl Client {
             _ => Err("a message that nobody asked for".to_owned()),
         }
     }
+}
+
+/// The offset, which is the fourth word of all lines that have one.
+fn number(words: &[&str]) -> Result<u64, String> {
+    words.get(3).and_then(|word| word.parse().ok()).ok_or_else(|| "no offset".to_owned())
 }

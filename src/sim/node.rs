@@ -52,9 +52,9 @@ pub(super) fn settings(seed: u64) -> Settings {
         node_seed: seed,
         wal_secret: !seed,
         fsync: Fsync::Always,
-        wal: wal::Settings { segment_bytes: 16 << 10 },
-        log: LogSettings { segment_bytes: 2500 },
-        checkpoint_bytes: 12 << 10,
+        wal: wal::Settings { segment_bytes: 8 << 10 },
+        log: LogSettings { segment_bytes: 2000 },
+        checkpoint_bytes: 4 << 10,
         checkpoint_interval: Duration::from_secs(5),
         min_free: MinFree::Bytes(1 << 20),
         policy: Policy {
@@ -226,7 +226,7 @@ impl Node {
             self.shard_turn(number, now)?;
         }
         drop(sender);
-        Ok(receiver.iter().collect())
+        Ok(self.checkpoints.all(receiver.iter().collect())?)
     }
 
     fn write_checkpoint(

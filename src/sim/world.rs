@@ -48,7 +48,7 @@ pub(super) struct World {
     oracles: Oracles,
     pub(super) trace: Trace,
     pub(super) is_calm: bool,
-    /// Faults of the disk are on their way.
+    /// The disk had faults in this life of the daemon: what they broke may show later.
     pub(super) is_faulty: bool,
     /// When a full disk has room again.
     pub(super) heal_at: Option<Moment>,
@@ -101,7 +101,7 @@ impl World {
             }),
             760..900 => self.node_turn(|node, _, _| node.log_turn().map(|()| false)),
             900..970 => self.node_turn(|node, _, now| node.keeper_turn(now)),
-            970..997 => self.node_turn(|node, _, _| {
+            970..998 => self.node_turn(|node, _, _| {
                 node.spare_turn();
                 Ok(false)
             }),
@@ -140,7 +140,6 @@ impl World {
         self.disk.heal();
         self.disk.set_space(crate::disk::Space { free: 1 << 40, total: 1 << 40 });
         self.heal_at = None;
-        self.is_faulty = false;
         self.note(format_args!("the disk is well"));
     }
 
@@ -164,7 +163,10 @@ impl World {
 
     /// A client connects, reads what arrived, or does something.
     fn client_turn(&mut self) -> Result<Result<(), Fatal>, Seen> {
-        let at = self.rng.random_range(0..self.clients.len());
+        let publishes = |client: &Client| matches!(client.role, Role::Publisher { .. });
+        let publishers = self.clients.iter().filter(|client| publishes(client)).count();
+        let is_busy = self.rng.random_bool(0.3);
+        let at = self.rng.random_range(0..if is_busy { publishers } else { self.clients.len() });
         let Some(node) = &mut self.node else { return Ok(Ok(())) };
         let Some(conn) = self.clients[at].conn else {
             let conn = self.next_conn;
@@ -205,8 +207,17 @@ impl World {
         if self.links.is_empty() {
             return Ok(());
         }
-        let at = self.rng.random_range(0..self.links.len());
-        let (conn, link) = self.links.iter_mut().nth(at).expect("it was counted");
+        // Most often one to which something was sent.
+        let is_busy = |(_, link): &(&u64, &Link)| !link.up.is_empty();
+        let busy = self.links.iter().filter(is_busy).count();
+        let (at, only_busy) = if busy > 0 && self.rng.random_bool(0.5) {
+            (self.rng.random_range(0..busy), true)
+        } else {
+            (self.rng.random_range(0..self.links.len()), false)
+        };
+        let chosen = |link: &&mut Link| !only_busy || !link.up.is_empty();
+        let mut links = self.links.iter_mut().filter(|(_, link)| chosen(link));
+        let (conn, link) = links.nth(at).expect("it was counted");
         let count = self.rng.random_range(0..=link.up.len());
         let input: Vec<u8> = link.up.drain(..count).collect();
         // A client that reads slowly makes the daemon wait.

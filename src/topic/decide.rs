@@ -34,7 +34,7 @@ impl Topic {
                 later.topic(&self.name);
                 later.group(&self.groups[key.0].name);
                 later.change(change);
-                planted::keep(later.into_bytes());
+                planted::keep(self.name.as_str(), later.into_bytes());
                 return Ok(());
             }
         }
