@@ -1,6 +1,6 @@
 //! What stands in the way of publishing while the disk is full.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::proto::{ErrorCode, WireError};
 
@@ -14,15 +14,19 @@ pub enum Full {
     Wal,
     /// A topic's file could not be written, for want of room or of file descriptors. Its messages
     /// are safe in the write-ahead log.
-    Topic,
+    Topic {
+        /// The shard that could not.
+        shard: u32,
+    },
 }
 
 impl Full {
-    fn bit(self) -> u8 {
+    fn bit(self) -> u64 {
         match self {
             Full::Reserve => 1,
             Full::Wal => 2,
-            Full::Topic => 4,
+            // A process has a handful of shards.
+            Full::Topic { shard } => 4 << (shard % 60),
         }
     }
 }
@@ -30,7 +34,7 @@ impl Full {
 /// Whether publishing is possible: told by whoever writes, asked for every letter. Everything else
 /// goes on: acknowledgements, deliveries and reading make room, and need little.
 #[derive(Debug, Default)]
-pub struct PublishGate(AtomicU8);
+pub struct PublishGate(AtomicU64);
 
 impl PublishGate {
     /// Says whether there is room. What changes is logged, and returned.
@@ -76,12 +80,15 @@ mod tests {
         assert!(gate.set(Full::Reserve, true));
         assert!(!gate.set(Full::Reserve, true), "it is known already");
         assert!(gate.refusal().unwrap().to_string().contains("storage.min_free"));
-        gate.set(Full::Topic, true);
+        gate.set(Full::Topic { shard: 0 }, true);
+        gate.set(Full::Topic { shard: 1 }, true);
         gate.set(Full::Reserve, false);
         let refusal = gate.refusal().unwrap();
         assert_eq!(refusal.code(), ErrorCode::DiskFull);
         assert!(refusal.to_string().contains("retry_after=1s"), "{refusal}");
-        gate.set(Full::Topic, false);
+        gate.set(Full::Topic { shard: 1 }, false);
+        assert!(gate.refusal().is_some(), "the other shard has none");
+        gate.set(Full::Topic { shard: 0 }, false);
         assert_eq!(gate.refusal(), None);
     }
 }

@@ -406,7 +406,7 @@ impl Shard {
             }
         }
         if self.retry_at.is_some() || !full.is_empty() {
-            self.gate.set(Full::Topic, !full.is_empty());
+            self.gate.set(Full::Topic { shard: self.number }, !full.is_empty());
             self.retry_at = (!full.is_empty()).then(|| now + SHORTAGE_PAUSE);
             self.dirty = full;
         }
