@@ -1,0 +1,138 @@
+//! The kinds of runs: the same load, with other numbers.
+
+use std::time::Duration;
+
+use super::args::LoadFlags;
+use crate::cli::exit::{Exit, Failure};
+
+/// What a run does. Numbers of consumers are for each topic, those of publishers in all.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) name: &'static str,
+    pub(super) connections: usize,
+    pub(super) window: u32,
+    pub(super) size: usize,
+    /// Messages a second in all; as fast as answers come if not given.
+    pub(super) rate: Option<u64>,
+    pub(super) duration: Duration,
+    pub(super) warmup: Duration,
+    pub(super) topics: usize,
+    pub(super) subscribers: usize,
+    pub(super) groups: usize,
+    pub(super) members: usize,
+    pub(super) backlog: u64,
+}
+
+/// What every preset starts from.
+const BASE: Plan = Plan {
+    name: "pub",
+    connections: 1,
+    window: 1000,
+    size: 100,
+    rate: None,
+    duration: Duration::from_secs(5),
+    warmup: Duration::from_millis(500),
+    topics: 1,
+    subscribers: 0,
+    groups: 0,
+    members: 4,
+    backlog: 10_000,
+};
+
+/// Publishing alone.
+pub(super) const PUB: Plan = BASE;
+/// One plain subscriber.
+pub(super) const SUB: Plan = Plan { name: "sub", subscribers: 1, ..BASE };
+/// One group of four.
+pub(super) const GROUP: Plan = Plan { name: "group", groups: 1, ..BASE };
+/// From publisher to subscriber at a fixed rate.
+pub(super) const LATENCY: Plan = Plan { name: "latency", rate: Some(1000), subscribers: 1, ..BASE };
+/// One publisher, many subscribers.
+pub(super) const FANOUT: Plan = Plan { name: "fanout", subscribers: 100, window: 100, ..BASE };
+/// Everything at once.
+pub(super) const MIXED: Plan = Plan {
+    name: "mixed",
+    connections: 8,
+    topics: 4,
+    subscribers: 1,
+    groups: 1,
+    window: 100,
+    ..BASE
+};
+
+impl Plan {
+    /// This preset with what the flags say.
+    pub(super) fn with(self, flags: &LoadFlags) -> Result<Plan, Failure> {
+        let plan = Plan {
+            name: self.name,
+            connections: flags.connections.unwrap_or(self.connections),
+            window: flags.window.unwrap_or(self.window),
+            size: flags.size.unwrap_or(self.size),
+            rate: flags.rate.or(self.rate),
+            duration: flags.duration.unwrap_or(self.duration),
+            warmup: flags.warmup.unwrap_or(self.warmup),
+            topics: flags.topics.unwrap_or(self.topics),
+            subscribers: flags.subscribers.unwrap_or(self.subscribers),
+            groups: flags.groups.unwrap_or(self.groups),
+            members: flags.members.unwrap_or(self.members),
+            backlog: flags.backlog.unwrap_or(self.backlog),
+        };
+        for (flag, value) in [
+            ("--connections", plan.connections),
+            ("--window", plan.window as usize),
+            ("--topics", plan.topics),
+            ("--members", plan.members),
+            ("--backlog", usize::try_from(plan.backlog).unwrap_or(usize::MAX)),
+        ] {
+            if value == 0 {
+                let text = format!("failed to plan the load: {flag} has to be at least 1");
+                return Err(Failure::new(Exit::Usage, text));
+            }
+        }
+        if plan.duration.is_zero() {
+            let text = "failed to plan the load: --duration has to be longer than nothing";
+            return Err(Failure::new(Exit::Usage, text));
+        }
+        if plan.connections < plan.topics {
+            let text = format!(
+                "failed to plan the load: {} topics need as many connections to publish to them",
+                plan.topics
+            );
+            return Err(
+                Failure::new(Exit::Usage, text).hint(format!("add --connections {}", plan.topics))
+            );
+        }
+        Ok(plan)
+    }
+
+    /// Whether anyone reads what is published.
+    pub(super) fn has_consumers(&self) -> bool {
+        self.subscribers + self.groups > 0
+    }
+
+    /// The load in few words, without what is as usual.
+    pub(super) fn describe(&self) -> String {
+        let count = |n: usize, one: &str| match n {
+            1 => format!("1 {one}"),
+            n => format!("{n} {one}s"),
+        };
+        let mut words = vec![count(self.connections, "publisher")];
+        if self.topics > 1 {
+            words.push(count(self.topics, "topic"));
+        }
+        if self.subscribers > 0 {
+            words.push(count(self.subscribers, "subscriber"));
+        }
+        match self.groups {
+            0 => {}
+            1 => words.push(format!("group of {}", self.members)),
+            n => words.push(format!("{n} groups of {}", self.members)),
+        }
+        words.push(match self.rate {
+            Some(rate) => format!("{rate}/s"),
+            None => format!("window {}", self.window),
+        });
+        words.push(format!("{} B", self.size));
+        words.join(" · ")
+    }
+}
