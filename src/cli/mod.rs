@@ -66,7 +66,7 @@ enum Command {
     Sub(subscribe::Args),
     History(history::Args),
     Ping(ping::Args),
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     Config(config::Args),
 }
 
@@ -90,7 +90,7 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Broker(args) => broker::run(&args),
         Command::Config(args) => config::run(&args),
-        Command::Bench(args) => bench::run(args),
+        Command::Bench(args) => bench::run(&args),
         Command::History(args) if args.data_dir.is_some() => history::run_offline(&args),
         Command::Pub(args) => as_client(|interrupt| publish::run(args, interrupt)),
         Command::Sub(args) => as_client(|interrupt| subscribe::run(args, interrupt)),

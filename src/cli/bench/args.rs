@@ -50,7 +50,7 @@ pub(super) struct LoadFlags {
 #[command(next_help_heading = "Load")]
 pub(super) struct CatchupFlags {
     /// Messages that are there before anyone reads
-    #[arg(long, value_name = "N", default_value = "1000000", value_parser = number::<u64>)]
+    #[arg(long, value_name = "N", default_value = "500000", value_parser = number::<u64>)]
     pub(super) messages: u64,
     /// Bytes of a message
     #[arg(long, short, value_name = "BYTES", default_value = "100", value_parser = size)]
@@ -61,6 +61,14 @@ pub(super) struct CatchupFlags {
     /// Members of the group that catches up
     #[arg(long, value_name = "N", default_value = "4", value_parser = number::<usize>)]
     pub(super) members: usize,
+}
+
+/// How long the tour takes.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct TourFlags {
+    /// How long to measure each run of the tour
+    #[arg(long, short, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    pub(super) duration: Duration,
 }
 
 /// Which broker is loaded.

@@ -26,7 +26,7 @@ use crate::time::{Moment, Now};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often to look how far it is.
-const TICK: Duration = Duration::from_millis(5);
+pub(super) const TICK: Duration = Duration::from_millis(5);
 
 /// Time for all tasks to be there before the load begins.
 const LEAD: Duration = Duration::from_millis(10);
@@ -65,12 +65,17 @@ pub(super) async fn run(plan: &Plan, target: &Target) -> Result<Report, Failure>
         readers: JoinSet::new(),
         stop: watch::Sender::new(false),
         pacer: None,
-        progress: Progress::new(plan.name, Arc::clone(&load)),
+        progress: Progress::new(plan.name, millis(span.end.since(begin))),
     };
     run.go(target, readers, writers).await
 }
 
-async fn subscribe(target: &Target, topic: &str, consumer: &Consumer) -> Result<Wire, Failure> {
+/// A connection that takes part as this consumer, or a member of it.
+pub(super) async fn subscribe(
+    target: &Target,
+    topic: &str,
+    consumer: &Consumer,
+) -> Result<Wire, Failure> {
     let mut wire = Wire::open(&target.addr).await?;
     let group = consumer.group.as_deref().unwrap_or_default();
     wire.ask(&format!("SUB {topic} {group}"), "OK subscribed ").await?;
@@ -156,11 +161,12 @@ impl Run<'_> {
 
     fn publish_in_closed_loops(&mut self, writers: Vec<Wire>) {
         let Plan { window, size, topics, backlog, .. } = *self.plan;
+        let limits = publish::Limits { window: window.into(), backlog, messages: u64::MAX };
         for (n, wire) in writers.into_iter().enumerate() {
             let topic = n % topics;
             let ring = Ring::new(&self.load.topics[topic].name, size, window);
             let load = Arc::clone(self.load);
-            self.publishers.spawn(publish::closed_loop(load, topic, wire, ring, window, backlog));
+            self.publishers.spawn(publish::closed_loop(load, topic, wire, ring, limits));
         }
     }
 
@@ -197,6 +203,17 @@ impl Run<'_> {
         Ok(())
     }
 
+    fn show_progress(&self) {
+        let elapsed = Now::read().moment.since(self.load.span.begin);
+        self.progress.show(millis(elapsed), || {
+            let (published, delivered) = (self.load.published.total(), self.load.delivered.total());
+            match delivered {
+                0 => format!("{published} published"),
+                _ => format!("{published} published, {delivered} delivered"),
+            }
+        });
+    }
+
     /// Waits until then, unless something fails before.
     async fn until(&mut self, moment: Moment) -> Result<(), Failure> {
         loop {
@@ -204,7 +221,7 @@ impl Run<'_> {
             if left.is_zero() {
                 return Ok(());
             }
-            self.progress.show();
+            self.show_progress();
             let tick = left.min(Progress::TICK);
             tokio::select! {
                 () = tokio::time::sleep(tick) => {}
@@ -286,7 +303,14 @@ impl Run<'_> {
     }
 }
 
-fn flat(ended: Result<Result<(), Failure>, tokio::task::JoinError>) -> Result<(), Failure> {
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How a task ended.
+pub(super) fn flat(
+    ended: Result<Result<(), Failure>, tokio::task::JoinError>,
+) -> Result<(), Failure> {
     ended.unwrap_or_else(|_panicked| Err(ended_early()))
 }
 

@@ -20,6 +20,9 @@ use crate::time::{Moment, Now};
 /// How long to wait for a connection that takes no more.
 const FULL_PAUSE: Duration = Duration::from_micros(200);
 
+/// How much of a long wait is spent awake.
+const AWAKE: Duration = Duration::from_micros(100);
+
 /// When each message is to be sent. They go to the connections in turn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Schedule {
@@ -81,7 +84,7 @@ pub(super) fn pace(
         let now = Now::read().moment;
         let due = schedule.before(now + Duration::from_nanos(1)).min(planned);
         if due == paced.sent {
-            thread::sleep(schedule.at(paced.sent).since(now));
+            wait(schedule.at(paced.sent).since(now), schedule.at(1).since(schedule.begin));
             continue;
         }
         if now >= load.span.end + load.span.end.since(load.span.begin) {
@@ -105,6 +108,18 @@ pub(super) fn pace(
     }
     paced.unsent = planned - paced.sent;
     Ok(paced)
+}
+
+/// Waits for `left`, or for most of it: of a long wait the last is spent awake, since a sleep ends
+/// late. Short waits in a row would not leave the processor to anyone else.
+fn wait(left: Duration, interval: Duration) {
+    if interval < 4 * AWAKE {
+        thread::sleep(left);
+    } else if left > AWAKE {
+        thread::sleep(left.saturating_sub(AWAKE));
+    } else {
+        thread::yield_now();
+    }
 }
 
 /// Sends message `n` and those that follow it on the same connection, before `due`.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::args::LoadFlags;
+use super::args::{CatchupFlags, LoadFlags};
 use crate::cli::exit::{Exit, Failure};
 
 /// What a run does. Numbers of consumers are for each topic, those of publishers in all.
@@ -21,6 +21,8 @@ pub(super) struct Plan {
     pub(super) groups: usize,
     pub(super) members: usize,
     pub(super) backlog: u64,
+    /// Messages that are there before anyone reads; none but in a run that catches up.
+    pub(super) messages: Option<u64>,
 }
 
 /// What every preset starts from.
@@ -37,7 +39,11 @@ const BASE: Plan = Plan {
     groups: 0,
     members: 4,
     backlog: 10_000,
+    messages: None,
 };
+
+/// What there is to catch up on in the tour.
+const TOUR_MESSAGES: u64 = 100_000;
 
 /// Publishing alone.
 pub(super) const PUB: Plan = BASE;
@@ -60,6 +66,57 @@ pub(super) const MIXED: Plan = Plan {
     ..BASE
 };
 
+/// Reading what is there already. Its time is as long as it takes.
+pub(super) fn catchup(flags: &CatchupFlags) -> Result<Plan, Failure> {
+    let CatchupFlags { messages, size, window, members } = *flags;
+    positive(&[
+        ("--messages", messages),
+        ("--members", members as u64),
+        ("--window", window.into()),
+    ])?;
+    let (duration, warmup) = (Duration::ZERO, Duration::ZERO);
+    let messages = Some(messages);
+    Ok(Plan {
+        name: "catchup",
+        size,
+        window,
+        members,
+        groups: 1,
+        duration,
+        warmup,
+        messages,
+        ..BASE
+    })
+}
+
+/// The runs of the tour: every kind, and publishing in its three forms.
+pub(super) fn tour(duration: Duration) -> Result<Vec<Plan>, Failure> {
+    let flags = LoadFlags { duration: Some(duration), ..LoadFlags::default() };
+    let backlog = CatchupFlags { messages: TOUR_MESSAGES, size: 100, window: 1000, members: 4 };
+    Ok(vec![
+        Plan { window: 1, ..PUB }.with(&flags)?,
+        Plan { window: 1, connections: 100, ..PUB }.with(&flags)?,
+        PUB.with(&flags)?,
+        SUB.with(&flags)?,
+        GROUP.with(&flags)?,
+        LATENCY.with(&flags)?,
+        FANOUT.with(&flags)?,
+        catchup(&backlog)?,
+        MIXED.with(&flags)?,
+    ])
+}
+
+/// Refuses a zero, and names its flag.
+fn positive(flags: &[(&str, u64)]) -> Result<(), Failure> {
+    match flags.iter().find(|(_, value)| *value == 0) {
+        None => Ok(()),
+        Some((flag, _)) => {
+            let text = format!("failed to plan the load: {flag} has to be at least 1");
+            Err(Failure::new(Exit::Usage, text))
+        }
+    }
+}
+
 impl Plan {
     /// This preset with what the flags say.
     pub(super) fn with(self, flags: &LoadFlags) -> Result<Plan, Failure> {
@@ -76,19 +133,15 @@ impl Plan {
             groups: flags.groups.unwrap_or(self.groups),
             members: flags.members.unwrap_or(self.members),
             backlog: flags.backlog.unwrap_or(self.backlog),
+            messages: None,
         };
-        for (flag, value) in [
-            ("--connections", plan.connections),
-            ("--window", plan.window as usize),
-            ("--topics", plan.topics),
-            ("--members", plan.members),
-            ("--backlog", usize::try_from(plan.backlog).unwrap_or(usize::MAX)),
-        ] {
-            if value == 0 {
-                let text = format!("failed to plan the load: {flag} has to be at least 1");
-                return Err(Failure::new(Exit::Usage, text));
-            }
-        }
+        positive(&[
+            ("--connections", plan.connections as u64),
+            ("--window", plan.window.into()),
+            ("--topics", plan.topics as u64),
+            ("--members", plan.members as u64),
+            ("--backlog", plan.backlog),
+        ])?;
         if plan.duration.is_zero() {
             let text = "failed to plan the load: --duration has to be longer than nothing";
             return Err(Failure::new(Exit::Usage, text));
@@ -117,6 +170,9 @@ impl Plan {
             n => format!("{n} {one}s"),
         };
         let mut words = vec![count(self.connections, "publisher")];
+        if let Some(messages) = self.messages {
+            words[0] = format!("{messages} messages");
+        }
         if self.topics > 1 {
             words.push(count(self.topics, "topic"));
         }

@@ -21,30 +21,42 @@ const PUBLISHED: &[u8] = b"OK published ";
 /// How soon to look again whether consumers have got on, should nobody tell.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
+/// How far a publisher may go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Messages on their way, unanswered.
+    pub(super) window: u64,
+    /// Messages ahead of the slowest consumer.
+    pub(super) backlog: u64,
+    /// Messages in all.
+    pub(super) messages: u64,
+}
+
 /// Publishes as fast as answers come: whenever some have come, as many are sent. Ends when its
-/// time is over, or `messages` were sent, and everything was answered.
+/// time is over, or all it may send was sent, and everything was answered.
 pub(super) async fn closed_loop(
     load: Arc<Load>,
     topic: usize,
     mut wire: Wire,
     mut ring: Ring,
-    window: u32,
-    backlog: u64,
+    limits: Limits,
 ) -> Result<(), Failure> {
     let topic = &load.topics[topic];
-    let window = u64::from(window);
     let mut on_their_way: VecDeque<(Moment, u64)> = VecDeque::new();
     let mut unanswered = 0;
+    let mut left = limits.messages;
     loop {
         let now = Now::read().moment;
-        let is_open = now < load.span.end;
+        let is_open = left > 0 && now < load.span.end;
         if is_open {
-            let room = (window - unanswered).min(ring.room() as u64).min(topic.room(backlog));
+            let room = (limits.window - unanswered).min(ring.room() as u64);
+            let room = room.min(topic.room(limits.backlog)).min(left);
             if room > 0 {
                 ring.add(usize::try_from(room).expect("a ring's lines"), now);
                 topic.sent.fetch_add(room, Ordering::Relaxed);
                 on_their_way.push_back((now, room));
                 unanswered += room;
+                left -= room;
             }
         }
         if unanswered == 0 {

@@ -113,7 +113,7 @@ impl Report {
             "run": name, "fsync": fsync, "connections": connections, "window": window,
             "size": size, "rate": rate, "topics": topics, "subscribers": subscribers,
             "groups": groups, "members": members, "duration": show_duration(*duration),
-            "warmup": show_duration(*warmup),
+            "warmup": show_duration(*warmup), "messages": self.plan.messages,
         });
         for row in &self.rows {
             object[row.what] = row.json();
@@ -175,34 +175,32 @@ fn cells(what: &str, per_second: &str, megabytes: &str, times: &[String]) -> Str
     format!("{what:<10} {per_second:>9} {megabytes:>7}{times}")
 }
 
-/// The table of several runs.
-pub(super) fn print_tour(out: &mut Out, reports: &[Report]) {
-    let headings = ["run", "", "msg/s", "p50", "p99", "p99.9", "cpu", "memory"];
-    out.line(tour_line(&headings.map(str::to_owned)).as_bytes());
-    for report in reports {
-        for (n, row) in report.rows.iter().enumerate() {
-            let times = row.times.cells();
-            let used = report.broker.filter(|_| n == 0);
-            let line = tour_line(&[
-                if n == 0 { report.plan.name.to_owned() } else { String::new() },
-                row.what.to_owned(),
-                format!("{:.0}", row.per_second()),
-                times[0].clone(),
-                times[2].clone(),
-                times[3].clone(),
-                used.map(|used| format!("{:.2}", used.cores())).unwrap_or_default(),
-                used.map(|used| bytes(used.memory)).unwrap_or_default(),
-            ]);
-            out.line(line.as_bytes());
+/// The head of the table of several runs.
+pub(super) fn print_tour_head(out: &mut Out) {
+    let mut headings = Times::headings();
+    headings.remove(1);
+    out.line(tour_line("", "msg/s", &headings, "cpu", "memory").as_bytes());
+}
+
+impl Report {
+    /// Its part of the table of several runs.
+    pub(super) fn print_in_tour(&self, out: &mut Out) {
+        out.line(format!("{} · {}", self.plan.name, self.plan.describe()).as_bytes());
+        for (n, row) in self.rows.iter().enumerate() {
+            let mut times = row.times.cells();
+            times.remove(1);
+            let used = self.broker.filter(|_| n == 0);
+            let cores = used.map(|used| format!("{:.2}", used.cores())).unwrap_or_default();
+            let memory = used.map(|used| bytes(used.memory)).unwrap_or_default();
+            let per_second = format!("{:.0}", row.per_second());
+            out.line(tour_line(row.what, &per_second, &times, &cores, &memory).as_bytes());
         }
     }
 }
 
-fn tour_line(cells: &[String; 8]) -> String {
-    let [run, what, per_second, p50, p99, p999, cpu, memory] = cells;
-    let line = format!(
-        "{run:<9} {what:<10} {per_second:>9} {p50:>8} {p99:>8} {p999:>8} {cpu:>6} {memory:>9}"
-    );
+fn tour_line(what: &str, per_second: &str, times: &[String], cpu: &str, memory: &str) -> String {
+    let times: String = times.iter().map(|cell| format!(" {cell:>8}")).collect();
+    let line = format!("  {what:<10} {per_second:>9}{times} {cpu:>5} {memory:>9}");
     line.trim_end().to_owned()
 }
 

@@ -17,6 +17,7 @@ pub(super) struct Target {
     pub(super) addr: String,
     /// Its process, if it is known.
     pub(super) process: Option<Process>,
+    #[expect(dead_code, reason = "it ends when this is dropped")]
     own: Option<Own>,
 }
 
@@ -45,11 +46,6 @@ impl Target {
             }
             None => Self::start(flags),
         }
-    }
-
-    /// Whether it was started for this run.
-    pub(super) fn is_own(&self) -> bool {
-        self.own.is_some()
     }
 
     fn start(flags: &TargetFlags) -> Result<Target, Failure> {
