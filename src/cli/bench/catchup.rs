@@ -14,7 +14,6 @@ use super::engine::{Quiet, TICK, flat, fresh_name, subscribe};
 use super::load::{Consumer, Load, Span, Tally, Topic};
 use super::messages::Ring;
 use super::plan::Plan;
-use super::process::Process;
 use super::progress::Progress;
 use super::publish;
 use super::report::{Report, Row, Used};
@@ -35,19 +34,16 @@ pub(super) async fn run(plan: &Plan, messages: u64, target: &Target) -> Result<R
     let topic = fresh_name(plan.name);
     // The group is there from the beginning; its members come when all is published.
     drop(subscribe(target, &topic, &consumer).await?);
-    let process = target.process.clone();
-    let usage = || (process.as_ref().and_then(Process::usage), Process::own().usage());
-    let (before, begin) = (usage(), Now::read().moment);
+    let (before, begin) = (target.read(), Now::read().moment);
     let published = run.publish(&topic).await?;
     let history = run.history(&topic).await?;
     let group = run.work_off(&topic, &consumer).await?;
-    let (after, seconds) = (usage(), Now::read().moment.since(begin).as_secs_f64());
+    let (after, seconds) = (target.read(), Now::read().moment.since(begin).as_secs_f64());
     run.progress.end();
     Ok(Report {
         plan: plan.clone(),
         rows: vec![published, history, group],
-        broker: Used::between(before.0, after.0, seconds),
-        client: Used::between(before.1, after.1, seconds),
+        used: Used::between(before, after, seconds),
         paced: None,
     })
 }

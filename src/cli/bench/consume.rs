@@ -68,6 +68,8 @@ impl Reader {
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         heartbeat.tick().await;
+        // Some may have come together with the answer to `SUB`.
+        self.take_lines(Now::read().moment)?;
         loop {
             let mut output = &self.output[self.written..];
             let mut is_time_for_heartbeat = false;

@@ -13,7 +13,6 @@ use super::load::{Consumer, Load, Span, Tally, Topic};
 use super::messages::Ring;
 use super::pace::{Lane, Paced, Schedule, pace};
 use super::plan::Plan;
-use super::process::Process;
 use super::progress::Progress;
 use super::publish;
 use super::report::{Report, Row, Used};
@@ -136,11 +135,10 @@ impl Run<'_> {
             Some(rate) => self.publish_at(rate, writers)?,
         }
         let span = self.load.span;
-        let (broker, own) = (target.process.clone(), Process::own());
         self.until(span.start).await?;
-        let before = (broker.as_ref().and_then(Process::usage), own.usage());
+        let before = target.read();
         self.until(span.end).await?;
-        let after = (broker.as_ref().and_then(Process::usage), own.usage());
+        let after = target.read();
         let seconds = span.end.since(span.start).as_secs_f64();
         self.all_answered().await?;
         self.all_arrived().await?;
@@ -153,8 +151,7 @@ impl Run<'_> {
         Ok(Report {
             plan: self.plan.clone(),
             rows: self.rows(seconds),
-            broker: Used::between(before.0, after.0, seconds),
-            client: Used::between(before.1, after.1, seconds),
+            used: Used::between(before, after, seconds),
             paced,
         })
     }

@@ -20,6 +20,7 @@
 mod args;
 mod catchup;
 mod consume;
+mod device;
 mod disk;
 mod engine;
 mod load;
@@ -160,7 +161,7 @@ struct Flags {
 }
 
 /// How long the disk is measured before a run, for each way of writing.
-const DISK_TIME: Duration = Duration::from_millis(200);
+const DISK_TIME: Duration = Duration::from_millis(100);
 
 /// `wiber bench`
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
@@ -184,9 +185,11 @@ fn tour(tour: &TourFlags, flags: &TargetFlags) -> Result<(), Failure> {
     let fsync = fsync(flags);
     let mut out = Out::new();
     if !flags.json {
-        let fsync = fsync.map(|fsync| format!("fsync {fsync} · ")).unwrap_or_default();
-        let disk = disk.as_ref().map(DiskTimes::describe).unwrap_or_default();
-        out.line(format!("{fsync}{disk}").as_bytes());
+        let fsync = fsync.map(|fsync| format!(" · fsync {fsync}")).unwrap_or_default();
+        out.line(format!("a tour of all runs{fsync}").as_bytes());
+        if let Some(disk) = &disk {
+            out.line(disk.describe().as_bytes());
+        }
         out.line(b"");
         report::print_tour_head(&mut out);
     }

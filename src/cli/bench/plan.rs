@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::args::{CatchupFlags, LoadFlags};
 use crate::cli::exit::{Exit, Failure};
+use crate::config::show_size;
 
 /// What a run does. Numbers of consumers are for each topic, those of publishers in all.
 #[derive(Clone, Debug)]
@@ -42,8 +43,8 @@ const BASE: Plan = Plan {
     messages: None,
 };
 
-/// What there is to catch up on in the tour.
-const TOUR_MESSAGES: u64 = 100_000;
+/// What there is to catch up on in the tour, by how long its other runs take.
+const TOUR_MESSAGES_PER_MILLI: u64 = 100;
 
 /// Publishing alone.
 pub(super) const PUB: Plan = BASE;
@@ -91,8 +92,11 @@ pub(super) fn catchup(flags: &CatchupFlags) -> Result<Plan, Failure> {
 
 /// The runs of the tour: every kind, and publishing in its three forms.
 pub(super) fn tour(duration: Duration) -> Result<Vec<Plan>, Failure> {
-    let flags = LoadFlags { duration: Some(duration), ..LoadFlags::default() };
-    let backlog = CatchupFlags { messages: TOUR_MESSAGES, size: 100, window: 1000, members: 4 };
+    let warmup = Some(duration / 2);
+    let flags = LoadFlags { duration: Some(duration), warmup, ..LoadFlags::default() };
+    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let messages = TOUR_MESSAGES_PER_MILLI.saturating_mul(millis);
+    let backlog = CatchupFlags { messages, size: 100, window: 1000, members: 4 };
     Ok(vec![
         Plan { window: 1, ..PUB }.with(&flags)?,
         Plan { window: 1, connections: 100, ..PUB }.with(&flags)?,
@@ -188,7 +192,10 @@ impl Plan {
             Some(rate) => format!("{rate}/s"),
             None => format!("window {}", self.window),
         });
-        words.push(format!("{} B", self.size));
+        words.push(match show_size(self.size as u64) {
+            size if size.ends_with('B') => size,
+            bytes => format!("{bytes} B"),
+        });
         words.join(" · ")
     }
 }

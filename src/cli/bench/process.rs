@@ -12,8 +12,6 @@ pub(super) struct Usage {
     pub(super) cpu: f64,
     /// The most memory it had at a time, in bytes.
     pub(super) memory: u64,
-    /// Bytes that it caused to be written to disks.
-    pub(super) written: u64,
 }
 
 /// A process that can be asked.
@@ -33,12 +31,9 @@ impl Process {
     pub(super) fn usage(&self) -> Option<Usage> {
         let stat = read(&self.0.join("stat"))?;
         let status = read(&self.0.join("status"))?;
-        // Another user's process does not tell what it wrote.
-        let io = read(&self.0.join("io")).unwrap_or_default();
         Some(Usage {
             cpu: cpu(&stat, rustix::param::clock_ticks_per_second())?,
             memory: field(&status, "VmHWM:").unwrap_or(0) * 1024,
-            written: field(&io, "write_bytes:").unwrap_or(0),
         })
     }
 }
@@ -58,8 +53,8 @@ fn field(text: &str, name: &str) -> Option<u64> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// Files of `/proc` do not know their length.
-fn read(path: &Path) -> Option<String> {
+/// Reads a file that does not know its length, as those of `/proc` and `/sys`.
+pub(super) fn read(path: &Path) -> Option<String> {
     let mut bytes = vec![0; 16 << 10];
     let got = OsDisk.open(path, Open::Read).ok()?.read_at(&mut bytes, 0).ok()?;
     bytes.truncate(got);
@@ -79,10 +74,9 @@ mod tests {
 
     #[test]
     fn a_field_is_found_by_its_whole_name() {
-        let io = "wchar: 5\ncancelled_write_bytes: 9\nwrite_bytes: 4096\n";
-        assert_eq!(field(io, "write_bytes:"), Some(4096));
-        assert_eq!(field("VmHWM:\t  12 kB\n", "VmHWM:"), Some(12));
-        assert_eq!(field(io, "VmRSS:"), None);
+        let status = "Name:\tVmHWM: 1\nVmPeak:\t  20 kB\nVmHWM:\t  12 kB\n";
+        assert_eq!(field(status, "VmHWM:"), Some(12));
+        assert_eq!(field(status, "VmRSS:"), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::disk::DiskTimes;
 use super::pace::Paced;
 use super::plan::Plan;
 use super::process::Usage;
+use super::target::Reading;
 use super::times::{Times, short};
 use crate::cli::output::Out;
 use crate::config::show_duration;
@@ -15,8 +16,7 @@ use crate::config::show_duration;
 pub(super) struct Report {
     pub(super) plan: Plan,
     pub(super) rows: Vec<Row>,
-    pub(super) broker: Option<Used>,
-    pub(super) client: Option<Used>,
+    pub(super) used: Used,
     pub(super) paced: Option<Paced>,
 }
 
@@ -31,34 +31,40 @@ pub(super) struct Row {
     pub(super) times: Times,
 }
 
-/// What a process has used meanwhile.
+/// What was used meanwhile. What the system does not say is left out.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Used {
+    broker: Option<Share>,
+    client: Option<Share>,
+    /// Bytes that the broker's disk was given to write, by everyone.
+    written: Option<u64>,
+}
+
+/// What a process has used meanwhile.
+#[derive(Clone, Copy, Debug)]
+struct Share {
     /// Seconds of processor time.
     cpu: f64,
     seconds: f64,
     /// The most memory that it has had, in bytes.
     memory: u64,
-    /// Bytes that it caused to be written to disks.
-    written: u64,
 }
 
 impl Used {
-    /// `None` if the system does not say.
-    pub(super) fn between(
-        before: Option<Usage>,
-        after: Option<Usage>,
-        seconds: f64,
-    ) -> Option<Used> {
-        let (before, after) = (before?, after?);
-        Some(Used {
-            cpu: after.cpu - before.cpu,
-            seconds,
-            memory: after.memory,
-            written: after.written.saturating_sub(before.written),
-        })
+    pub(super) fn between(before: Reading, after: Reading, seconds: f64) -> Used {
+        let share = |before: Option<Usage>, after: Option<Usage>| {
+            let (before, after) = (before?, after?);
+            Some(Share { cpu: after.cpu - before.cpu, seconds, memory: after.memory })
+        };
+        Used {
+            broker: share(before.broker, after.broker),
+            client: share(before.client, after.client),
+            written: after.written.zip(before.written).map(|(after, before)| after - before),
+        }
     }
+}
 
+impl Share {
     /// Processors that it kept busy.
     fn cores(&self) -> f64 {
         self.cpu / self.seconds
@@ -69,17 +75,15 @@ impl Used {
             "cpu_cores": rounded(self.cores()),
             "cpu_us_per_message": rounded(ratio(self.cpu * 1e6, messages)),
             "memory_bytes": self.memory,
-            "written_bytes": self.written,
         })
     }
 
     fn describe(&self, messages: u64) -> String {
         format!(
-            "{:.2} cores, {:.2} µs a message · {} of memory · {} written",
+            "{:.2} cores, {:.2} µs a message · {} of memory",
             self.cores(),
             ratio(self.cpu * 1e6, messages),
             bytes(self.memory),
-            bytes(self.written)
         )
     }
 }
@@ -118,8 +122,10 @@ impl Report {
         for row in &self.rows {
             object[row.what] = row.json();
         }
-        object["broker"] = json!(self.broker.map(|used| used.json(self.messages())));
-        object["client"] = json!(self.client.map(|used| used.json(self.messages())));
+        let share = |share: Option<Share>| json!(share.map(|share| share.json(self.messages())));
+        object["broker"] = share(self.used.broker);
+        object["client"] = share(self.used.client);
+        object["written_bytes"] = json!(self.used.written);
         if let Some(paced) = &self.paced {
             object["unsent"] = json!(paced.unsent);
             object["send_lag_us"] = paced.lag.json();
@@ -131,8 +137,7 @@ impl Report {
     /// The table of this run alone.
     pub(super) fn print(&self, out: &mut Out, fsync: Option<&str>, disk: Option<&DiskTimes>) {
         let mut line = |text: String| out.line(text.as_bytes());
-        let fsync = fsync.map(|fsync| format!(" · fsync {fsync}")).unwrap_or_default();
-        line(format!("{} · {}{fsync}", self.plan.name, self.plan.describe()));
+        line(format!("{} · {}", self.plan.name, self.plan.describe()));
         line(String::new());
         line(cells("", "msg/s", "MB/s", &Times::headings()));
         for row in &self.rows {
@@ -141,13 +146,22 @@ impl Report {
             line(cells(row.what, &per_second, &megabytes, &row.times.cells()));
         }
         line(String::new());
-        for (name, used) in [("broker", self.broker), ("client", self.client)] {
-            if let Some(used) = used {
-                line(format!("{name}  {}", used.describe(self.messages())));
+        let fsync = fsync.map(|fsync| format!("fsync {fsync}"));
+        let share = |share: Option<Share>| share.map(|share| share.describe(self.messages()));
+        let broker: Vec<_> = share(self.used.broker).into_iter().chain(fsync).collect();
+        for (name, words) in
+            [("broker", broker), ("client", Vec::from_iter(share(self.used.client)))]
+        {
+            if !words.is_empty() {
+                line(format!("{name}  {}", words.join(" · ")));
             }
         }
+        if let Some(written) = self.used.written {
+            let each = bytes(written.checked_div(self.rows[0].messages).unwrap_or(0));
+            line(format!("disk    {} written meanwhile, {each} a message", bytes(written)));
+        }
         if let Some(disk) = disk {
-            line(format!("disk    {}", disk.describe()));
+            line(format!("        {}", disk.describe()));
         }
         if let Some(paced) = &self.paced {
             line(format!(
@@ -189,7 +203,7 @@ impl Report {
         for (n, row) in self.rows.iter().enumerate() {
             let mut times = row.times.cells();
             times.remove(1);
-            let used = self.broker.filter(|_| n == 0);
+            let used = self.used.broker.filter(|_| n == 0);
             let cores = used.map(|used| format!("{:.2}", used.cores())).unwrap_or_default();
             let memory = used.map(|used| bytes(used.memory)).unwrap_or_default();
             let per_second = format!("{:.0}", row.per_second());

@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 use super::args::TargetFlags;
-use super::process::Process;
+use super::device::Device;
+use super::process::{Process, Usage};
 use crate::cli::exit::{Exit, Failure};
 
 /// The broker that is loaded. One of our own is stopped and removed when this is dropped.
@@ -17,6 +18,8 @@ pub(super) struct Target {
     pub(super) addr: String,
     /// Its process, if it is known.
     pub(super) process: Option<Process>,
+    /// Its disk, if it is known.
+    pub(super) disk: Option<Device>,
     #[expect(dead_code, reason = "it ends when this is dropped")]
     own: Option<Own>,
 }
@@ -36,13 +39,31 @@ impl Drop for Own {
     }
 }
 
+/// What is used up, by whom, at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    pub(super) broker: Option<Usage>,
+    pub(super) client: Option<Usage>,
+    pub(super) written: Option<u64>,
+}
+
 impl Target {
+    /// What has been used by now. What is not known is left out.
+    pub(super) fn read(&self) -> Reading {
+        Reading {
+            broker: self.process.as_ref().and_then(Process::usage),
+            client: Process::own().usage(),
+            written: self.disk.as_ref().and_then(Device::written),
+        }
+    }
+
     /// The broker that the flags name, or a new one.
     pub(super) fn new(flags: &TargetFlags) -> Result<Target, Failure> {
         match &flags.addr {
             Some(addr) => {
                 let process = flags.pid.map(Process::of);
-                Ok(Target { addr: addr.clone(), process, own: None })
+                let disk = flags.data_dir.as_deref().and_then(Device::of);
+                Ok(Target { addr: addr.clone(), process, disk, own: None })
             }
             None => Self::start(flags),
         }
@@ -80,7 +101,8 @@ impl Target {
             let why = "it ended before it listened; its own words are above".to_owned();
             return Err(failed(why));
         };
-        Ok(Target { addr: addr.to_string(), process, own: Some(own) })
+        let disk = Device::of(dir);
+        Ok(Target { addr: addr.to_string(), process, disk, own: Some(own) })
     }
 }
 
