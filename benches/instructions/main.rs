@@ -2,9 +2,9 @@
 //! says nothing: counted by valgrind, and held to `benches/baseline.json`.
 //!
 //! ```sh
-//! cargo bench --bench instructions                       # compare with the baseline
-//! cargo bench --bench instructions -- decode             # one subject
-//! cargo bench --bench instructions -- --bless            # make what is counted the baseline
+//! cargo run --release --example instructions               # compare with the baseline
+//! cargo run --release --example instructions -- decode     # one subject
+//! cargo run --release --example instructions -- --bless    # make what is counted the baseline
 //! ```
 //!
 //! Each subject is run twice under valgrind, for few messages and for many. The difference is what
@@ -35,8 +35,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let is_to_bless = args.iter().any(|arg| arg == "--bless");
-    // Cargo adds flags of its own.
-    let wanted: Vec<_> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
+    let wanted: Vec<_> = args.iter().filter(|arg| *arg != "--bless").collect();
+    if let Some(unknown) = wanted.iter().find(|name| !SUBJECTS.iter().any(|s| s.name == **name)) {
+        println!("there is no subject {unknown}");
+        return ExitCode::FAILURE;
+    }
     if let Err(why) = count::probe() {
         println!("instructions were not counted: {why}");
         return ExitCode::SUCCESS;
@@ -65,7 +68,7 @@ fn main() -> ExitCode {
         Ok(()) if is_good => {}
         Ok(()) => {
             println!("→ look what made it slower; if it is worth it, renew the baseline:");
-            println!("  cargo bench --bench instructions -- --bless");
+            println!("  cargo run --release --example instructions -- --bless");
             return ExitCode::FAILURE;
         }
     }
