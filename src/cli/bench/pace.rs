@@ -20,6 +20,9 @@ use crate::time::{Moment, Now};
 /// How long to wait for a connection that takes no more.
 const FULL_PAUSE: Duration = Duration::from_micros(200);
 
+/// How long after the end what should have been sent by then is still sent.
+const GRACE: Duration = Duration::from_secs(10);
+
 /// How much of a long wait is spent awake.
 const AWAKE: Duration = Duration::from_micros(100);
 
@@ -87,7 +90,7 @@ pub(super) fn pace(
             wait(schedule.at(paced.sent).since(now), schedule.at(1).since(schedule.begin));
             continue;
         }
-        if now >= load.span.end + load.span.end.since(load.span.begin) {
+        if now >= load.span.end + GRACE {
             break;
         }
         // Each connection gets all of its that are due in one write.

@@ -179,7 +179,7 @@ impl Report {
     pub(super) fn warning(&self) -> Option<String> {
         let unsent = self.paced.as_ref()?.unsent;
         (unsent > 0).then(|| {
-            format!("the rate was too high: {unsent} messages could not be sent in twice the time")
+            format!("the rate was too high: {unsent} messages could not be sent, even 10 s later")
         })
     }
 }
