@@ -4,8 +4,8 @@
 //!   arguments ─▶ clap ─▶ settings (flags, variables, file) ─▶ one file a subcommand ─▶ Exit
 //! ```
 //!
-//! * Everything but `broker`, `config` and `bench` uses the public client of this crate and nothing else of
-//!   it; `history --data-dir` uses the reader of logs.
+//! * Everything but `broker`, `config` and `bench` uses the public client of this crate and nothing
+//!   else of it; `history --data-dir` uses the reader of logs.
 //! * Results go to standard output, everything that is said about them to standard error.
 //! * Every way to end has its number in [`Exit`]; every failure says what to do in a hint.
 //! * A reader of the output that goes away (`wiber sub chat | head -1`) is no failure. Nothing here

@@ -165,6 +165,8 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -173,11 +175,13 @@ mod tests {
         let span = Span { begin: at(0), start: at(10), end: at(20) };
         let tally = Tally::new(span);
         let mut recorder = tally.recorder();
-        recorder.add(at(9), at(15), 1);
+        recorder.add(at(9), at(15), 2);
         recorder.add(at(19), at(5000), 1);
         recorder.add(at(20), at(21), 1);
         drop(recorder);
-        assert_eq!(tally.times().json()["count"], 1);
+        let times = tally.times();
+        assert_eq!(times.json()["count"], 1);
+        assert!(times.percentile(50.0) > Duration::from_secs(4));
         tally.done(1, at(9));
         tally.done(2, at(10));
         tally.done(4, at(20));
