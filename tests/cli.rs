@@ -77,7 +77,8 @@ impl Ran {
 #[test]
 fn help_teaches_by_example() {
     let wiber = Wiber::new();
-    for command in ["broker", "pub", "sub", "history", "ping", "config show"] {
+    for command in ["broker", "pub", "sub", "history", "ping", "config show", "bench", "bench pub"]
+    {
         let mut args: Vec<_> = command.split(' ').collect();
         args.push("--help");
         let help = wiber.run(&args);

@@ -169,8 +169,8 @@ const DOORS: &[(&str, &[&str], &[&str], &str)] = &[
     (
         "sockets",
         &["tokio::net", "std::net::Tcp", "std::net::Udp", "std::os::unix::net", "tokio::{net"],
-        &["src/server/", "src/session/task.rs", "src/client/"],
-        "let the server, a session's task or the client hold the socket",
+        &["src/server/", "src/session/task.rs", "src/client/", "src/cli/bench/"],
+        "let the server, a session's task, the client or the load of `wiber bench` hold the socket",
     ),
     ("openraft", &["openraft"], &["src/cluster/"], "only `cluster` knows how nodes agree"),
     (

@@ -1,16 +1,17 @@
-//! The command line: `wiber broker|pub|sub|history|ping|config`.
+//! The command line: `wiber broker|pub|sub|history|ping|bench|config`.
 //!
 //! ```text
 //!   arguments ─▶ clap ─▶ settings (flags, variables, file) ─▶ one file a subcommand ─▶ Exit
 //! ```
 //!
-//! * Everything but `broker` and `config` uses the public client of this crate and nothing else of
-//!   it; `history --data-dir` uses the reader of logs.
+//! * Everything but `broker`, `config` and `bench` uses the public client of this crate and nothing
+//!   else of it; `history --data-dir` uses the reader of logs.
 //! * Results go to standard output, everything that is said about them to standard error.
 //! * Every way to end has its number in [`Exit`]; every failure says what to do in a hint.
 //! * A reader of the output that goes away (`wiber sub chat | head -1`) is no failure. Nothing here
 //!   prints by macro, since those panic then.
 
+mod bench;
 mod broker;
 mod config;
 mod exit;
@@ -65,6 +66,7 @@ enum Command {
     Sub(subscribe::Args),
     History(history::Args),
     Ping(ping::Args),
+    Bench(Box<bench::Args>),
     Config(config::Args),
 }
 
@@ -88,6 +90,7 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Broker(args) => broker::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::History(args) if args.data_dir.is_some() => history::run_offline(&args),
         Command::Pub(args) => as_client(|interrupt| publish::run(args, interrupt)),
         Command::Sub(args) => as_client(|interrupt| subscribe::run(args, interrupt)),

@@ -33,6 +33,8 @@ pub use file::{FILE_NAME, SettingsFile};
 pub use keys::{FILE_VARIABLE, KEYS, Key};
 pub use load::{Explained, Origin, Overrides, Setting};
 pub use value::{Fsync, LogFormat, MinFree};
+// The command line reads numbers with units the way the settings do.
+pub(crate) use value::{duration, number, show_duration, show_size, size};
 
 /// Everything that can be set, checked.
 #[derive(Clone, PartialEq, Debug)]

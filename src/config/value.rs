@@ -124,7 +124,7 @@ impl fmt::Display for LogFormat {
 }
 
 /// Decimal digits; underscores may divide them as in TOML.
-pub(super) fn number(text: &str) -> Option<u64> {
+pub(crate) fn number(text: &str) -> Option<u64> {
     let digits_only = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || b == b'_');
     if !digits_only(text) || text.starts_with('_') || text.ends_with('_') || text.contains("__") {
         return None;
@@ -140,7 +140,7 @@ fn with_unit(text: &str) -> Option<(u64, &str)> {
 }
 
 /// A duration with its unit: `500ms`, `30s`, `5m`, `1h`.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (count, unit) = with_unit(text)?;
     let millis = match unit {
         "ms" => 1,
@@ -153,7 +153,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// The shortest text that [`duration`] reads back.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     let units = [(3_600_000, "h"), (60_000, "m"), (1_000, "s")];
     match units.into_iter().find(|(unit, _)| millis > 0 && millis.is_multiple_of(*unit)) {
@@ -164,7 +164,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
 }
 
 /// Bytes, plain or with a unit: `1000`, `64KiB`, `1MiB`, `1GiB`.
-pub(super) fn size(text: &str) -> Option<u64> {
+pub(crate) fn size(text: &str) -> Option<u64> {
     let (count, unit) = with_unit(text)?;
     let bytes = match unit {
         "" | "B" => 1,
@@ -177,7 +177,7 @@ pub(super) fn size(text: &str) -> Option<u64> {
 }
 
 /// The shortest text that [`size`] reads back.
-pub(super) fn show_size(bytes: u64) -> String {
+pub(crate) fn show_size(bytes: u64) -> String {
     let units = [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match units.into_iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{}{name}", bytes / unit),

@@ -1,0 +1,178 @@
+//! `wiber bench catchup`: everything is there before anyone reads it. How fast does who asks for
+//! the history get it, and how fast does a group work it off?
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+
+use memchr::memchr_iter;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use super::consume::{Reader, parse, wrong};
+use super::engine::{Quiet, TICK, flat, fresh_name, subscribe};
+use super::load::{Consumer, Load, Span, Tally, Topic};
+use super::messages::Ring;
+use super::plan::Plan;
+use super::progress::Progress;
+use super::publish;
+use super::report::{Report, Row, Used};
+use super::target::Target;
+use super::times::Times;
+use super::wire::{Wire, unexpected};
+use crate::cli::exit::Failure;
+use crate::time::{Moment, Now};
+
+/// No run takes so long.
+const FOR_EVER: Duration = Duration::from_secs(1_000_000);
+
+/// Publishes, then reads everything by `HISTORY`, then lets a group work it off.
+pub(super) async fn run(plan: &Plan, messages: u64, target: &Target) -> Result<Report, Failure> {
+    let run = Run { plan, messages, target, progress: Progress::new(plan.name, 3 * messages) };
+    let consumer = Consumer { group: Some("late".to_owned()), ..Consumer::default() };
+    let consumer = Arc::new(consumer);
+    let topic = fresh_name(plan.name);
+    // The group is there from the beginning; its members come when all is published.
+    drop(subscribe(target, &topic, &consumer).await?);
+    let (before, begin) = (target.read(), Now::read().moment);
+    let published = run.publish(&topic).await?;
+    let history = run.history(&topic).await?;
+    let group = run.work_off(&topic, &consumer).await?;
+    let (after, seconds) = (target.read(), Now::read().moment.since(begin).as_secs_f64());
+    run.progress.end();
+    Ok(Report {
+        plan: plan.clone(),
+        rows: vec![published, history, group],
+        used: Used::between(before, after, seconds),
+        paced: None,
+    })
+}
+
+#[derive(Debug)]
+struct Run<'a> {
+    plan: &'a Plan,
+    messages: u64,
+    target: &'a Target,
+    progress: Progress,
+}
+
+impl Run<'_> {
+    async fn publish(&self, topic: &str) -> Result<Row, Failure> {
+        let wire = Wire::open(&self.target.addr).await?;
+        let ring = Ring::new(topic, self.plan.size, self.plan.window);
+        let load = load(topic, Vec::new());
+        let limits = publish::Limits {
+            window: self.plan.window.into(),
+            backlog: self.plan.backlog,
+            messages: self.messages,
+        };
+        let mut publisher = JoinSet::new();
+        publisher.spawn(publish::closed_loop(Arc::clone(&load), 0, wire, ring, limits));
+        let what = || load.published.total();
+        self.wait_for(&mut publisher, "published", 0, &what).await?;
+        Ok(self.row("published", load.span.begin, load.published.times()))
+    }
+
+    async fn history(&self, topic: &str) -> Result<Row, Failure> {
+        let mut wire = Wire::open(&self.target.addr).await?;
+        let begin = Now::read().moment;
+        let command = format!("HISTORY {topic} {}\n", self.messages);
+        let head = format!("HISTORY {topic} ").into_bytes();
+        let mut output = command.as_bytes();
+        let mut last = 0;
+        let mut is_over = false;
+        while !is_over {
+            wire.turn(&mut output).await?;
+            let unread = wire.unread();
+            let mut start = 0;
+            for end in memchr_iter(b'\n', unread) {
+                let line = &unread[start..end];
+                start = end + 1;
+                match line.strip_prefix(head.as_slice()).and_then(parse) {
+                    Some(message) if message.offset == last + 1 => last += 1,
+                    Some(message) => {
+                        return Err(wrong(format!("message {} came after {last}", message.offset)));
+                    }
+                    None if line == b"OK history end" => is_over = true,
+                    None => return Err(unexpected(line)),
+                }
+            }
+            wire.used(start);
+            self.progress.show(self.messages + last, || format!("{last} of the history"));
+        }
+        if last != self.messages {
+            return Err(wrong(format!("{last} came of {} in the history", self.messages)));
+        }
+        Ok(self.row("history", begin, Times::new()))
+    }
+
+    async fn work_off(&self, topic: &str, consumer: &Arc<Consumer>) -> Result<Row, Failure> {
+        let load = load(topic, vec![Arc::clone(consumer)]);
+        let stop = watch::Sender::new(false);
+        let mut members = JoinSet::new();
+        for _ in 0..self.plan.members {
+            let wire = subscribe(self.target, topic, consumer).await?;
+            let member = Reader::new(Arc::clone(&load), 0, Arc::clone(consumer), wire);
+            members.spawn(member.run(stop.subscribe()));
+        }
+        let what = || {
+            let done = consumer.progress();
+            if done == self.messages {
+                stop.send_replace(true);
+            }
+            done
+        };
+        self.wait_for(&mut members, "worked off", 2 * self.messages, &what).await?;
+        // Messages were stamped long ago: how old they are says nothing.
+        Ok(self.row("group", load.span.begin, Times::new()))
+    }
+
+    /// Waits until all have ended, and shows how far they are.
+    async fn wait_for(
+        &self,
+        tasks: &mut JoinSet<Result<(), Failure>>,
+        what: &str,
+        from: u64,
+        done: &(dyn Fn() -> u64 + Sync),
+    ) -> Result<(), Failure> {
+        let mut quiet = Quiet::new();
+        loop {
+            let count = done();
+            self.progress.show(from + count, || format!("{count} {what}"));
+            if quiet.for_too_long(count) {
+                return Err(wrong(format!("only {count} were {what}, and no more in 30 s")));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(TICK) => {}
+                ended = tasks.join_next() => match ended {
+                    Some(ended) => flat(ended)?,
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    fn row(&self, what: &'static str, begin: Moment, times: Times) -> Row {
+        Row {
+            what,
+            messages: self.messages,
+            bytes: self.messages * self.plan.size as u64,
+            seconds: Now::read().moment.since(begin).as_secs_f64(),
+            times,
+        }
+    }
+}
+
+/// A load that begins now and is measured from its beginning, until it is done.
+fn load(topic: &str, consumers: Vec<Arc<Consumer>>) -> Arc<Load> {
+    let begin = Now::read().moment;
+    let span = Span { begin, start: begin, end: begin + FOR_EVER };
+    let (sent, moved) = (AtomicU64::new(0), Notify::new());
+    Arc::new(Load {
+        span,
+        topics: vec![Topic { name: topic.to_owned(), consumers, sent, moved }],
+        published: Tally::new(span),
+        delivered: Tally::new(span),
+        is_over: AtomicBool::new(false),
+    })
+}

@@ -1,0 +1,121 @@
+//! `wiber bench disk`: what a durable write costs on this machine, without a broker. What is asked
+//! of the broker is relative to it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::args::DiskFlags;
+use super::times::{Times, short};
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::output::Out;
+use crate::config::show_duration;
+use crate::disk::os::OsDisk;
+use crate::disk::{Disk as _, File, Open};
+use crate::time::Now;
+
+/// What is written before each sync: the least that a file system writes.
+const BLOCK_BYTES: usize = 4096;
+
+/// Length of the preallocated file, which is begun again at its end.
+const PREALLOCATED_BYTES: u64 = 32 << 20;
+
+/// What one block costs.
+#[derive(Clone, Debug)]
+pub(super) struct DiskTimes {
+    /// Appended to a file that grows.
+    pub(super) growing: Times,
+    /// Written over zeros that are already on disk, as the write-ahead log does.
+    pub(super) preallocated: Times,
+}
+
+/// `wiber bench disk`
+pub(super) fn run(args: &DiskFlags) -> Result<(), Failure> {
+    let dir = args.data_dir.as_deref().unwrap_or(Path::new("."));
+    let times = measure(dir, args.duration)?;
+    let mut out = Out::new();
+    if args.json {
+        out.json(&times.json());
+    } else {
+        let took = show_duration(args.duration);
+        out.line(format!("disk · 4 KiB append + fdatasync · {took} each").as_bytes());
+        out.line(b"");
+        let row = |name: &str, per_second: String, cells: &[String]| {
+            let cells: String = cells.iter().map(|cell| format!(" {cell:>8}")).collect();
+            format!("{name:<14}{per_second:>10}{cells}")
+        };
+        out.line(row("file", "per second".to_owned(), &Times::headings()).as_bytes());
+        for (name, times) in times.both() {
+            let per_second = 1.0 / times.percentile(50.0).as_secs_f64().max(1e-9);
+            out.line(row(name, format!("{per_second:.0}"), &times.cells()).as_bytes());
+        }
+    }
+    out.flush()
+}
+
+/// Measures both ways in a temporary directory under `dir`, each for so long.
+pub(super) fn measure(dir: &Path, each: Duration) -> Result<DiskTimes, Failure> {
+    let failed = |error: std::io::Error| {
+        let text = format!("failed to measure the disk at {}: {error}", dir.display());
+        Failure::new(Exit::DataDirUnusable, text)
+            .hint("name a directory that this user can write to by --data-dir")
+    };
+    let inside = || {
+        let folder = tempfile::Builder::new().prefix("wiber-bench-disk-").tempdir_in(dir)?;
+        let growing = OsDisk.open(&folder.path().join("growing"), Open::Create)?;
+        let preallocated = OsDisk.open(&folder.path().join("preallocated"), Open::Create)?;
+        let zeros = vec![0; 1 << 20];
+        for at in (0..PREALLOCATED_BYTES).step_by(zeros.len()) {
+            preallocated.write_at(&zeros, at)?;
+        }
+        preallocated.sync()?;
+        Ok(DiskTimes {
+            growing: synced_writes(growing.as_ref(), u64::MAX, each)?,
+            preallocated: synced_writes(preallocated.as_ref(), PREALLOCATED_BYTES, each)?,
+        })
+    };
+    inside().map_err(failed)
+}
+
+fn synced_writes(file: &dyn File, len: u64, for_long: Duration) -> std::io::Result<Times> {
+    let mut times = Times::new();
+    let block = [0x2e; BLOCK_BYTES];
+    let start = Now::read().moment;
+    let mut before = start;
+    let mut at = 0;
+    while before.since(start) < for_long || times.is_empty() {
+        file.write_at(&block, at)?;
+        file.sync()?;
+        let now = Now::read().moment;
+        times.add(now.since(before), 1);
+        before = now;
+        at = (at + BLOCK_BYTES as u64) % len;
+    }
+    Ok(times)
+}
+
+impl DiskTimes {
+    fn both(&self) -> [(&'static str, &Times); 2] {
+        [("growing", &self.growing), ("preallocated", &self.preallocated)]
+    }
+
+    /// In half a line.
+    pub(super) fn describe(&self) -> String {
+        let median = |times: &Times| short(times.percentile(50.0));
+        format!(
+            "4 KiB append + fdatasync: {} growing, {} preallocated (p50)",
+            median(&self.growing),
+            median(&self.preallocated)
+        )
+    }
+
+    /// As an object, in microseconds.
+    pub(super) fn json(&self) -> Value {
+        let both = self.both().map(|(name, times)| (format!("{name}_us"), times.json()));
+        json!({ "block_bytes": BLOCK_BYTES })
+            .as_object()
+            .map(|object| object.clone().into_iter().chain(both).collect())
+            .unwrap_or_default()
+    }
+}

@@ -1,0 +1,338 @@
+//! One run: connect, load, measure in the middle of it, let everything arrive, look whether it did.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::consume::{Reader, wrong};
+use super::load::{Consumer, Load, Span, Tally, Topic};
+use super::messages::Ring;
+use super::pace::{Lane, Paced, Schedule, pace};
+use super::plan::Plan;
+use super::progress::Progress;
+use super::publish;
+use super::report::{Report, Row, Used};
+use super::target::Target;
+use super::wire::Wire;
+use crate::cli::exit::{Exit, Failure};
+use crate::time::{Moment, Now};
+
+/// How long nothing at all may come while something is to come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often to look how far it is.
+pub(super) const TICK: Duration = Duration::from_millis(5);
+
+/// Time for all tasks to be there before the load begins.
+const LEAD: Duration = Duration::from_millis(10);
+
+/// Does what the plan says.
+pub(super) async fn run(plan: &Plan, target: &Target) -> Result<Report, Failure> {
+    let topics = topics(plan);
+    let mut readers = Vec::new();
+    for (index, topic) in topics.iter().enumerate() {
+        for consumer in &topic.consumers {
+            let members = if consumer.group.is_some() { plan.members } else { 1 };
+            for _ in 0..members {
+                let wire = subscribe(target, &topic.name, consumer).await?;
+                readers.push((index, Arc::clone(consumer), wire));
+            }
+        }
+    }
+    let mut writers = Vec::new();
+    for _ in 0..plan.connections {
+        writers.push(Wire::open(&target.addr).await?);
+    }
+    let begin = Now::read().moment + LEAD;
+    let start = begin + plan.warmup;
+    let span = Span { begin, start, end: start + plan.duration };
+    let load = Arc::new(Load {
+        span,
+        topics,
+        published: Tally::new(span),
+        delivered: Tally::new(span),
+        is_over: AtomicBool::new(false),
+    });
+    let run = Run {
+        plan,
+        load: &load,
+        publishers: JoinSet::new(),
+        readers: JoinSet::new(),
+        stop: watch::Sender::new(false),
+        pacer: None,
+        progress: Progress::new(plan.name, millis(span.end.since(begin))),
+    };
+    run.go(target, readers, writers).await
+}
+
+/// A connection that takes part as this consumer, or a member of it.
+pub(super) async fn subscribe(
+    target: &Target,
+    topic: &str,
+    consumer: &Consumer,
+) -> Result<Wire, Failure> {
+    let mut wire = Wire::open(&target.addr).await?;
+    let group = consumer.group.as_deref().unwrap_or_default();
+    wire.ask(&format!("SUB {topic} {group}"), "OK subscribed ").await?;
+    Ok(wire)
+}
+
+/// Names that nobody has used before.
+pub(super) fn fresh_name(of: &str) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("bench-{of}-{:x}-{count}", Now::read().wall.as_micros())
+}
+
+fn topics(plan: &Plan) -> Vec<Topic> {
+    let topic = |_| {
+        let plain = (0..plan.subscribers).map(|_| Consumer::default());
+        let groups = (1..=plan.groups)
+            .map(|n| Consumer { group: Some(format!("group-{n}")), ..Consumer::default() });
+        let consumers = plain.chain(groups).map(Arc::new).collect();
+        let name = fresh_name(plan.name);
+        Topic { name, consumers, sent: AtomicU64::new(0), moved: Notify::new() }
+    };
+    (0..plan.topics).map(topic).collect()
+}
+
+/// A run that has connected.
+#[derive(Debug)]
+struct Run<'a> {
+    plan: &'a Plan,
+    load: &'a Arc<Load>,
+    publishers: JoinSet<Result<(), Failure>>,
+    readers: JoinSet<Result<(), Failure>>,
+    stop: watch::Sender<bool>,
+    pacer: Option<oneshot::Receiver<Result<Paced, Failure>>>,
+    progress: Progress,
+}
+
+/// However it ends, its thread does too.
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.load.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Run<'_> {
+    async fn go(
+        mut self,
+        target: &Target,
+        readers: Vec<(usize, Arc<Consumer>, Wire)>,
+        writers: Vec<Wire>,
+    ) -> Result<Report, Failure> {
+        for (topic, consumer, wire) in readers {
+            let reader = Reader::new(Arc::clone(self.load), topic, consumer, wire);
+            self.readers.spawn(reader.run(self.stop.subscribe()));
+        }
+        match self.plan.rate {
+            None => self.publish_in_closed_loops(writers),
+            Some(rate) => self.publish_at(rate, writers)?,
+        }
+        let span = self.load.span;
+        self.until(span.start).await?;
+        let before = target.read();
+        self.until(span.end).await?;
+        let after = target.read();
+        let seconds = span.end.since(span.start).as_secs_f64();
+        self.all_answered().await?;
+        self.all_arrived().await?;
+        let paced = match self.pacer.take() {
+            // It has told how much it sent before it ended.
+            Some(pacer) => Some(pacer.await.unwrap_or_else(|_gone| Err(ended_early()))?),
+            None => None,
+        };
+        self.progress.end();
+        Ok(Report {
+            plan: self.plan.clone(),
+            rows: self.rows(seconds),
+            used: Used::between(before, after, seconds),
+            paced,
+        })
+    }
+
+    fn publish_in_closed_loops(&mut self, writers: Vec<Wire>) {
+        let Plan { window, size, topics, backlog, .. } = *self.plan;
+        let limits = publish::Limits { window: window.into(), backlog, messages: u64::MAX };
+        for (n, wire) in writers.into_iter().enumerate() {
+            let topic = n % topics;
+            let ring = Ring::new(&self.load.topics[topic].name, size, window);
+            let load = Arc::clone(self.load);
+            self.publishers.spawn(publish::closed_loop(load, topic, wire, ring, limits));
+        }
+    }
+
+    fn publish_at(&mut self, rate: u64, writers: Vec<Wire>) -> Result<(), Failure> {
+        let Plan { size, topics, window, .. } = *self.plan;
+        let schedule = Schedule { begin: self.load.span.begin, rate, lanes: writers.len() as u64 };
+        let (sent, sent_in_all) = watch::channel(None);
+        let mut lanes = Vec::new();
+        for (n, wire) in writers.into_iter().enumerate() {
+            let topic = n % topics;
+            let ring = Ring::new(&self.load.topics[topic].name, size, window);
+            lanes.push(Lane { topic, writer: wire.writer(), ring });
+            let load = Arc::clone(self.load);
+            let answers = publish::answers(load, wire, n as u64, schedule, sent_in_all.clone());
+            self.publishers.spawn(answers);
+        }
+        let load = Arc::clone(self.load);
+        let (result, pacer) = oneshot::channel();
+        let work = move || {
+            let paced = pace(&load, schedule, lanes);
+            if let Ok(paced) = &paced {
+                sent.send_replace(Some(paced.sent));
+            }
+            // Nobody waits for it any more if the run has failed.
+            drop(result.send(paced));
+            // Who waits for answers ends by itself; `sent` must not end before that.
+            sent
+        };
+        let spawned = thread::Builder::new().name("pace".to_owned()).spawn(work);
+        spawned.map_err(|error| {
+            Failure::new(Exit::Internal, format!("failed to start a thread: {error}"))
+        })?;
+        self.pacer = Some(pacer);
+        Ok(())
+    }
+
+    fn show_progress(&self) {
+        let elapsed = Now::read().moment.since(self.load.span.begin);
+        self.progress.show(millis(elapsed), || {
+            let (published, delivered) = (self.load.published.total(), self.load.delivered.total());
+            match delivered {
+                0 => format!("{published} published"),
+                _ => format!("{published} published, {delivered} delivered"),
+            }
+        });
+    }
+
+    /// Waits until then, unless something fails before.
+    async fn until(&mut self, moment: Moment) -> Result<(), Failure> {
+        loop {
+            let left = moment.since(Now::read().moment);
+            if left.is_zero() {
+                return Ok(());
+            }
+            self.show_progress();
+            let tick = left.min(Progress::TICK);
+            tokio::select! {
+                () = tokio::time::sleep(tick) => {}
+                Some(ended) = self.readers.join_next() => flat(ended)?,
+                Some(ended) = self.publishers.join_next() => flat(ended)?,
+            }
+        }
+    }
+
+    /// Waits for the publishers, which end when everything was answered.
+    async fn all_answered(&mut self) -> Result<(), Failure> {
+        let mut quiet = Quiet::new();
+        while !self.publishers.is_empty() {
+            tokio::select! {
+                () = tokio::time::sleep(TICK) => {
+                    if quiet.for_too_long(self.load.published.total()) {
+                        return Err(wrong("some were not answered in 30 s".to_owned()));
+                    }
+                }
+                Some(ended) = self.readers.join_next() => flat(ended)?,
+                Some(ended) = self.publishers.join_next() => flat(ended)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until every consumer has everything, and everyone has ended without a complaint.
+    async fn all_arrived(&mut self) -> Result<(), Failure> {
+        let mut quiet = Quiet::new();
+        loop {
+            let (mut missing, mut progress) = (0, 0);
+            for topic in &self.load.topics {
+                let sent = topic.sent.load(Ordering::Relaxed);
+                for consumer in &topic.consumers {
+                    missing += sent.saturating_sub(consumer.progress());
+                    progress += consumer.progress();
+                }
+            }
+            if missing == 0 {
+                break;
+            }
+            if quiet.for_too_long(progress) {
+                return Err(wrong(format!("{missing} did not come in 30 s")));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(TICK) => {}
+                Some(ended) = self.readers.join_next() => flat(ended)?,
+            }
+        }
+        self.stop.send_replace(true);
+        while let Some(ended) = self.readers.join_next().await {
+            flat(ended)?;
+        }
+        for topic in &self.load.topics {
+            let sent = topic.sent.load(Ordering::Relaxed);
+            for consumer in &topic.consumers {
+                let got = consumer.got.load(Ordering::Relaxed);
+                if got != sent {
+                    return Err(wrong(format!("{got} came of {sent} that were published")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn rows(&self, seconds: f64) -> Vec<Row> {
+        let row = |what, tally: &Tally| Row {
+            what,
+            messages: tally.measured(),
+            bytes: tally.measured() * self.plan.size as u64,
+            seconds,
+            times: tally.times(),
+        };
+        let mut rows = vec![row("published", &self.load.published)];
+        if self.plan.has_consumers() {
+            rows.push(row("delivered", &self.load.delivered));
+        }
+        rows
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How a task ended.
+pub(super) fn flat(
+    ended: Result<Result<(), Failure>, tokio::task::JoinError>,
+) -> Result<(), Failure> {
+    ended.unwrap_or_else(|_panicked| Err(ended_early()))
+}
+
+fn ended_early() -> Failure {
+    Failure::new(Exit::Internal, "failed to go on: a part of the load has panicked")
+}
+
+/// Notices when nothing moves any more.
+#[derive(Debug)]
+pub(super) struct Quiet {
+    seen: u64,
+    since: Moment,
+}
+
+impl Quiet {
+    pub(super) fn new() -> Self {
+        Self { seen: 0, since: Now::read().moment }
+    }
+
+    /// Whether the count has stood still for so long that it will not move again.
+    pub(super) fn for_too_long(&mut self, count: u64) -> bool {
+        let now = Now::read().moment;
+        if count != self.seen {
+            (self.seen, self.since) = (count, now);
+        }
+        now.since(self.since) >= PATIENCE
+    }
+}

@@ -1,0 +1,125 @@
+//! The broker that is loaded: one that is there, or one of our own.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::args::TargetFlags;
+use super::device::Device;
+use super::process::{Process, Usage};
+use crate::cli::exit::{Exit, Failure};
+
+/// The broker that is loaded. One of our own is stopped and removed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) addr: String,
+    /// Its process, if it is known.
+    pub(super) process: Option<Process>,
+    /// Its disk, if it is known.
+    pub(super) disk: Option<Device>,
+    #[expect(dead_code, reason = "it ends when this is dropped")]
+    own: Option<Own>,
+}
+
+/// Fields are dropped in order: the directory goes when nobody writes to it any more.
+#[derive(Debug)]
+struct Own {
+    child: Child,
+    _folder: TempDir,
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        // Its data are not wanted, so it need not stop in order. It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// What is used up, by whom, at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    pub(super) broker: Option<Usage>,
+    pub(super) client: Option<Usage>,
+    pub(super) written: Option<u64>,
+}
+
+impl Target {
+    /// What has been used by now. What is not known is left out.
+    pub(super) fn read(&self) -> Reading {
+        Reading {
+            broker: self.process.as_ref().and_then(Process::usage),
+            client: Process::own().usage(),
+            written: self.disk.as_ref().and_then(Device::written),
+        }
+    }
+
+    /// The broker that the flags name, or a new one.
+    pub(super) fn new(flags: &TargetFlags) -> Result<Target, Failure> {
+        match &flags.addr {
+            Some(addr) => {
+                let process = flags.pid.map(Process::of);
+                let disk = flags.data_dir.as_deref().and_then(Device::of);
+                Ok(Target { addr: addr.clone(), process, disk, own: None })
+            }
+            None => Self::start(flags),
+        }
+    }
+
+    fn start(flags: &TargetFlags) -> Result<Target, Failure> {
+        let dir = flags.data_dir.as_deref().unwrap_or(Path::new("."));
+        let folder = tempfile::Builder::new().prefix("wiber-bench-").tempdir_in(dir);
+        let folder = folder.map_err(|error| {
+            let text =
+                format!("failed to make a directory for a broker in {}: {error}", dir.display());
+            Failure::new(Exit::DataDirUnusable, text)
+                .hint("name a directory that this user can write to by --data-dir")
+        })?;
+        let failed = |why: String| {
+            Failure::new(Exit::Internal, format!("failed to start a broker to load: {why}"))
+        };
+        let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
+        let mut command = Command::new(program);
+        command.args(["broker", "--host", "127.0.0.1", "--port", "0", "--log-level", "warn"]);
+        command.arg("--data-dir").arg(folder.path());
+        command.args(flags.fsync.iter().flat_map(|fsync| ["--fsync", fsync]));
+        if let Some(prefetch) = flags.prefetch {
+            command.env("WIBER_DELIVERY__PREFETCH", prefetch.to_string());
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let child = command.spawn().map_err(|error| failed(error.to_string()))?;
+        let process = Some(Process::of(child.id()));
+        let mut own = Own { child, _folder: folder };
+        let mut line = String::new();
+        let stdout = own.child.stdout.take().expect("it was asked to be piped");
+        BufReader::new(stdout).read_line(&mut line).map_err(|error| failed(error.to_string()))?;
+        let Some(addr) = listening_on(&line) else {
+            // It has said why on standard error, which is ours.
+            let why = "it ended before it listened; its own words are above".to_owned();
+            return Err(failed(why));
+        };
+        let disk = Device::of(dir);
+        Ok(Target { addr: addr.to_string(), process, disk, own: Some(own) })
+    }
+}
+
+/// The address in a broker's start-up line.
+fn listening_on(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once(" listening on ")?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_up_line_says_where() {
+        let line = "wiber 0.1.0 listening on 127.0.0.1:4242 · data ./data · fsync always\n";
+        assert_eq!(listening_on(line), Some("127.0.0.1:4242".parse().unwrap()));
+        assert_eq!(listening_on(""), None);
+    }
+}

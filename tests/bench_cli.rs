@@ -1,0 +1,232 @@
+//! `wiber bench`, with loads so small that nothing is said about speed: it measures every kind of
+//! run, leaves nothing behind, and fails if the broker does anything wrong.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use serde_json::Value;
+
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wiber"));
+    command.arg("bench").args(args).current_dir(dir).env_clear().stdin(Stdio::null());
+    command
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap()
+}
+
+/// What it prints, if it is content and leaves nothing behind.
+#[track_caller]
+fn bench(args: &[&str]) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let Output { status, stdout, stderr } = command(dir.path(), args).output().unwrap();
+    let (out, err) = (text(stdout), text(stderr));
+    assert!(status.success() && err.is_empty(), "{args:?} {status}\n{out}{err}");
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
+    assert!(left.is_empty(), "{args:?} left {left:?}");
+    out
+}
+
+const SHORT: &[&str] = &["--duration", "200ms", "--warmup", "20ms", "--fsync", "never"];
+
+/// Each kind of run as a small load, and the rows of its table.
+const KINDS: &[(&[&str], &[&str])] = &[
+    (&["pub", "--window", "10"], &["published"]),
+    (&["pub", "--rate", "500", "--connections", "3"], &["published"]),
+    (&["sub", "--window", "10"], &["published", "delivered"]),
+    (&["group", "--window", "10", "--backlog", "100"], &["published", "delivered"]),
+    (&["latency", "--rate", "300", "--groups", "1"], &["published", "delivered"]),
+    (&["fanout", "--subscribers", "5", "--rate", "200"], &["published", "delivered"]),
+    (
+        &["mixed", "--topics", "2", "--connections", "3", "--window", "5", "--members", "2"],
+        &["published", "delivered"],
+    ),
+];
+
+/// Fits a terminal, and has a row with a number for each. The number may be 0 where the machine
+/// stood still for as long as was measured.
+#[track_caller]
+fn is_table(out: &str, head: &str, rows: &[&str]) {
+    assert!(out.starts_with(head), "{out}");
+    for line in out.lines() {
+        assert!(line.chars().count() <= 80 && line.trim_end() == line, "{line:?} in\n{out}");
+    }
+    for row in rows {
+        let line = out.lines().find(|line| line.trim_start().starts_with(row));
+        let number = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+        assert!(number.is_some(), "no {row} in\n{out}");
+    }
+}
+
+#[test]
+fn every_kind_of_run_prints_a_table() {
+    for (args, rows) in KINDS {
+        let out = bench(&[args, SHORT].concat());
+        is_table(&out, &format!("{} · ", args[0]), rows);
+        assert!(out.contains("p99.9") && out.contains("4 KiB append + fdatasync"), "{out}");
+        assert!(out.contains("fsync never"), "{out}");
+        assert_eq!(out.contains("sender  late by"), args.contains(&"--rate"), "{out}");
+    }
+    let args = ["catchup", "--messages", "2_000", "--fsync", "never", "--size", "1KiB"];
+    is_table(&bench(&args), "catchup · 2000 messages", &["published", "history", "group"]);
+    is_table(&bench(&["disk", "--duration", "50ms"]), "disk · ", &["growing", "preallocated"]);
+}
+
+#[test]
+fn every_kind_of_run_prints_an_object() {
+    for (args, rows) in KINDS {
+        let out = bench(&[args, SHORT, &["--json"]].concat());
+        let object: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((&object["run"], &object["fsync"]), (&args[0].into(), &"never".into()));
+        assert_eq!(object["duration"], "200ms");
+        for row in *rows {
+            let row = &object[row];
+            assert!(row["messages"].is_u64() && row["per_second"].is_number(), "{out}");
+            if row["latency_us"].is_null() {
+                // At a fixed rate, a machine that stands still leaves nothing out.
+                assert!(!args.contains(&"--rate"), "{out}");
+                continue;
+            }
+            let percentiles = ["p50", "p90", "p99", "p99.9", "max"];
+            let times = percentiles.map(|name| row["latency_us"][name].as_f64().unwrap());
+            assert!(times.is_sorted() && times[0] > 0.0, "{out}");
+        }
+        assert!(object["disk"]["preallocated_us"]["p50"].as_f64().unwrap() > 0.0, "{out}");
+        if cfg!(target_os = "linux") {
+            assert!(object["broker"]["memory_bytes"].as_u64().unwrap() > 0, "{out}");
+            assert!(object["client"]["cpu_cores"].is_number(), "{out}");
+        }
+    }
+    let out = bench(&["disk", "--duration", "50ms", "--json"]);
+    let object: Value = serde_json::from_str(&out).unwrap();
+    assert!(object["growing_us"]["count"].as_u64().unwrap() > 0, "{out}");
+}
+
+#[test]
+fn at_a_fixed_rate_every_message_that_was_planned_is_measured() {
+    let args = ["latency", "--rate", "500", "--connections", "2", "--json"];
+    let object: Value = serde_json::from_str(&bench(&[&args[..], SHORT].concat())).unwrap();
+    for row in ["published", "delivered"] {
+        assert_eq!(object[row]["latency_us"]["count"], 100, "{object}");
+    }
+    assert_eq!((&object["unsent"], &object["rate"]), (&0.into(), &500.into()));
+}
+
+#[test]
+fn the_tour_is_one_table_of_every_kind() {
+    let out = bench(&["--duration", "40ms"]);
+    for line in out.lines() {
+        assert!(line.chars().count() <= 80, "{line:?} in\n{out}");
+    }
+    let kind = |line: &str| line.split_once(" · ").map(|(kind, _)| kind.to_owned());
+    let kinds: Vec<_> = out.lines().skip(3).filter_map(kind).collect();
+    let expected = ["pub", "pub", "pub", "sub", "group", "latency", "fanout", "catchup", "mixed"];
+    assert_eq!(kinds, expected, "{out}");
+}
+
+/// A broker that answers as it is told to: as `MSG` lines to who subscribes, and to each `PUB`.
+fn stand_in(to_sub: &'static str, to_pub: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            thread::spawn(move || serve(socket.unwrap(), to_sub, to_pub));
+        }
+    });
+    addr
+}
+
+fn serve(mut socket: TcpStream, to_sub: &str, to_pub: &str) -> Option<()> {
+    let lines = BufReader::new(socket.try_clone().ok()?).lines();
+    socket.write_all(b"OK connected\n").ok()?;
+    for line in lines {
+        let line = line.ok()?;
+        let topic = line.split(' ').nth(1).unwrap_or_default();
+        let answer = match line.split(' ').next()? {
+            "SUB" => format!("OK subscribed {topic}\n{}", to_sub.replace("TOPIC", topic)),
+            "PUB" => to_pub.to_owned(),
+            _ => "OK ack_received\n".to_owned(),
+        };
+        socket.write_all(answer.as_bytes()).ok()?;
+    }
+    Some(())
+}
+
+#[test]
+fn a_broker_that_does_wrong_is_found_out() {
+    let published = "OK published msg_1 1\n";
+    let twice = "MSG TOPIC msg_1 1 2.5 text\nMSG TOPIC msg_1 1 2.5 text\n";
+    let second = "MSG TOPIC msg_2 2 2.5 text\n";
+    let late = ["catchup", "--messages", "2", "--members", "1"];
+    for (args, to_sub, to_pub, code, words) in [
+        (&["pub"][..], "", "ERR BUSY too much to do\n", 7, "answered \"ERR BUSY too much"),
+        (&["pub", "--rate", "100"], "", "OK pong\n", 7, "answered \"OK pong\""),
+        (&["sub"], "nonsense\n", published, 7, "answered \"nonsense\""),
+        (&["sub"], twice, published, 7, "message 1 came out of turn"),
+        (&["sub"], second, published, 7, "message 2 came out of turn"),
+        (&["group", "--members", "1"], twice, published, 7, "message 1 came twice"),
+        (&late, "", published, 7, "answered \"OK ack_received\""),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let addr = stand_in(to_sub, to_pub).to_string();
+        let mut args = [args, &["--addr", &addr]].concat();
+        if args[0] != "catchup" {
+            args.extend(["--duration", "60s"]);
+        }
+        let Output { status, stdout, stderr } = command(dir.path(), &args).output().unwrap();
+        let err = text(stderr);
+        assert_eq!((status.code(), text(stdout).as_str()), (Some(code), ""), "{args:?} {err}");
+        assert!(err.starts_with("wiber: failed to ") && err.contains(words), "{args:?} {err}");
+    }
+}
+
+#[test]
+fn what_can_not_be_planned_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, code, words) in [
+        (&["pub", "--window", "0"][..], 2, "--window has to be at least 1"),
+        (&["pub", "--duration", "5"], 2, "a duration has a unit"),
+        (&["pub", "--duration", "0s"], 2, "--duration has to be longer"),
+        (&["pub", "--size", "1TB"], 2, "such as 100 or 1KiB"),
+        (&["pub", "--rate", "0"], 2, "--rate"),
+        (&["mixed", "--topics", "9"], 2, "hint: add --connections 9"),
+        (&["pub", "--pid", "1"], 2, "--addr"),
+        (&["pub", "--fsync", "sometimes"], 1, "its own words are above"),
+        (&["pub", "--addr", "127.0.0.1:1"], 3, "failed to connect to 127.0.0.1:1"),
+        (&["pub", "--data-dir", "not/there"], 5, "by --data-dir"),
+        (&["catchup", "--messages", "0"], 2, "--messages has to be at least 1"),
+    ] {
+        let output = command(dir.path(), args).output().unwrap();
+        let err = text(output.stderr);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(code), 0), "{args:?} {err}");
+        assert!(err.contains(words), "{args:?} {err}");
+    }
+}
+
+#[test]
+fn interrupted_it_takes_its_broker_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = command(dir.path(), &["latency", "--duration", "60s"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let broker = || {
+        let mut entries = std::fs::read_dir(dir.path()).unwrap();
+        let of_broker = |path: &Path| path.join(".wiber/wal").exists();
+        entries.any(|entry| of_broker(&entry.unwrap().path()))
+    };
+    while !broker() {
+        assert_eq!(child.try_wait().unwrap(), None);
+        thread::yield_now();
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
