@@ -15,7 +15,7 @@ pub enum Bug {
     SyncRetried,
     /// Damage in the middle of the write-ahead log is cut off like a torn tail.
     CutInTheMiddle,
-    /// What a recycled segment still holds of its earlier life is taken for new.
+    /// Records are not bound to their segment: what a recycled one still holds is taken for new.
     StaleRecordTaken,
     /// A settled message moves the floor past unsettled ones.
     FloorPassesUnacked,

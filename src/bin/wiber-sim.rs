@@ -2,13 +2,16 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a command")]
 
+use std::num::NonZero;
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use wiber::sim::{Options, bugs, run};
-use wiber::time::Now;
+use wiber::sim::{Bug, Options, bugs, run};
+use wiber::time::{Moment, Now};
 
 /// The whole broker in one thread, from one seed: crashes, power cuts, failing and full disks.
 #[derive(Parser)]
@@ -91,56 +94,106 @@ fn replay(options: Options) -> ExitCode {
     }
 }
 
+/// Seeds, drawn by as many threads as there are processors.
+struct Draw {
+    next: AtomicU64,
+    from: u64,
+    until: u64,
+    deadline: Option<Moment>,
+}
+
+impl Draw {
+    fn seed(&self) -> Option<u64> {
+        let seed = self.from + self.next.fetch_add(1, Ordering::Relaxed);
+        let is_over = match self.deadline {
+            Some(deadline) => Now::read().moment >= deadline,
+            None => seed >= self.until,
+        };
+        (!is_over).then_some(seed)
+    }
+}
+
+/// What good runs add up to.
+#[derive(Default)]
+struct Sums {
+    seeds: u64,
+    lives: u64,
+    published: usize,
+    acked: usize,
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
 fn many(from: u64, seeds: u64, time: Option<u64>, steps: usize) -> ExitCode {
     let begun = Now::read().moment;
-    let is_over = |done: u64| match time {
-        Some(seconds) => Now::read().moment.since(begun) >= Duration::from_secs(seconds),
-        None => done == seeds,
-    };
-    let (mut done, mut lives, mut published, mut acked) = (0, 0, 0, 0);
-    while !is_over(done) {
-        let options = Options { steps, ..Options::seed(from + done) };
-        match run(&options) {
-            Ok(report) => {
-                lives += report.lives;
-                published += report.published;
-                acked += report.acked;
-            }
-            Err(failure) => {
-                eprintln!("{failure}");
-                eprintln!("replay it with: wiber-sim --seed {} --steps {steps}", options.seed);
-                return ExitCode::FAILURE;
-            }
+    let deadline = time.map(|seconds| begun + Duration::from_secs(seconds));
+    let draw = Draw { next: AtomicU64::new(0), from, until: from + seeds, deadline };
+    let (sums, failed) = (Mutex::new(Sums::default()), Mutex::new(None));
+    std::thread::scope(|scope| {
+        for _ in 0..threads() {
+            scope.spawn(|| {
+                while failed.lock().expect("nobody panics with it").is_none()
+                    && let Some(seed) = draw.seed()
+                {
+                    match run(&Options { steps, ..Options::seed(seed) }) {
+                        Ok(report) => {
+                            let mut sums = sums.lock().expect("nobody panics with it");
+                            sums.seeds += 1;
+                            sums.lives += report.lives;
+                            sums.published += report.published;
+                            sums.acked += report.acked;
+                        }
+                        Err(failure) => {
+                            *failed.lock().expect("nobody panics with it") = Some(failure);
+                        }
+                    }
+                }
+            });
         }
-        done += 1;
+    });
+    if let Some(failure) = failed.into_inner().expect("nobody panics with it") {
+        eprintln!("{failure}");
+        eprintln!("replay it with: wiber-sim --seed {} --steps {steps}", failure.seed);
+        return ExitCode::FAILURE;
     }
+    let Sums { seeds, lives, published, acked } = sums.into_inner().expect("nobody panics with it");
     let seconds = Now::read().moment.since(begun).as_secs_f64();
     println!(
-        "{done} seeds: {lives} lives, {published} messages published, {acked} acknowledged, \
+        "{seeds} seeds: {lives} lives, {published} messages published, {acked} acknowledged, \
          nothing lost, in {seconds:.0} s"
     );
     ExitCode::SUCCESS
 }
 
 fn plant(seeds: u64, only: Option<&str>) -> ExitCode {
-    let mut missed = 0;
+    let wanted = |bug: &&Bug| only.is_none_or(|only| only == format!("{bug:?}"));
+    let todo: Vec<Bug> = bugs::ALL.iter().filter(wanted).copied().collect();
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..threads() {
+            scope.spawn(|| {
+                while let Some(bug) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let caught = bugs::catch(*bug, seeds);
+                    done.lock().expect("nobody panics with it").push(caught);
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().expect("nobody panics with it");
+    done.sort_by_key(|caught| bugs::ALL.iter().position(|bug| *bug == caught.bug));
     println!("{:<20} {:>5}  caught by", "planted", "seed");
-    for bug in bugs::ALL {
-        if only.is_some_and(|only| only != format!("{bug:?}")) {
-            continue;
-        }
-        let caught = bugs::catch(bug, seeds);
-        let name = format!("{bug:?}");
-        match caught.by {
-            Some(failure) => {
-                let what: String = failure.what.chars().take(60).collect();
-                println!("{name:<20} {:>5}  {}: {what}", caught.seeds, failure.oracle);
-            }
-            None => {
-                missed += 1;
-                println!("{name:<20} {:>5}  nothing: it was not noticed", "-");
-            }
-        }
+    for caught in &done {
+        let name = format!("{:?}", caught.bug);
+        let by = match &caught.by {
+            Some(failure) => format!("{}: {}", failure.oracle, failure.what),
+            None => "nothing: it was not noticed".to_owned(),
+        };
+        let line: String =
+            format!("{name:<20} {:>5}  {by}", caught.seeds).chars().take(80).collect();
+        println!("{line}");
     }
-    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let is_all = done.iter().all(|caught| caught.by.is_some());
+    if is_all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

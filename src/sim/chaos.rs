@@ -34,8 +34,8 @@ impl World {
                     self.cut(conn);
                 }
             }
-            45..53 => self.fail(Failure::Io, 1),
-            53..60 if self.heal_at.is_none() => {
+            45..55 => self.fail(Failure::Io, 1),
+            55..62 if self.heal_at.is_none() => {
                 let failure = match self.rng.random_range(0..2) {
                     0 => Failure::NoSpace,
                     _ => Failure::Short { written: self.rng.random_range(0..300) },
@@ -43,7 +43,7 @@ impl World {
                 self.fail(failure, u64::MAX);
                 self.heal_later();
             }
-            60..66 if self.heal_at.is_none() => {
+            62..68 if self.heal_at.is_none() => {
                 self.disk.set_space(Space { free: 1000, total: 1 << 40 });
                 self.note(format_args!("the disk has little room"));
                 self.heal_later();
@@ -60,7 +60,17 @@ impl World {
     fn fail(&mut self, failure: Failure, times: u64) {
         let ops: &[Op] = match failure {
             Failure::Io => {
-                &[Op::Open, Op::Create, Op::Rename, Op::SyncDir, Op::Read, Op::Write, Op::Sync]
+                // Syncs fail most often: they are what is believed.
+                &[
+                    Op::Sync,
+                    Op::Sync,
+                    Op::Sync,
+                    Op::SyncDir,
+                    Op::Write,
+                    Op::Create,
+                    Op::Rename,
+                    Op::Read,
+                ]
             }
             Failure::NoSpace | Failure::Short { .. } => &[Op::Write],
         };

@@ -20,7 +20,15 @@ pub(super) fn check(world: &mut World) -> Result<(), Seen> {
     if files.is_empty() {
         return Ok(());
     }
-    let (path, bytes) = &files[world.rng.random_range(0..files.len())];
+    // Every kind of file is as likely as the others, however many there are.
+    let kinds = [".wal", ".log", "/checkpoint/", ""];
+    let kind = kinds[world.rng.random_range(0..kinds.len())];
+    let of_kind: Vec<_> =
+        files.iter().filter(|(path, _)| path.to_string_lossy().contains(kind)).collect();
+    if of_kind.is_empty() {
+        return Ok(());
+    }
+    let (path, bytes) = of_kind[world.rng.random_range(0..of_kind.len())];
     let at = world.rng.random_range(0..bytes.len());
     let bit = world.rng.random_range(0..8);
     world.note(format_args!("rot: bit {bit} of byte {at} of {}", path.display()));

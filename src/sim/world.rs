@@ -271,7 +271,7 @@ impl World {
         if self.node.is_some() || self.now.moment < self.restart_at {
             return Ok(());
         }
-        if self.lives > 0 && self.rng.random_bool(0.15) {
+        if self.lives > 0 && self.rng.random_bool(0.3) {
             rot::check(self)?;
         }
         let is_cut = !self.is_calm && self.rng.random_bool(0.1);

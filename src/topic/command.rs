@@ -74,10 +74,11 @@ impl Commands {
         self.appends
     }
 
-    /// Adds commands that were encoded before to an empty batch, for
+    /// Adds commands that were encoded before to a batch that has none of its own yet, for
     /// [`crate::planted::Bug::DeadLetterApart`].
     pub(crate) fn append_raw(&mut self, commands: &[u8]) {
-        self.bytes.extend_from_slice(commands);
+        let format = usize::from(!self.bytes.is_empty());
+        self.bytes.extend_from_slice(&commands[format..]);
     }
 
     /// The payload of the WAL record.

@@ -153,7 +153,7 @@ impl Walk<'_> {
     ) -> Result<u64, WalError> {
         let mut at = HEADER_BYTES;
         while let Some(found) = reader.record(at)?
-            && (found.lsn == self.next || planted::has(Bug::StaleRecordTaken))
+            && found.lsn == self.next
         {
             if found.kind != record::KIND_BATCH {
                 let file = self.files.path(number);
@@ -182,8 +182,7 @@ impl Walk<'_> {
     fn continues_in(&self, number: usize) -> Option<usize> {
         let later = self.files.segments.iter().skip(number + 1);
         let next = number + 1 + { later }.position(|segment| segment.first.is_some())?;
-        let is_next = self.files.segments[next].first == Some(self.next);
-        (is_next || planted::has(Bug::StaleRecordTaken)).then_some(next)
+        (self.files.segments[next].first == Some(self.next)).then_some(next)
     }
 
     /// Judges what lies behind the last good record.

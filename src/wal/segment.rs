@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::{Identity, Settings, WalError, failed};
 use crate::disk::{Disk, File, Open};
+use crate::planted::{self, Bug};
 
 /// Where the records begin, in bytes: the header has a block of its own, so that no torn write of a
 /// record can reach it.
@@ -100,6 +101,7 @@ impl Header {
 /// What records of the segment `seq` bear to be told from all else: never zero, different for every
 /// segment, and not to be guessed without the secret (SplitMix64's mixing, which is one-to-one).
 pub(super) fn mark(identity: Identity, seq: u64) -> u64 {
+    let seq = if planted::has(Bug::StaleRecordTaken) { 1 } else { seq };
     let mut z = identity.secret.wrapping_add(seq.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
