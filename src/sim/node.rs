@@ -292,9 +292,11 @@ impl Node {
         self.log.stats().last()
     }
 
-    /// How many of the last records may have none after them that says that they were durable.
-    pub(super) fn unvouched(&self) -> u64 {
-        self.written[0].max(self.written[1])
+    /// How many of the last records may have none after them that says that they were durable;
+    /// `before` were so when this life began.
+    pub(super) fn unvouched(&self, before: u64) -> u64 {
+        let [first, second] = self.written;
+        first.max(second).max(if first == 0 { before } else { 0 })
     }
 
     fn connections(&self) -> impl Iterator<Item = u64> {

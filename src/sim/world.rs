@@ -251,7 +251,8 @@ impl World {
     pub(super) fn die(&mut self, how: Crash) {
         self.note(format_args!("the daemon is gone: {how:?}"));
         if let Some(node) = self.node.take() {
-            (self.last_written, self.unvouched) = (node.last_written(), node.unvouched());
+            self.last_written = node.last_written();
+            self.unvouched = node.unvouched(self.unvouched);
         }
         self.links.clear();
         self.clients.iter_mut().for_each(Client::disconnected);
