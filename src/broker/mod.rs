@@ -25,8 +25,6 @@ pub mod gate;
 pub mod keeper;
 pub mod layout;
 pub mod letter;
-#[cfg(test)]
-mod life_tests;
 pub mod mailbox;
 pub mod message;
 pub mod open;
@@ -35,6 +33,8 @@ mod requests;
 pub mod settings;
 pub mod shard;
 mod spares;
+#[cfg(test)]
+mod tests;
 pub mod thread;
 pub mod topics;
 

@@ -1,0 +1,101 @@
+//! Power cuts and failures of the disk at every operation of a workload.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+
+use super::super::open::Found;
+use super::life::{Ledger, Node, Op, check, live, now, workload};
+use crate::disk::sim::{Crash, Failure, Fault, SimDisk};
+
+/// Lives until the power goes after `changes` changes of the disk; then recovers and checks.
+/// Returns whether the workload was over before.
+fn cut_at(changes: u64, how: Crash) -> bool {
+    let disk = SimDisk::new();
+    let mut ledger = Ledger::default();
+    disk.cut_power_after(changes);
+    let is_over = match Node::start(&disk, now(0)) {
+        Ok((mut node, _)) => live(&mut node, &workload(), &mut ledger).is_ok(),
+        Err(_) => false,
+    };
+    let mut disk = disk.crash(how);
+    // The power goes again while it recovers, ever a little later.
+    for later in [changes % 7, 3 + changes % 11] {
+        disk.cut_power_after(later);
+        drop(Node::start(&disk, now(1000)));
+        disk = disk.crash(Crash::Random { seed: changes });
+    }
+    let (mut node, _) = Node::start(&disk, now(2000)).unwrap_or_else(|e| panic!("{changes}: {e}"));
+    check(&disk, &node, &ledger);
+    // It goes on, and stops in order; the next start has nothing to do.
+    live(&mut node, &[Op::Publish("a", 3), Op::Subscribe("a"), Op::Ack(1, 0)], &mut ledger)
+        .expect("the disk is well");
+    check(&disk, &node, &ledger);
+    node.checkpoint(true).expect("the disk is well");
+    drop(node);
+    let before = disk.files();
+    let (node, found) = Node::start(&disk, now(3000)).unwrap();
+    assert_eq!(found, Found::Clean);
+    check(&disk, &node, &ledger);
+    let topics = |files: BTreeMap<PathBuf, Vec<u8>>| -> Vec<(PathBuf, Vec<u8>)> {
+        files.into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "log")).collect()
+    };
+    assert_eq!(topics(before), topics(disk.files()), "a clean start changes nothing");
+    is_over
+}
+
+#[test]
+fn a_power_cut_at_any_change_of_the_disk_loses_nothing_that_was_promised() {
+    let mut changes = 0;
+    loop {
+        let how = match changes % 4 {
+            0 => Crash::LoseUnsynced,
+            1 => Crash::KeepAll,
+            _ => Crash::Random { seed: changes },
+        };
+        if cut_at(changes, how) {
+            break;
+        }
+        changes += 1;
+    }
+    assert!(changes > 200, "the workload has {changes} changes of the disk");
+}
+
+fn cases(usual: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usual)
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let name = prop_oneof![Just("a"), Just("b"), Just("c")];
+    prop_oneof![
+        6 => (name.clone(), 1..6u64).prop_map(|(name, count)| Op::Publish(name, count)),
+        2 => name.prop_map(Op::Subscribe),
+        8 => (1..6u64, 0..4usize).prop_map(|(client, at)| Op::Ack(client, at)),
+        1 => (1..6u64).prop_map(Op::Leave),
+        3 => (1..12u64).prop_map(Op::Pass),
+        1 => Just(Op::Checkpoint),
+    ]
+}
+
+proptest! {
+    // More of them: PROPTEST_CASES=5000 cargo test --lib life_tests
+    #![proptest_config(ProptestConfig { cases: cases(150), failure_persistence: None, ..Default::default() })]
+    #[test]
+    fn random_lives_with_crashes_keep_every_promise(
+        lives in proptest::collection::vec((proptest::collection::vec(op(), 1..40), 0..400u64, any::<u64>()), 1..5),
+    ) {
+        let mut disk = SimDisk::new();
+        let mut ledger = Ledger::default();
+        for (at, (ops, changes, seed)) in (0..).zip(lives) {
+            // Connections of another life hold nothing any more.
+            let (mut node, _) = Node::start(&disk, now(at * 1000)).unwrap();
+            check(&disk, &node, &ledger);
+            disk.cut_power_after(changes);
+            drop(live(&mut node, &ops, &mut ledger));
+            disk = disk.crash(Crash::Random { seed });
+        }
+        let (node, _) = Node::start(&disk, now(99_000)).unwrap();
+        check(&disk, &node, &ledger);
+    }
+}

@@ -1,0 +1,4 @@
+//! Whole lives of a broker in one thread, on a disk that forgets what was not synced and fails.
+
+mod crash;
+mod life;
