@@ -31,6 +31,8 @@ pub mod topic;
 
 pub mod broker;
 
+pub mod check;
+
 pub mod session;
 
 pub mod server;

@@ -1,17 +1,18 @@
-//! The command line: `wiber broker|pub|sub|history|ping|config`.
+//! The command line: `wiber broker|pub|sub|history|ping|config|check`.
 //!
 //! ```text
 //!   arguments ─▶ clap ─▶ settings (flags, variables, file) ─▶ one file a subcommand ─▶ Exit
 //! ```
 //!
-//! * Everything but `broker` and `config` uses the public client of this crate and nothing else of
-//!   it; `history --data-dir` uses the reader of logs.
+//! * Everything but `broker`, `config` and `check` uses the public client of this crate and nothing else of
+//!   it; `history --data-dir` uses the reader of logs, and `check` the checker.
 //! * Results go to standard output, everything that is said about them to standard error.
 //! * Every way to end has its number in [`Exit`]; every failure says what to do in a hint.
 //! * A reader of the output that goes away (`wiber sub chat | head -1`) is no failure. Nothing here
 //!   prints by macro, since those panic then.
 
 mod broker;
+mod check;
 mod config;
 mod exit;
 mod history;
@@ -43,6 +44,7 @@ Examples:
   wiber sub chat --group workers          share the messages among a group
   seq 1000 | wiber pub chat -             publish a message for each line
   wiber history chat 5                    the last five messages
+  wiber check                             verify the data while no broker runs
 
 Exit codes:
   0 ok · 1 internal error · 2 usage · 3 cannot connect · 4 cannot listen
@@ -66,6 +68,7 @@ enum Command {
     History(history::Args),
     Ping(ping::Args),
     Config(config::Args),
+    Check(check::Args),
 }
 
 /// Runs the `wiber` command with the process's arguments.
@@ -88,6 +91,7 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Broker(args) => broker::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::History(args) if args.data_dir.is_some() => history::run_offline(&args),
         Command::Pub(args) => as_client(|interrupt| publish::run(args, interrupt)),
         Command::Sub(args) => as_client(|interrupt| subscribe::run(args, interrupt)),

@@ -12,7 +12,7 @@ use super::index::{Entry, Index};
 use super::segment::{Lines, Paths, parse_name};
 use super::shared::LogShared;
 use super::writer::{LogMark, LogSettings, TopicLog};
-use super::{LogError, TailBudget, parse_line};
+use super::{LineError, LogError, TailBudget, parse_line, parse_lost};
 
 /// Block size for reading whole files.
 const SCAN_BYTES: usize = 1 << 20;
@@ -212,15 +212,23 @@ fn check_end(
         return Err(LogError::damaged(path, len, why));
     }
     let (at, line) = last_line(file.as_ref(), mark.len).map_err(io)?;
-    let record = line.strip_suffix(b"\n").map(|line| parse_line(topic, line));
+    let record = line.strip_suffix(b"\n").map(|line| offset_of(topic, line));
     match record {
-        Some(Ok(record)) if record.offset == mark.end => Ok(()),
-        Some(Ok(record)) => {
-            let why = format!("it has offset {} where {} belongs", record.offset, mark.end);
+        Some(Ok(offset)) if offset == mark.end => Ok(()),
+        Some(Ok(offset)) => {
+            let why = format!("it has offset {offset} where {} belongs", mark.end);
             Err(LogError::damaged(path, at, why))
         }
         Some(Err(error)) => Err(LogError::damaged(path, at, error.to_string())),
         None => Err(LogError::damaged(path, at, "the checkpoint ends within a line")),
+    }
+}
+
+/// The message of a line, be it there or known to be lost.
+fn offset_of(topic: &TopicName, line: &[u8]) -> Result<Offset, LineError> {
+    match parse_lost(line) {
+        Some(offset) => Ok(offset),
+        None => parse_line(topic, line).map(|record| record.offset),
     }
 }
 
@@ -264,17 +272,13 @@ pub(super) fn survey(disk: &dyn Disk, dir: &Path, topic: TopicName) -> Result<Lo
             continue;
         }
         let text = line.strip_suffix(b"\n").unwrap_or(&line);
-        let last = parse_line(&paths.topic, text)
+        end = offset_of(&paths.topic, text)
             .map_err(|error| LogError::damaged(&path, at, error.to_string()))?;
-        end = last.offset;
         let mut lines = Lines::new(open, &path, 0, SCAN_BYTES);
         let first = match (file.first, lines.next(len)?) {
             (Some(first), _) => first,
-            (None, Some(raw)) => {
-                parse_line(&paths.topic, raw.bytes)
-                    .map_err(|error| LogError::damaged(&path, 0, error.to_string()))?
-                    .offset
-            }
+            (None, Some(raw)) => offset_of(&paths.topic, raw.bytes)
+                .map_err(|error| LogError::damaged(&path, 0, error.to_string()))?,
             (None, None) => continue,
         };
         segments.push((first, len));
@@ -313,7 +317,12 @@ impl Adoption {
         let mut len = file.len;
         while let Some(line) = lines.next(file.len)? {
             number += 1;
+            let lost = parse_lost(line.bytes).filter(|_| line.is_whole);
             let why = match parse_line(&paths.topic, line.bytes) {
+                Err(LineError::Lost) if lost == self.next.or(lost) => {
+                    self.take(line.at, lost.expect("it is one"), self.latest);
+                    continue;
+                }
                 Ok(record) if self.next.is_none_or(|next| next == record.offset) => {
                     self.take(line.at, record.offset, record.ts);
                     if !line.is_whole {
