@@ -506,12 +506,12 @@ pub(crate) fn read_node(disk: &dyn Disk, layout: &Layout) -> Result<Option<Node>
     };
     let node: Node = serde_json::from_slice(&bytes)
         .map_err(|e| OpenError::Damaged { path: path.clone(), why: e.to_string() })?;
-    if node.format > FORMAT {
-        return Err(OpenError::Newer { path, format: node.format });
-    }
     if node.crc != node.checksum() {
         let why = format!("the checksum is {} where {} is written", node.checksum(), node.crc);
         return Err(OpenError::Damaged { path, why });
+    }
+    if node.format > FORMAT {
+        return Err(OpenError::Newer { path, format: node.format });
     }
     Ok(Some(node))
 }

@@ -221,6 +221,7 @@ impl Topic<'_> {
             next: segment.first,
             bad: None,
             latest: Timestamp::default(),
+            is_timed: true,
             index,
             told: 0,
         };
@@ -274,9 +275,12 @@ struct IndexWalk {
 
 impl IndexWalk {
     /// A line begins here; the entry that points here, if there is one, has to agree.
-    fn line(&mut self, at: u64, offset: Offset, latest: Timestamp) {
+    /// `latest`: in the segment, and in the topic; `None` where a line's time can't be known.
+    fn line(&mut self, at: u64, offset: Offset, latest: Option<[Timestamp; 2]>) {
         while let Some(entry) = self.entries.get(self.at).filter(|entry| entry.at <= at) {
-            let is_right = entry.at == at && entry.offset == offset && entry.ts >= latest;
+            let is_right = entry.at == at
+                && entry.offset == offset
+                && latest.is_none_or(|latest| latest.contains(&entry.ts));
             self.is_wrong |= !is_right;
             self.at += 1;
         }
@@ -292,6 +296,8 @@ struct Walk<'a, 'b> {
     next: Offset,
     bad: Option<Bad>,
     latest: Timestamp,
+    /// Whether the time of every line so far is known.
+    is_timed: bool,
     index: IndexWalk,
     /// How much of the progress was told.
     told: u64,
@@ -407,13 +413,17 @@ impl Walk<'_, '_> {
     /// A line that is in order; what was bad before it is over.
     fn good(&mut self, at: u64, offset: Offset, ts: Option<Timestamp>, why: &str) {
         if let Some(bad) = self.bad.take() {
+            self.is_timed = false;
             self.region(bad, at, false, offset.prev(), why);
         } else if offset > self.next {
             let what = format!("messages {} to {} are missing", self.next, offset.prev());
             self.tell(Level::Damage, Kind::Log, Some(at), &what, Mend::Cannot);
         }
         self.latest = self.latest.max(ts.unwrap_or_default());
-        self.index.line(at, offset, self.latest);
+        let before = self.topic.end.map_or(self.latest, |end| end.latest);
+        self.is_timed &= ts.is_some();
+        let latest = self.is_timed.then_some([self.latest, self.latest.max(before)]);
+        self.index.line(at, offset, latest);
         self.topic.report.messages += u64::from(ts.is_some());
         self.next = offset.next();
     }
