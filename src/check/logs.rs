@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::state::State;
 use super::{CheckError, Finding, Kind, Level, Mend, Progress, Report, unusable};
@@ -163,7 +163,8 @@ impl Topic<'_> {
         }
         let nexts: Vec<_> = segments.iter().skip(1).map(|segment| segment.first).collect();
         for (segment, next) in segments.iter_mut().zip(nexts) {
-            if !segment.is_marked && segment.vouched > 0 {
+            let is_behind = matches!(self.trust, Trust::Mark(mark) if mark.segment < segment.first);
+            if !segment.is_marked && !is_behind {
                 segment.last = Some(next.prev());
             }
         }
@@ -172,11 +173,7 @@ impl Topic<'_> {
 
     /// The name of the active segment does not say what it begins with; its first line does, unless
     /// that is damaged and the mark has to be asked.
-    fn first_of_active(
-        &self,
-        path: &PathBuf,
-        before: Option<&Segment>,
-    ) -> Result<Offset, CheckError> {
+    fn first_of_active(&self, path: &Path, before: Option<&Segment>) -> Result<Offset, CheckError> {
         if let Trust::Mark(mark) = self.trust
             && before.is_none_or(|before| before.first < mark.segment)
         {
@@ -198,6 +195,10 @@ impl Topic<'_> {
 
     fn segment(&mut self, segment: &Segment) -> Result<(), CheckError> {
         if segment.len == 0 && segment.vouched == 0 {
+            // A sealed file that is empty held something.
+            if let Some(last) = segment.last.filter(|_| !segment.is_marked) {
+                self.missing(segment.first, last);
+            }
             return Ok(());
         }
         let file = match self.disk.open(&segment.path, Open::Read) {
@@ -471,7 +472,8 @@ impl Walk<'_, '_> {
     /// What lies behind the mark: the next start cuts it and makes it again from the log.
     fn behind(&mut self) -> Result<(), CheckError> {
         if self.segment.len <= self.segment.vouched {
-            return Ok(self.index_at_end());
+            self.index_at_end();
+            return Ok(());
         }
         let expected = self.topic.end.map_or(self.next, |end| end.end.next());
         if self.segment.vouched == 0 && self.next != expected {
