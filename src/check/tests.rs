@@ -275,3 +275,19 @@ fn a_file_that_is_missing_or_cut_costs_what_was_in_it() {
         }
     }
 }
+
+#[test]
+fn without_any_checkpoint_the_messages_are_what_the_files_have() {
+    let files = example();
+    let (before, _) = messages(&disk_of(&files));
+    let disk = disk_of(&files);
+    for path in files.keys().filter(|path| path.to_str().unwrap().contains("checkpoint/")) {
+        disk.flip_bit(path, 30, 1).unwrap();
+    }
+    let report = checked(&disk);
+    assert_eq!(report.damages(), 2, "{}", tell(&report));
+    repaired(&disk, &report);
+    assert_eq!(checked(&disk).damages(), 0, "{}", tell(&checked(&disk)));
+    drop(start(&disk).unwrap());
+    assert_eq!(messages(&disk), (before, 0));
+}
