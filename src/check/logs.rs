@@ -41,7 +41,7 @@ pub(super) fn verify(
     for (name, files) in scan.topics {
         report.topics += 1;
         let mark = marks.get(&name).copied();
-        let is_known = mark.is_some() || state.coming.contains(&name) || state.base.is_none();
+        let is_known = mark.is_some() || state.coming.contains(&name) || !state.is_log_read;
         let trust = match (state.base.is_some(), mark) {
             (true, mark) => Trust::Mark(mark.unwrap_or_default()),
             (false, _) => Trust::All { is_adopted: !state.is_served },

@@ -21,6 +21,8 @@ pub(super) struct State {
     pub(super) last_number: u64,
     /// Whether a broker ever served it; a prototype's directory is taken over by the first start.
     pub(super) is_served: bool,
+    /// Whether the log could be read, so that `coming` says all.
+    pub(super) is_log_read: bool,
     /// Topics that the log is about to make.
     pub(super) coming: BTreeSet<TopicName>,
 }
@@ -179,7 +181,10 @@ impl Verify<'_> {
         });
         self.state.coming = coming;
         match read {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.state.is_log_read = true;
+                Ok(())
+            }
             Err(OpenError::Shard(error)) => {
                 let what = format!("{error}, though its checksum is right");
                 self.damage(Kind::Wal, self.layout.wal(), None, &what, Mend::Rebuild);
