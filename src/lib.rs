@@ -37,6 +37,8 @@ pub mod topic;
 
 pub mod broker;
 
+pub mod check;
+
 pub mod session;
 
 pub mod server;

@@ -89,7 +89,7 @@ pub enum CheckpointError {
         source: io::Error,
     },
     /// A topic's file could not be synced: nothing is known about its pages.
-    #[error("failed to sync a topic's files: {0}")]
+    #[error(transparent)]
     Sync(LogError),
     /// The file is not what was written.
     #[error("{} is damaged at byte {at}: {why}; run wiber check", path.display())]
@@ -213,10 +213,18 @@ impl Checkpoint {
     /// for `wiber check --repair`.
     pub fn newest(disk: &dyn Disk, dir: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
         let Some(number) = numbers(disk, dir)?.pop() else { return Ok(None) };
-        let path = dir.join(file_name(number));
+        Self::read(disk, dir, number).map(Some)
+    }
+
+    /// Reads the one with this number.
+    ///
+    /// # Errors
+    /// [`CheckpointError`].
+    pub fn read(disk: &dyn Disk, dir: &Path, number: u64) -> Result<Checkpoint, CheckpointError> {
+        let path = path(dir, number);
         let bytes = disk::read_all(disk, &path).map_err(|source| io_error(&path, source))?;
         match Self::parse(&bytes) {
-            Ok(checkpoint) if checkpoint.number == number => Ok(Some(checkpoint)),
+            Ok(checkpoint) if checkpoint.number == number => Ok(checkpoint),
             Ok(other) => {
                 let why = format!("it says that it is number {}", other.number);
                 Err(CheckpointError::Damaged { path, at: 0, why })
@@ -293,8 +301,13 @@ fn file_name(number: u64) -> String {
     format!("{number:016}.json")
 }
 
+/// Where the checkpoint with this number is.
+pub(crate) fn path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(file_name(number))
+}
+
 /// The numbers of the checkpoints there are, ascending.
-fn numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, CheckpointError> {
+pub(crate) fn numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, CheckpointError> {
     let entries = disk.list(dir).map_err(|source| io_error(dir, source))?;
     let number = |name: &str| {
         let digits = name.strip_suffix(".json").filter(|digits| digits.len() == 16)?;

@@ -90,12 +90,35 @@ impl OpenError {
 
 /// `.wiber/node.json`: who this directory is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Node {
     wiber: String,
     format: u32,
     /// Sixteen hex digits, drawn once.
     pub node: String,
     created: Timestamp,
+    /// CRC-32C of what stands before it, as eight hex digits.
+    crc: String,
+}
+
+impl Node {
+    /// The identity of a directory that is served for the first time at `created`.
+    pub(crate) fn new(node: u64, created: Timestamp) -> Self {
+        let (wiber, node) = ("node".to_owned(), format!("{node:016x}"));
+        let mut new = Self { wiber, format: FORMAT, node, created, crc: String::new() };
+        new.crc = new.checksum();
+        new
+    }
+
+    pub(crate) fn write(&self, disk: &dyn Disk, path: &Path) -> io::Result<()> {
+        disk::replace(disk, path, &serde_json::to_vec(self).expect("text and numbers"))
+    }
+
+    fn checksum(&self) -> String {
+        let Self { wiber, format, node, created, .. } = self;
+        let text = format!("{wiber} {format} {node} {}", created.as_micros());
+        format!("{:08x}", crc32c::crc32c(text.as_bytes()))
+    }
 }
 
 /// What was found.
@@ -193,12 +216,7 @@ impl Opening<'_> {
         self.clear_unfinished_start()?;
         let mut shards = self.shards();
         let found = self.adopt(&mut shards)?;
-        let node = Node {
-            wiber: "node".to_owned(),
-            format: FORMAT,
-            node: format!("{:016x}", self.settings.node_seed),
-            created: self.now.wall,
-        };
+        let node = Node::new(self.settings.node_seed, self.now.wall);
         let wal = Wal::create(
             Arc::clone(self.disk),
             &self.layout.wal(),
@@ -215,11 +233,9 @@ impl Opening<'_> {
         }
         let folder = self.layout.checkpoints();
         checkpoint.write(self.disk.as_ref(), &folder, self.now.wall)?;
-        let json = serde_json::to_vec(&node).expect("text and numbers");
         // Written last: a directory without it was never served.
         let path = self.layout.node();
-        disk::replace(self.disk.as_ref(), &path, &json)
-            .map_err(|source| unusable(&path, source))?;
+        node.write(self.disk.as_ref(), &path).map_err(|source| unusable(&path, source))?;
         self.disk
             .sync_dir(&self.layout.data)
             .map_err(|source| unusable(&self.layout.data, source))?;
@@ -439,7 +455,7 @@ fn create_durably(disk: &dyn Disk, folder: &Path) -> Result<(), OpenError> {
 }
 
 /// Collects the topics that a record's commands are about.
-fn topics_in(payload: &[u8], into: &mut BTreeSet<TopicName>) -> Result<(), ShardError> {
+pub(crate) fn topics_in(payload: &[u8], into: &mut BTreeSet<TopicName>) -> Result<(), ShardError> {
     let mut reader = crate::topic::CommandReader::new(payload);
     while let Some(command) = reader.next()? {
         if let crate::topic::Command::Topic(name) = command {
@@ -449,7 +465,8 @@ fn topics_in(payload: &[u8], into: &mut BTreeSet<TopicName>) -> Result<(), Shard
     Ok(())
 }
 
-fn read_node(disk: &dyn Disk, layout: &Layout) -> Result<Option<Node>, OpenError> {
+/// Reads the identity of a directory; `None` if it has none.
+pub(crate) fn read_node(disk: &dyn Disk, layout: &Layout) -> Result<Option<Node>, OpenError> {
     let path = layout.node();
     let bytes = match disk::read_all(disk, &path) {
         Ok(bytes) => bytes,
@@ -458,6 +475,10 @@ fn read_node(disk: &dyn Disk, layout: &Layout) -> Result<Option<Node>, OpenError
     };
     let node: Node = serde_json::from_slice(&bytes)
         .map_err(|e| OpenError::Damaged { path: path.clone(), why: e.to_string() })?;
+    if node.crc != node.checksum() {
+        let why = format!("the checksum is {} where {} is written", node.checksum(), node.crc);
+        return Err(OpenError::Damaged { path, why });
+    }
     if node.format > FORMAT {
         return Err(OpenError::Newer { path, format: node.format });
     }

@@ -1,11 +1,11 @@
-//! The command line: `wiber broker|pub|sub|history|ping|bench|config`.
+//! The command line: `wiber broker|pub|sub|history|ping|bench|config|check`.
 //!
 //! ```text
 //!   arguments ─▶ clap ─▶ settings (flags, variables, file) ─▶ one file a subcommand ─▶ Exit
 //! ```
 //!
-//! * Everything but `broker`, `config` and `bench` uses the public client of this crate and nothing
-//!   else of it; `history --data-dir` uses the reader of logs.
+//! * Everything but `broker`, `config`, `bench` and `check` uses the public client of this crate and
+//!   nothing else of it; `history --data-dir` uses the reader of logs, and `check` the checker.
 //! * Results go to standard output, everything that is said about them to standard error.
 //! * Every way to end has its number in [`Exit`]; every failure says what to do in a hint.
 //! * A reader of the output that goes away (`wiber sub chat | head -1`) is no failure. Nothing here
@@ -13,6 +13,7 @@
 
 mod bench;
 mod broker;
+mod check;
 mod config;
 mod exit;
 mod history;
@@ -44,6 +45,7 @@ Examples:
   wiber sub chat --group workers          share the messages among a group
   seq 1000 | wiber pub chat -             publish a message for each line
   wiber history chat 5                    the last five messages
+  wiber check                             verify the data while no broker runs
 
 Exit codes:
   0 ok · 1 internal error · 2 usage · 3 cannot connect · 4 cannot listen
@@ -68,6 +70,7 @@ enum Command {
     Ping(ping::Args),
     Bench(Box<bench::Args>),
     Config(config::Args),
+    Check(check::Args),
 }
 
 /// Runs the `wiber` command with the process's arguments.
@@ -91,6 +94,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Broker(args) => broker::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::History(args) if args.data_dir.is_some() => history::run_offline(&args),
         Command::Pub(args) => as_client(|interrupt| publish::run(args, interrupt)),
         Command::Sub(args) => as_client(|interrupt| subscribe::run(args, interrupt)),

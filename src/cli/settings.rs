@@ -92,6 +92,14 @@ impl ClientFlags {
     }
 }
 
+/// The data directory: the flag's, or what a broker started here would serve.
+pub(super) fn data_dir(flag: Option<&Path>) -> Result<PathBuf, Failure> {
+    match flag {
+        Some(dir) => Ok(dir.to_owned()),
+        None => Ok(load(&Overrides::default(), None)?.0.storage.data_dir),
+    }
+}
+
 fn split_addr(addr: &str) -> Result<(&str, &str), Failure> {
     let parts = addr.rsplit_once(':').and_then(|(host, port)| {
         let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));

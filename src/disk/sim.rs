@@ -202,6 +202,11 @@ impl SimDisk {
         lock(&self.world.faults).count(op)
     }
 
+    /// How many operations there were of all kinds, failed ones included.
+    pub fn operations(&self) -> u64 {
+        lock(&self.world.faults).operations()
+    }
+
     /// How many operations there were that change something or sync it.
     pub fn changes(&self) -> u64 {
         lock(&self.world.faults).changes()

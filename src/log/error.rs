@@ -16,6 +16,15 @@ pub enum LogError {
         /// What it says.
         source: io::Error,
     },
+    /// A file or folder could not be synced: nothing is known about what is on the disk of it, and
+    /// the process has to end, whatever the reason.
+    #[error("failed to sync {}: {source}", path.display())]
+    Sync {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the disk says.
+        source: io::Error,
+    },
     /// One message is not what was written; reading can go on behind it.
     #[error("message {offset} of topic {topic} is damaged: {} at byte {at}: {why}", path.display())]
     Corrupt {
@@ -45,7 +54,11 @@ pub enum LogError {
 impl LogError {
     /// Whether stored data are damaged.
     pub fn is_damage(&self) -> bool {
-        !matches!(self, LogError::Io { .. })
+        !matches!(self, LogError::Io { .. } | LogError::Sync { .. })
+    }
+
+    pub(super) fn sync(path: &Path, source: io::Error) -> Self {
+        LogError::Sync { path: path.to_owned(), source }
     }
 
     pub(super) fn io(path: &Path, source: io::Error) -> Self {

@@ -12,12 +12,19 @@ const ENTRY_BYTES: usize = 24;
 
 /// An entry: this line begins at this position, and no line before it is later than `ts`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Entry {
-    pub(super) offset: Offset,
-    pub(super) at: u64,
+pub struct Entry {
+    /// Of the line.
+    pub offset: Offset,
+    /// Where it begins.
+    pub at: u64,
     /// The latest timestamp up to and including this line: a clock that stepped back does not
     /// disturb the order.
-    pub(super) ts: Timestamp,
+    pub ts: Timestamp,
+}
+
+/// The entries in the bytes of an index file, for who compares them with the segment.
+pub fn entries(bytes: &[u8]) -> Vec<Entry> {
+    Index::from_bytes(bytes).0
 }
 
 /// Entries about [`INDEX_STRIDE_BYTES`] apart.

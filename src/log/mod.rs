@@ -28,9 +28,12 @@ mod tests;
 mod writer;
 
 pub use error::LogError;
+pub use index::{Entry, entries};
 pub use reader::Reader;
-pub use record::{Line, LineError, NewRecord, parse_line, write_line};
+pub(crate) use record::write_lost;
+pub use record::{Line, LineError, NewRecord, parse_line, parse_lost, write_line};
 pub use recover::{Adopted, Scan, SegmentFile, scan};
+pub use segment::{Lines, Paths, RawLine};
 pub use shared::LogShared;
 pub use tail::{Chunk, Tail, TailBudget};
 pub use writer::{LogMark, LogSettings, SyncJob, TopicLog};

@@ -7,7 +7,7 @@ use crate::disk::Disk;
 use crate::ids::{Offset, TopicName};
 use crate::time::Timestamp;
 
-use super::record::{Line, parse_again, parse_line};
+use super::record::{Line, parse_again, parse_line, parse_lost};
 use super::segment::Lines;
 use super::shared::LogShared;
 use super::{LogError, recover};
@@ -167,8 +167,13 @@ impl Reader {
             Ok(line) => format!("offset {} stands here", line.offset),
             Err(error) => error.to_string(),
         };
+        let is_lost = parse_lost(raw.bytes) == Some(expected);
         let (path, topic) = (place.lines.path.clone(), topic.clone());
-        self.pass_damage(at)?;
+        if is_lost {
+            self.next = expected.next();
+        } else {
+            self.pass_damage(at)?;
+        }
         Err(LogError::Corrupt { topic, offset: expected, path, at, why })
     }
 
@@ -195,7 +200,8 @@ impl Reader {
         place.lines.step_back(at);
         while let Some(raw) = place.lines.next(place.len)? {
             let at = raw.at;
-            let offset = parse_line(topic, raw.bytes).map_or(Offset::ZERO, |line| line.offset);
+            let offset = parse_line(topic, raw.bytes).map(|line| line.offset).ok();
+            let offset = offset.or_else(|| parse_lost(raw.bytes)).unwrap_or_default();
             if offset >= expected {
                 place.lines.step_back(at);
                 // A line too many costs no message, and one too few costs those that it held.

@@ -55,6 +55,9 @@ pub struct Line<'a> {
 /// Why a line is none.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LineError {
+    /// It stands for a message that was lost.
+    #[error("it was lost before a repair; `wiber check` put what there was into the quarantine")]
+    Lost,
     /// It is no JSON object with id, offset, ts and msg.
     #[error("the line is no record: {0}")]
     NoRecord(String),
@@ -66,6 +69,24 @@ pub enum LineError {
         /// What stands in the line.
         stored: String,
     },
+}
+
+/// What stands in the place of a message that is lost: `{"lost":17   }`, with as many blanks as make
+/// it as long as what was there. Only a repair writes it; readers name the message and go on.
+const LOST: &str = "{\"lost\":";
+
+/// The offset of the lost message in whose place this line stands; `None` for any other line.
+pub fn parse_lost(raw: &[u8]) -> Option<Offset> {
+    let digits = raw.strip_prefix(LOST.as_bytes())?.strip_suffix(b"}")?.trim_ascii_end();
+    Some(Offset::new(std::str::from_utf8(digits).ok()?.parse().ok()?))
+}
+
+/// Appends the line for a lost message, with its end: `padding` bytes longer than it has to be.
+pub(crate) fn write_lost(out: &mut Vec<u8>, offset: Offset, padding: usize) {
+    out.extend_from_slice(LOST.as_bytes());
+    write_decimal(out, offset.get());
+    out.resize(out.len() + padding, b' ');
+    out.extend_from_slice(b"}\n");
 }
 
 fn no_record(why: impl ToString) -> LineError {
@@ -169,6 +190,9 @@ pub(super) fn parse_again(raw: &[u8]) -> Result<Line<'_>, LineError> {
 
 fn read_line<'a>(topic: Option<&TopicName>, raw: &'a [u8]) -> Result<Line<'a>, LineError> {
     let text = std::str::from_utf8(raw).map_err(no_record)?;
+    if parse_lost(raw).is_some() {
+        return Err(LineError::Lost);
+    }
     match own_form(topic, text) {
         Some(line) => line,
         // The prototype puts a blank behind its colons. What begins as our own lines do is one of

@@ -12,7 +12,7 @@ use super::index::{Entry, Index};
 use super::segment::{Lines, Paths, parse_name};
 use super::shared::LogShared;
 use super::writer::{LogMark, LogSettings, TopicLog};
-use super::{LogError, TailBudget, parse_line};
+use super::{LineError, LogError, TailBudget, parse_line, parse_lost};
 
 /// Block size for reading whole files.
 const SCAN_BYTES: usize = 1 << 20;
@@ -212,15 +212,23 @@ fn check_end(
         return Err(LogError::damaged(path, len, why));
     }
     let (at, line) = last_line(file.as_ref(), mark.len).map_err(io)?;
-    let record = line.strip_suffix(b"\n").map(|line| parse_line(topic, line));
+    let record = line.strip_suffix(b"\n").map(|line| offset_of(topic, line));
     match record {
-        Some(Ok(record)) if record.offset == mark.end => Ok(()),
-        Some(Ok(record)) => {
-            let why = format!("it has offset {} where {} belongs", record.offset, mark.end);
+        Some(Ok(offset)) if offset == mark.end => Ok(()),
+        Some(Ok(offset)) => {
+            let why = format!("it has offset {offset} where {} belongs", mark.end);
             Err(LogError::damaged(path, at, why))
         }
         Some(Err(error)) => Err(LogError::damaged(path, at, error.to_string())),
         None => Err(LogError::damaged(path, at, "the checkpoint ends within a line")),
+    }
+}
+
+/// The message of a line, be it there or known to be lost.
+fn offset_of(topic: &TopicName, line: &[u8]) -> Result<Offset, LineError> {
+    match parse_lost(line) {
+        Some(offset) => Ok(offset),
+        None => parse_line(topic, line).map(|record| record.offset),
     }
 }
 
@@ -268,9 +276,9 @@ pub(super) fn survey(disk: &dyn Disk, dir: &Path, topic: TopicName) -> Result<Lo
             Some(first) => first,
             None => {
                 let mut lines = Lines::new(Arc::clone(&open), &path, 0, SCAN_BYTES);
-                let line =
-                    lines.next(len)?.and_then(|raw| parse_line(&paths.topic, raw.bytes).ok());
-                line.map_or(end.next(), |line| line.offset)
+                let line = lines.next(len)?;
+                let offset = line.and_then(|raw| offset_of(&paths.topic, raw.bytes).ok());
+                offset.unwrap_or(end.next())
             }
         };
         end = last_offset(&open, &paths.topic, &path, first, len)?;
@@ -293,13 +301,13 @@ fn last_offset(
 ) -> Result<Offset, LogError> {
     let (_, line) = last_line(file.as_ref(), len).map_err(|source| LogError::io(path, source))?;
     let text = line.strip_suffix(b"\n").unwrap_or(&line);
-    if let Ok(last) = parse_line(topic, text) {
-        return Ok(last.offset);
+    if let Ok(last) = offset_of(topic, text) {
+        return Ok(last);
     }
     let mut lines = Lines::new(Arc::clone(file), path, 0, SCAN_BYTES);
     let mut at = first.prev();
     while let Some(raw) = lines.next(len)? {
-        at = parse_line(topic, raw.bytes).map_or(at.next(), |line| line.offset);
+        at = offset_of(topic, raw.bytes).unwrap_or(at.next());
     }
     Ok(at)
 }
@@ -331,7 +339,12 @@ impl Adoption {
         let mut len = file.len;
         while let Some(line) = lines.next(file.len)? {
             number += 1;
+            let lost = parse_lost(line.bytes).filter(|_| line.is_whole);
             let why = match parse_line(&paths.topic, line.bytes) {
+                Err(LineError::Lost) if lost == self.next.or(lost) => {
+                    self.take(line.at, lost.expect("it is one"), self.latest);
+                    continue;
+                }
                 Ok(record) if self.next.is_none_or(|next| next == record.offset) => {
                     self.take(line.at, record.offset, record.ts);
                     if !line.is_whole {

@@ -10,24 +10,26 @@ use super::LogError;
 
 /// Where a topic's files are.
 #[derive(Clone, Debug)]
-pub(super) struct Paths {
-    pub(super) dir: PathBuf,
-    pub(super) topic: TopicName,
+pub struct Paths {
+    /// The data directory.
+    pub dir: PathBuf,
+    /// The topic.
+    pub topic: TopicName,
 }
 
 impl Paths {
     /// The segment that is written.
-    pub(super) fn active(&self) -> PathBuf {
+    pub fn active(&self) -> PathBuf {
         self.dir.join(format!("{}.log", self.topic))
     }
 
     /// A segment that is finished.
-    pub(super) fn sealed(&self, first: Offset) -> PathBuf {
+    pub fn sealed(&self, first: Offset) -> PathBuf {
         self.dir.join(format!("{}@{:020}.log", self.topic, first.get()))
     }
 
     /// The index of a segment.
-    pub(super) fn index(&self, first: Offset) -> PathBuf {
+    pub fn index(&self, first: Offset) -> PathBuf {
         self.index_dir().join(format!("{}@{:020}.idx", self.topic, first.get()))
     }
 
@@ -57,11 +59,11 @@ pub(super) fn parse_name(name: &str) -> Option<(TopicName, Option<Offset>)> {
 
 /// Reads lines of a file from a position on, in blocks.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub struct Lines {
     pub(super) file: Arc<dyn File>,
     pub(super) path: PathBuf,
     /// Position of the next line.
-    pub(super) at: u64,
+    pub at: u64,
     block: Vec<u8>,
     /// Where in the block the next line begins.
     start: usize,
@@ -69,21 +71,27 @@ pub(super) struct Lines {
 }
 
 /// A line and where it begins.
-pub(super) struct RawLine<'a> {
-    pub(super) at: u64,
+#[derive(Debug)]
+pub struct RawLine<'a> {
+    /// Where it begins.
+    pub at: u64,
     /// Without its end.
-    pub(super) bytes: &'a [u8],
+    pub bytes: &'a [u8],
     /// Whether it has one.
-    pub(super) is_whole: bool,
+    pub is_whole: bool,
 }
 
 impl Lines {
-    pub(super) fn new(file: Arc<dyn File>, path: &Path, at: u64, block_bytes: usize) -> Self {
+    /// The lines of `file` from `at` on.
+    pub fn new(file: Arc<dyn File>, path: &Path, at: u64, block_bytes: usize) -> Self {
         Self { file, path: path.to_owned(), at, block: Vec::new(), start: 0, block_bytes }
     }
 
     /// The next line that begins before `end`; what lies behind `end` is not looked at.
-    pub(super) fn next(&mut self, end: u64) -> Result<Option<RawLine<'_>>, LogError> {
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn next(&mut self, end: u64) -> Result<Option<RawLine<'_>>, LogError> {
         if self.at >= end {
             return Ok(None);
         }

@@ -169,7 +169,8 @@ impl TopicLog {
         }
         // Before the name is used again, it is certain that the old file has its new one.
         if !planted::has(Bug::NoDirectorySync) {
-            self.disk.sync_dir(&paths.dir).map_err(io)?;
+            let dir = &paths.dir;
+            self.disk.sync_dir(dir).map_err(|source| LogError::sync(dir, source))?;
         }
         let first = self.mark.segment;
         let next = self.end.next();
@@ -254,11 +255,11 @@ impl SyncJob {
     pub fn run(self, disk: &dyn Disk) -> Result<(), LogError> {
         for first in &self.segments {
             let lines = self.shared.open(disk, *first, 0, 0)?;
-            lines.file.sync().map_err(|source| LogError::io(&lines.path, source))?;
+            lines.file.sync().map_err(|source| LogError::sync(&lines.path, source))?;
         }
         let dir = &self.shared.paths.dir;
         if self.is_dir {
-            disk.sync_dir(dir).map_err(|source| LogError::io(dir, source))?;
+            disk.sync_dir(dir).map_err(|source| LogError::sync(dir, source))?;
         }
         if let Some((first, index)) = &self.index {
             save_index(disk, &self.shared.paths, *first, index);

@@ -582,7 +582,7 @@ fn unreadable(topic: &TopicName, error: &LogError) -> WireError {
     let told = WireError::new(code, error.to_string()).with("topic", topic);
     match error {
         LogError::Corrupt { offset, .. } => told.with("offset", offset),
-        LogError::Io { .. } | LogError::Damaged { .. } => told,
+        LogError::Io { .. } | LogError::Sync { .. } | LogError::Damaged { .. } => told,
     }
 }
 

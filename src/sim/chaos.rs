@@ -72,7 +72,9 @@ impl World {
                     Op::Read,
                 ]
             }
-            Failure::NoSpace | Failure::Short { .. } => &[Op::Write],
+            Failure::NoSpace | Failure::Short { .. } => {
+                &[Op::Write, Op::Write, Op::Write, Op::Create, Op::Rename, Op::Sync, Op::SyncDir]
+            }
         };
         let op = ops[self.rng.random_range(0..ops.len())];
         let skip = self.rng.random_range(0..10);

@@ -34,6 +34,7 @@
 mod files;
 mod record;
 mod recover;
+mod salvage;
 mod scan;
 mod segment;
 mod spare;
@@ -49,6 +50,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use recover::{Examined, examine};
+pub use salvage::salvage;
 pub use spare::SpareJob;
 pub use writer::Wal;
 

@@ -17,7 +17,7 @@ use super::super::shard::Shard;
 use crate::config::{Fsync, MinFree};
 use crate::delivery::Policy;
 use crate::disk::Disk;
-use crate::disk::sim::{Crash, SimDisk};
+use crate::disk::sim::SimDisk;
 use crate::ids::{ConnId, DerivedId, GroupName, Offset, TopicName};
 use crate::log::{LogSettings, Reader, TailBudget, scan};
 use crate::time::{Moment, Now, Timestamp};

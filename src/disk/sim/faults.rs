@@ -132,6 +132,10 @@ impl Faults {
         self.counts[op as usize]
     }
 
+    pub(super) fn operations(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
     pub(super) fn changes(&self) -> u64 {
         self.changes
     }

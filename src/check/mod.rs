@@ -1,0 +1,252 @@
+//! Verification of a whole data directory, and repair of what can be repaired.
+//!
+//! ```text
+//!   node.json ─▶ checkpoints ─▶ write-ahead log ─▶ every line of every topic ─▶ Report
+//!                                                                               │ findings, each
+//!                quarantine ◀── every byte that is replaced ◀── repair ◀────────┘ with its Mend
+//! ```
+//!
+//! * Checking changes nothing. It streams: memory does not depend on the size of the directory.
+//! * Damage is what something vouches for and is not there; a torn tail is what a crash left behind
+//!   the last checkpoint, and is cut or made again by the next start without anybody's help.
+//! * A repair invents nothing. In the place of a message that is lost goes a line that says so, as
+//!   long as what was there: offsets stay dense, and no later message, index or checkpoint moves.
+//! * Whatever a repair replaces is first copied to `.wiber/quarantine/` and synced. Cut short, it
+//!   can be run again.
+//!
+//! Not here: the lock's owner, talking to people (`cli`), and what a broker mends itself.
+
+mod logs;
+mod rebuild;
+mod repair;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::broker::checkpoint::CheckpointError;
+use crate::broker::layout::Layout;
+use crate::broker::open::OpenError;
+use crate::disk::{Disk, Lock};
+use crate::ids::{Offset, TopicName};
+use crate::log::{LogError, LogMark};
+use crate::wal::WalError;
+
+pub use repair::{Done, Seeds, repair};
+
+/// More findings than these are only counted.
+const FINDINGS_MAX: usize = 10_000;
+
+/// How bad it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Something that was stored is not there any more.
+    Damage,
+    /// A crash left it, nothing vouches for it, and the next start sees to it.
+    Torn,
+    /// Worth knowing.
+    Note,
+}
+
+/// What it is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// `node.json`
+    Identity,
+    /// A checkpoint.
+    Checkpoint,
+    /// The write-ahead log.
+    Wal,
+    /// A topic's messages.
+    Log,
+    /// An index, which is derived from them.
+    Index,
+    /// A message that an earlier repair found lost.
+    Lost,
+    /// A file that is not wiber's.
+    Foreign,
+}
+
+/// What a repair does about a finding.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Mend {
+    /// Nothing has to be done.
+    Nothing,
+    /// Nothing can be done without inventing data; the broker starts nevertheless and passes it by.
+    Cannot,
+    /// Messages are lost: lines that say so take their place, from `at` up to `until`, which may
+    /// lie farther back if `may_grow`.
+    Lines {
+        /// From where on.
+        at: u64,
+        /// Up to where.
+        until: u64,
+        /// Whether the file may become longer.
+        may_grow: bool,
+        /// The first that is lost.
+        first: Offset,
+        /// The last.
+        last: Offset,
+    },
+    /// The line end that belongs at this byte is put back.
+    LineEnd(u64),
+    /// The file is moved to the quarantine.
+    SetAside,
+    /// The identity is written again, with the node that the write-ahead log names.
+    Identity(u64),
+    /// A new checkpoint is made from the topics' files and what can be read of the state.
+    Rebuild,
+}
+
+impl Mend {
+    /// What `--repair` would do, and what is lost then; empty if there is nothing to do.
+    pub fn describe(&self) -> String {
+        match self {
+            Mend::Nothing => String::new(),
+            Mend::Cannot => "cannot be repaired; readers pass it by".to_owned(),
+            Mend::Lines { first, last, .. } if first == last => {
+                format!("marks message {first} as lost; the bytes go to the quarantine")
+            }
+            Mend::Lines { first, last, .. } => {
+                format!("marks messages {first} to {last} as lost; the bytes go to the quarantine")
+            }
+            Mend::LineEnd(_) => "puts the line end back; nothing is lost".to_owned(),
+            Mend::SetAside => "moves the file to the quarantine; nothing is lost".to_owned(),
+            Mend::Identity(_) => {
+                "writes it again from the write-ahead log; only the time of creation is lost"
+                    .to_owned()
+            }
+            Mend::Rebuild => {
+                "makes a new checkpoint from the topics' files and the readable state; \
+                              the log goes to the quarantine; what is only there is lost"
+                    .to_owned()
+            }
+        }
+    }
+}
+
+/// Something that was found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// How bad it is.
+    pub level: Level,
+    /// What it is about.
+    pub kind: Kind,
+    /// The file.
+    pub file: PathBuf,
+    /// Where in it, if there is a place.
+    pub byte: Option<u64>,
+    /// What is wrong.
+    pub what: String,
+    /// What a repair does about it.
+    pub mend: Mend,
+}
+
+/// What a check found.
+#[derive(Clone, Default, Debug)]
+pub struct Report {
+    /// All findings, at most 10,000.
+    pub findings: Vec<Finding>,
+    /// How many more there were.
+    pub left_out: u64,
+    /// Topics.
+    pub topics: u64,
+    /// Messages in their files that are whole.
+    pub messages: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Where the whole lines of each topic end.
+    ends: BTreeMap<TopicName, LogMark>,
+}
+
+impl Report {
+    /// How many findings are damage.
+    pub fn damages(&self) -> u64 {
+        let found = self.findings.iter().filter(|f| f.level == Level::Damage).count();
+        found as u64 + self.left_out
+    }
+
+    fn add(&mut self, finding: Finding) {
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(finding);
+        } else if finding.level == Level::Damage {
+            self.left_out += 1;
+        }
+    }
+}
+
+/// Why a directory could not be checked or repaired.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// It can't be read, or written.
+    #[error("failed to use {}: {source}", path.display())]
+    Unusable {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A broker has it.
+    #[error("failed to check {}: a broker serves it", dir.display())]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Its identity, such as one of a later version.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The write-ahead log can't be read, or is of a later version.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// A topic's file can't be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A checkpoint can't be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+fn unusable(path: &Path) -> impl FnOnce(io::Error) -> CheckError {
+    move |source| CheckError::Unusable { path: path.to_owned(), source }
+}
+
+/// Takes the lock of the directory, so that no broker starts meanwhile. `None` if it was never
+/// served, or may not be written to.
+///
+/// # Errors
+/// [`CheckError::Locked`] if a broker serves it.
+pub fn lock(disk: &dyn Disk, dir: &Path) -> Result<Option<Box<dyn Lock>>, CheckError> {
+    match disk.lock(&Layout::new(dir).meta.join("LOCK")) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(CheckError::Locked { dir: dir.to_owned() })
+        }
+        Err(_absent) => Ok(None),
+    }
+}
+
+/// Tells how many bytes of how many were read.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// Verifies the directory. Changes nothing.
+///
+/// # Errors
+/// [`CheckError`] if it can't be read to the end.
+pub fn check(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    progress: Progress<'_>,
+) -> Result<Report, CheckError> {
+    let mut report = Report::default();
+    let layout = Layout::new(dir);
+    disk.list(dir).map_err(unusable(dir))?;
+    let state = state::verify(disk, &layout, &mut report)?;
+    logs::verify(disk.as_ref(), &layout, &state, &mut report, progress)?;
+    Ok(report)
+}

@@ -1,0 +1,239 @@
+//! Doing what the findings say, with a copy of every byte that is replaced.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{CheckError, Finding, Level, Mend, Report, check, rebuild, unusable};
+use crate::broker::layout::Layout;
+use crate::broker::open::Node;
+use crate::disk::{Disk, File, Open};
+use crate::ids::Offset;
+use crate::log::write_lost;
+use crate::time::Timestamp;
+
+/// Bytes are copied and written so many at a time.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// Random numbers for a new log; see [`crate::wal::Identity`].
+#[derive(Clone, Copy, Debug)]
+pub struct Seeds {
+    /// For a node whose identity is lost.
+    pub node: u64,
+    /// For the marks of the log.
+    pub secret: u64,
+}
+
+/// Something that was repaired.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Done {
+    /// The file.
+    pub file: PathBuf,
+    /// What was done, and what was lost.
+    pub what: String,
+    /// Where the bytes are that were replaced.
+    pub kept: Option<PathBuf>,
+}
+
+/// Repairs what `report` has found. Run a check afterwards to see what is left.
+///
+/// # Errors
+/// [`CheckError`]. What was replaced before is in the quarantine; it can be run again.
+pub fn repair(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    report: &Report,
+    now: Timestamp,
+    seeds: Seeds,
+) -> Result<Vec<Done>, CheckError> {
+    let layout = Layout::new(dir);
+    let aside = Aside { disk: disk.as_ref(), folder: layout.quarantine(), now };
+    let mut repair = Repair { layout: &layout, aside: &aside, done: Vec::new() };
+    let damages = || report.findings.iter().filter(|found| found.level == Level::Damage);
+    for finding in damages() {
+        repair.mend(finding)?;
+    }
+    let mut done = repair.done;
+    if damages().any(|finding| finding.mend == Mend::Rebuild) {
+        // What was mended first counts for where the topics end.
+        let fresh = check(disk, dir, &mut |_, _| {})?;
+        done.extend(rebuild::rebuild(disk, &layout, &fresh, &aside, seeds)?);
+    }
+    Ok(done)
+}
+
+/// The quarantine.
+pub(super) struct Aside<'a> {
+    pub(super) disk: &'a dyn Disk,
+    pub(super) folder: PathBuf,
+    pub(super) now: Timestamp,
+}
+
+impl Aside<'_> {
+    fn path(&self, file: &Path, more: &str) -> PathBuf {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        self.folder.join(format!("{}-{name}{more}", self.now.as_micros()))
+    }
+
+    fn prepare(&self) -> Result<(), CheckError> {
+        let above = self.folder.parent().unwrap_or(Path::new("."));
+        self.disk.create_dir(&self.folder).map_err(unusable(&self.folder))?;
+        self.disk.sync_dir(above).map_err(unusable(above))
+    }
+
+    /// Moves a file there.
+    pub(super) fn take(&self, file: &Path) -> Result<PathBuf, CheckError> {
+        self.prepare()?;
+        let to = self.path(file, "");
+        self.disk.rename(file, &to).map_err(unusable(file))?;
+        for folder in [&self.folder, file.parent().unwrap_or(Path::new("."))] {
+            self.disk.sync_dir(folder).map_err(unusable(folder))?;
+        }
+        Ok(to)
+    }
+
+    /// Copies bytes of a file there, durably; `None` if there are none.
+    pub(super) fn copy(
+        &self,
+        file: &Path,
+        at: u64,
+        until: u64,
+    ) -> Result<Option<PathBuf>, CheckError> {
+        let from = match self.disk.open(file, Open::Read) {
+            Ok(from) => from,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unusable(file)(error)),
+        };
+        let until = until.min(from.len().map_err(unusable(file))?);
+        if at >= until {
+            return Ok(None);
+        }
+        self.prepare()?;
+        let path = self.path(file, &format!(".{at}-{until}"));
+        let copied = || -> io::Result<()> {
+            let to = self.disk.open(&path, Open::Create)?;
+            to.truncate(0)?;
+            let mut block = vec![0; BLOCK_BYTES];
+            let mut done = at;
+            while done < until {
+                let want = block.len().min(usize::try_from(until - done).unwrap_or(BLOCK_BYTES));
+                let got = from.read_at(&mut block[..want], done)?;
+                if got == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                to.write_at(&block[..got], done - at)?;
+                done += got as u64;
+            }
+            to.sync()?;
+            self.disk.sync_dir(&self.folder)
+        };
+        copied().map_err(unusable(&path))?;
+        Ok(Some(path))
+    }
+}
+
+struct Repair<'a> {
+    layout: &'a Layout,
+    aside: &'a Aside<'a>,
+    done: Vec<Done>,
+}
+
+impl Repair<'_> {
+    fn mend(&mut self, finding: &Finding) -> Result<(), CheckError> {
+        let (disk, file) = (self.aside.disk, &finding.file);
+        match &finding.mend {
+            Mend::Nothing | Mend::Cannot | Mend::Rebuild => {}
+            Mend::SetAside => {
+                let kept = self.aside.take(file)?;
+                self.say(file, "moved to the quarantine; nothing is lost", Some(kept));
+            }
+            Mend::LineEnd(at) => {
+                let kept = self.aside.copy(file, *at, at + 1)?;
+                let open = disk.open(file, Open::Write).map_err(unusable(file))?;
+                open.write_at(b"\n", *at).and_then(|()| open.sync()).map_err(unusable(file))?;
+                self.say(
+                    file,
+                    &format!("put the line end back at byte {at}; nothing is lost"),
+                    kept,
+                );
+            }
+            Mend::Identity(node) => {
+                let kept = self.aside.copy(file, 0, u64::MAX)?;
+                let path = self.layout.node();
+                Node::new(*node, self.aside.now).write(disk, &path).map_err(unusable(&path))?;
+                self.say(file, "written again; the time of creation is lost", kept);
+            }
+            Mend::Lines { at, until, may_grow, first, last } => {
+                let needed = Filling::new(*first, *last, 0).bytes;
+                let until = if *may_grow { at.saturating_add(needed).max(*until) } else { *until };
+                if at + needed > until {
+                    // There is no room to say it, so nothing is touched.
+                    return Ok(());
+                }
+                let kept = self.aside.copy(file, *at, until)?;
+                let filling = Filling::new(*first, *last, until - at);
+                let open = disk.open(file, Open::Create).map_err(unusable(file))?;
+                filling.write(&*open, *at).map_err(unusable(file))?;
+                disk.sync_dir(&self.layout.data).map_err(unusable(&self.layout.data))?;
+                let what = if first == last {
+                    format!("message {first} is lost, and marked so at byte {at}")
+                } else {
+                    format!("messages {first} to {last} are lost, and marked so from byte {at}")
+                };
+                self.say(file, &what, kept);
+            }
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, file: &Path, what: &str, kept: Option<PathBuf>) {
+        self.done.push(Done { file: file.to_owned(), what: what.to_owned(), kept });
+    }
+}
+
+/// Lines for lost messages that fill a number of bytes exactly.
+struct Filling {
+    first: Offset,
+    last: Offset,
+    /// Bytes that are needed at least.
+    bytes: u64,
+    /// Blanks for each line, and for the last one besides.
+    each: u64,
+    rest: u64,
+}
+
+impl Filling {
+    fn new(first: Offset, last: Offset, room: u64) -> Self {
+        let count = last.get() - first.get() + 1;
+        // `{"lost":` and `}` and the line end, and the digits: all numbers of so many digits at once.
+        let mut bytes = count * 10;
+        let mut from = first.get();
+        while from <= last.get() {
+            let digits = from.to_string().len();
+            let power = u32::try_from(digits).expect("twenty at most");
+            let until =
+                10u64.checked_pow(power).map_or(last.get(), |next| last.get().min(next - 1));
+            bytes += (until - from + 1) * digits as u64;
+            from = until + 1;
+        }
+        let spare = room.saturating_sub(bytes);
+        Self { first, last, bytes, each: spare / count, rest: spare % count }
+    }
+
+    fn write(&self, file: &dyn File, mut at: u64) -> io::Result<()> {
+        let mut block = Vec::new();
+        let mut offset = self.first;
+        while offset <= self.last {
+            let more = if offset == self.last { self.rest } else { 0 };
+            let padding = usize::try_from(self.each + more).map_err(io::Error::other)?;
+            write_lost(&mut block, offset, padding);
+            if block.len() >= BLOCK_BYTES || offset == self.last {
+                file.write_at(&block, at)?;
+                at += block.len() as u64;
+                block.clear();
+            }
+            offset = offset.next();
+        }
+        file.sync()
+    }
+}

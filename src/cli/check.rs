@@ -1,0 +1,218 @@
+//! `wiber check`
+
+use std::io::{self, IsTerminal as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use super::exit::{Exit, Failure};
+use super::output::Out;
+use super::settings;
+use crate::check::{self, CheckError, Done, Finding, Kind, Level, Report, Seeds};
+use crate::disk::Disk;
+use crate::disk::os::OsDisk;
+use crate::time::Now;
+
+const EXAMPLES: &str = "\
+Examples:
+  wiber check --data-dir /srv/wiber             is everything whole?
+  wiber check --data-dir /srv/wiber --json      an object for each finding
+  wiber check --data-dir /srv/wiber --repair    repair what can be; make a copy first
+
+Exit codes: 0 whole, or all repaired · 10 damage · 5 directory not usable, or served by a
+broker. Torn bytes that a crash left behind are no damage: the next start sees to them.";
+
+/// Verify a data directory that no broker serves
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The data directory [default: the one of the settings, or ./data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// A JSON object for each finding, and a last one for all
+    #[arg(long)]
+    json: bool,
+    /// Repair what can be repaired; every byte that is replaced goes to .wiber/quarantine
+    #[arg(long)]
+    repair: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let dir = settings::data_dir(args.data_dir.as_deref())?;
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let failed = |error| failed(&dir, &error);
+    let _lock = check::lock(disk.as_ref(), &dir).map_err(failed)?;
+    let mut print = Print { out: Out::new(), dir: &dir, is_json: args.json };
+    let mut report = walk(&disk, &dir).map_err(failed)?;
+    for finding in &report.findings {
+        print.finding(finding)?;
+    }
+    if args.repair && report.damages() > 0 {
+        let seeds = Seeds { node: rand::random(), secret: rand::random() };
+        let now = Now::read().wall;
+        let done = check::repair(&disk, &dir, &report, now, seeds).map_err(failed)?;
+        done.iter().for_each(|done| print.done(done));
+        // What counts is what is there now.
+        report = walk(&disk, &dir).map_err(failed)?;
+        for left in report.findings.iter().filter(|finding| finding.level == Level::Damage) {
+            print.finding(left)?;
+        }
+    }
+    print.summary(&report, args.repair);
+    print.out.flush()?;
+    if report.damages() == 0 { Ok(()) } else { Err(Failure::quiet(Exit::Damage)) }
+}
+
+/// Checks with a bar on standard error, if that is a terminal.
+fn walk(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Report, CheckError> {
+    let target = if io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let bar = ProgressBar::with_draw_target(None, target);
+    let template = "{bar:30} {percent:>3}% {bytes}/{total_bytes} {bytes_per_sec} eta {eta}";
+    bar.set_style(ProgressStyle::with_template(template).expect("the template is well-formed"));
+    let report = check::check(disk, dir, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    report
+}
+
+#[derive(Serialize)]
+struct FindingJson<'a> {
+    finding: Level,
+    kind: Kind,
+    file: &'a Path,
+    byte: Option<u64>,
+    what: &'a str,
+    repair: String,
+}
+
+#[derive(Serialize)]
+struct DoneJson<'a> {
+    repaired: &'a Path,
+    what: &'a str,
+    kept: Option<&'a Path>,
+}
+
+#[derive(Serialize)]
+struct SummaryJson {
+    whole: bool,
+    damage: u64,
+    left_out: u64,
+    topics: u64,
+    messages: u64,
+    bytes: u64,
+}
+
+/// Standard output.
+struct Print<'a> {
+    out: Out,
+    dir: &'a Path,
+    is_json: bool,
+}
+
+impl Print<'_> {
+    fn short(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(self.dir).unwrap_or(path).to_owned()
+    }
+
+    fn finding(&mut self, finding: &Finding) -> Result<(), Failure> {
+        let Finding { level, kind, byte, what, mend, .. } = finding;
+        let file = self.short(&finding.file);
+        let repair = mend.describe();
+        if self.is_json {
+            let (finding, kind, byte, file) = (*level, *kind, *byte, &file);
+            self.out.json(&FindingJson { finding, kind, file, byte, what, repair });
+        } else {
+            let level = match level {
+                Level::Damage => "damage",
+                Level::Torn => "torn",
+                Level::Note => "note",
+            };
+            let place = byte.map(|byte| format!(", byte {byte}")).unwrap_or_default();
+            self.out.line(format!("{level:<7} {}{place}", file.display()).as_bytes());
+            self.wrapped(what);
+            if !repair.is_empty() {
+                self.wrapped(&format!("repair: {repair}"));
+            }
+        }
+        if self.out.is_full() { self.out.flush() } else { Ok(()) }
+    }
+
+    fn done(&mut self, done: &Done) {
+        let (file, kept) = (self.short(&done.file), done.kept.as_deref());
+        let kept = kept.map(|kept| self.short(kept));
+        if self.is_json {
+            let kept = kept.as_deref();
+            return self.out.json(&DoneJson { repaired: &file, what: &done.what, kept });
+        }
+        self.out.line(format!("repaired {}", file.display()).as_bytes());
+        self.wrapped(&done.what);
+        if let Some(kept) = kept {
+            self.wrapped(&format!("kept in {}", kept.display()));
+        }
+    }
+
+    /// Text below a finding, in 80 columns where its words allow it.
+    fn wrapped(&mut self, text: &str) {
+        let indent = " ".repeat(7);
+        let mut line = indent.clone();
+        for word in text.split(' ') {
+            let is_full = line.chars().count() + word.chars().count() + 1 > 80;
+            if is_full && line != indent {
+                self.out.line(line.as_bytes());
+                line.clone_from(&indent);
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        self.out.line(line.as_bytes());
+    }
+
+    fn summary(&mut self, report: &Report, is_repaired: bool) {
+        let Report { topics, messages, bytes, left_out, .. } = *report;
+        let damage = report.damages();
+        if self.is_json {
+            let whole = damage == 0;
+            let all = SummaryJson { whole, damage, left_out, topics, messages, bytes };
+            return self.out.json(&all);
+        }
+        let (topics, messages) = (counted(topics, "topic"), counted(messages, "message"));
+        let found = format!("{topics}, {messages}, {}", indicatif::DecimalBytes(bytes));
+        let lost = report.findings.iter().filter(|finding| finding.kind == Kind::Lost).count();
+        let damages = counted(damage, "finding");
+        let line = match (damage, lost) {
+            (0, 0) => format!("{found}: all whole"),
+            (0, lost) => format!("{found}: whole, but for {lost} lost before a repair"),
+            _ if is_repaired => format!("{found}; damage that can't be repaired: {damages}"),
+            _ => format!(
+                "{found}; damage: {damages}\nmake a copy of it, then run wiber check --repair"
+            ),
+        };
+        line.split('\n').for_each(|line| self.out.line(line.as_bytes()));
+    }
+}
+
+/// `1,000,000 messages`
+fn counted(count: u64, what: &str) -> String {
+    format!("{} {what}{}", indicatif::HumanCount(count), if count == 1 { "" } else { "s" })
+}
+
+fn failed(dir: &Path, error: &CheckError) -> Failure {
+    let text = error.to_string();
+    match error {
+        CheckError::Locked { .. } => {
+            Failure::new(Exit::DataDirUnusable, text).hint("stop the broker first")
+        }
+        _ => Failure::new(Exit::DataDirUnusable, text).hint(format!(
+            "{} has to be a data directory whose files this user can read",
+            dir.display()
+        )),
+    }
+}
