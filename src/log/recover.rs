@@ -313,20 +313,24 @@ impl Adoption {
         let mut len = file.len;
         while let Some(line) = lines.next(file.len)? {
             number += 1;
-            let why = match parse_line(&paths.topic, line.bytes) {
-                Ok(record) if self.next.is_none_or(|next| next == record.offset) => {
-                    self.take(line.at, record.offset, record.ts);
-                    if !line.is_whole {
-                        open.write_at(b"\n", file.len)
-                            .map_err(|source| LogError::io(path, source))?;
-                        len += 1;
+            // The name of a sealed segment says what it begins with: readers go by it.
+            let by_name = file.first.filter(|_| number == 1);
+            let expected = |found| [self.next, by_name].into_iter().flatten().find(|e| *e != found);
+            let why = match parse_line(&paths.topic, line.bytes)
+                .map(|record| (record.offset, record.ts))
+            {
+                Ok((offset, ts)) => match expected(offset) {
+                    None => {
+                        self.take(line.at, offset, ts);
+                        if !line.is_whole {
+                            open.write_at(b"\n", file.len)
+                                .map_err(|source| LogError::io(path, source))?;
+                            len += 1;
+                        }
+                        continue;
                     }
-                    continue;
-                }
-                Ok(record) => {
-                    let next = self.next.unwrap_or(Offset::FIRST);
-                    format!("line {number}: offset {} where {next} belongs", record.offset)
-                }
+                    Some(other) => format!("line {number}: offset {offset} where {other} belongs"),
+                },
                 Err(error) => format!("line {number}: {error}"),
             };
             if line.is_whole {

@@ -114,6 +114,20 @@ fn lines_of_the_prototype_are_read() {
     }
 }
 
+#[test]
+fn an_offset_that_none_can_follow_or_go_before_is_no_record() {
+    for offset in [0, u64::MAX] {
+        let mut own = Vec::new();
+        let new = NewRecord { ts: Timestamp::default(), id: None, message: b"m", extra: "" };
+        write_line(&mut own, &topic(), 0, Offset::new(offset), &new);
+        let foreign = format!(r#"{{"id": "a", "offset": {offset}, "ts": 1, "msg": ""}}"#);
+        for line in [own.trim_ascii_end(), foreign.as_bytes()] {
+            let error = parse_line(&topic(), line).unwrap_err().to_string();
+            assert!(error.contains(&format!("its offset is {offset}")), "{error}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_come_back(message: Vec<u8>, id in proptest::option::of("[a-z\"\\\\]{1,9}"), offset in 1..u64::MAX) {
@@ -445,12 +459,50 @@ fn a_reader_on_another_thread_follows_a_log_that_rolls() {
 #[test]
 fn names_of_files_lead_back_to_their_topics() {
     let disk = disk();
-    for name in ["a.log", "a@00000000000000000007.log", "a.dlq.log", "a@7.log", "x.txt", ".log"] {
+    // No offset can follow the largest number.
+    let last = "a@18446744073709551615.log";
+    let sealed = "a@00000000000000000007.log";
+    for name in ["a.log", sealed, last, "a.dlq.log", "a@7.log", "x.txt", ".log"] {
         disk.open(&Path::new(DIR).join(name), Open::Create).unwrap();
     }
     let scan = scan(&disk, Path::new(DIR)).unwrap();
     let a = &scan.topics[&TopicName::parse(b"a").unwrap()];
     assert_eq!(a.iter().map(|f| f.first.map(Offset::get)).collect::<Vec<_>>(), [Some(7), None]);
     assert_eq!(scan.topics.len(), 2);
-    assert_eq!(scan.strangers, [".log", "a@7.log", "x.txt"]);
+    assert_eq!(scan.strangers, [".log", last, "a@7.log", "x.txt"]);
+}
+
+#[test]
+fn a_sealed_file_whose_name_is_wrong_is_not_adopted() {
+    let disk = disk();
+    let path = Path::new("/data/chat@00000000000000000039.log");
+    disk.open(path, Open::Create).unwrap().write_at(PROTOTYPE.as_bytes(), 0).unwrap();
+    let adopted = TopicLog::adopt(arc(&disk), Path::new(DIR), topic(), SETTINGS, budget());
+    let error = adopted.unwrap_err().to_string();
+    assert!(error.contains("line 1: offset 1 where 39 belongs"), "{error}");
+}
+
+#[test]
+fn a_segment_that_somebody_removed_costs_its_messages_only() {
+    let disk = disk();
+    let mut log = fresh(&disk);
+    append(&mut log, 1..=100);
+    let sealed: Vec<_> = log.shared().segments().iter().map(|s| s.first.get()).collect();
+    assert!(sealed.len() > 3);
+    let gone = sealed[1]..sealed[2];
+    disk.remove(&Path::new(DIR).join(format!("chat@{:020}.log", gone.start))).unwrap();
+    let mut reader = log.reader();
+    let (mut seen, mut damaged) = (Vec::new(), Vec::new());
+    loop {
+        match reader.next() {
+            Ok(Some(line)) => seen.push(line.offset.get()),
+            Ok(None) => break,
+            Err(LogError::Corrupt { offset, .. }) => damaged.push(offset.get()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(damaged, gone.clone().collect::<Vec<_>>());
+    assert_eq!(seen, (1..=100).filter(|n| !gone.contains(n)).collect::<Vec<_>>());
+    reader.seek(Offset::new(gone.start)).unwrap();
+    assert!(reader.next().is_err_and(|error| error.is_damage()));
 }
