@@ -38,3 +38,6 @@ pub mod server;
 pub mod client;
 
 pub mod cli;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
