@@ -506,3 +506,20 @@ fn a_segment_that_somebody_removed_costs_its_messages_only() {
     reader.seek(Offset::new(gone.start)).unwrap();
     assert!(reader.next().is_err_and(|error| error.is_damage()));
 }
+
+#[test]
+fn a_line_end_that_was_lost_does_not_hide_the_messages_behind_it() {
+    let disk = disk();
+    let mut log = fresh(&disk);
+    append(&mut log, 1..=5);
+    let path = Path::new(DIR).join("chat.log");
+    let end = disk.files()[&path].iter().position(|byte| *byte == b'\n').unwrap();
+    disk.flip_bit(&path, end as u64, 0).unwrap();
+    let mut reader = log.reader();
+    for offset in 3..=5 {
+        assert_eq!(read_from(&mut reader, offset), (offset..=5).collect::<Vec<_>>());
+    }
+    reader.seek(Offset::new(2)).unwrap();
+    assert!(reader.next().is_err());
+    assert_eq!(reader.next().unwrap().unwrap().offset, Offset::new(3));
+}
