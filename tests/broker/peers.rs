@@ -274,7 +274,8 @@ fn a_hundred_thousand_names_that_nothing_is_published_to_are_forgotten() {
     assert!(once * 1024 / (NAMES as u64) < 4096, "{once} KiB for {NAMES} followed topics");
     gives_back(&broker, descriptors);
     let twice = follow("two").saturating_sub(before);
-    assert!(twice < once + (16 << 10), "{twice} KiB for other names, {once} for the first");
+    // Topics that were not forgotten would make it twice as much.
+    assert!(twice < once + once / 2, "{twice} KiB for other names, {once} for the first");
     serves(&mut other);
 }
 
