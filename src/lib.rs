@@ -49,3 +49,6 @@ pub mod cli;
 
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;

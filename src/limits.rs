@@ -24,6 +24,9 @@ pub const READ_BYTES_MAX: usize = 256 << 10;
 /// Most unsent bytes a session holds before it stops reading its socket and its subscriptions.
 pub const SESSION_OUT_BYTES_MAX: usize = 1 << 20;
 
+/// Most subscriptions of one connection, with and without groups.
+pub const SUBSCRIPTIONS_MAX: usize = 10_000;
+
 /// Most bytes of requests that wait for one shard; sessions wait for room before they send more.
 pub const MAILBOX_BYTES_MAX: usize = 64 << 20;
 

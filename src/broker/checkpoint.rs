@@ -264,12 +264,18 @@ impl Checkpoint {
         }
         let mut checkpoint =
             Checkpoint { number: head.number, is_clean: head.clean, ..Checkpoint::default() };
+        has_next(start, "number", head.number)?;
         for shard in head.shards {
+            has_next(start, "index", shard.index)?;
+            has_next(start, "lsn", shard.lsn.get())?;
             checkpoint.shards.insert(shard.shard, Applied { index: shard.index, lsn: shard.lsn });
         }
         for _ in 0..head.topics {
             let (start, line) = next("the line of a topic")?;
             let TopicLine { topic, lsn, mark, groups } = parse_line(start, line)?;
+            has_next(start, "lsn", lsn.get())?;
+            has_next(start, "end", mark.end.get())?;
+            has_next(start, "segment", mark.segment.get())?;
             checkpoint.topics.push((lsn, TopicState { topic, mark, groups }));
         }
         let (start, line) = next("the last line")?;
@@ -283,6 +289,12 @@ impl Checkpoint {
         }
         Ok(checkpoint)
     }
+}
+
+/// All that is counted goes on from where it is: the largest number of all was never written.
+fn has_next(at: usize, name: &str, number: u64) -> Result<(), (usize, String)> {
+    let has = number < u64::MAX;
+    has.then_some(()).ok_or_else(|| (at, format!("{name} is {number}, and no number follows it")))
 }
 
 fn push_line(out: &mut Vec<u8>, line: &impl Serialize) {

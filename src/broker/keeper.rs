@@ -6,6 +6,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use crate::disk::Disk;
+use crate::log::{SyncJob, sync_many};
 use crate::planted::{self, Bug};
 use crate::time::{Moment, Now};
 use crate::wal::Lsn;
@@ -29,6 +30,7 @@ const NO_SPACE_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Checkpoints {
     disk: Arc<dyn Disk>,
+    data: PathBuf,
     dir: PathBuf,
     number: u64,
     /// The position of the checkpoint before the last: the log is kept from there.
@@ -53,6 +55,7 @@ impl Checkpoints {
         let previous = Checkpoint::oldest_lsn(disk.as_ref(), &dir)?;
         Ok(Self {
             disk: Arc::clone(disk),
+            data: layout.data.clone(),
             dir,
             number: newest.number,
             previous,
@@ -79,9 +82,7 @@ impl Checkpoints {
         if parts.iter().all(Option::is_some) {
             return Ok(parts.into_iter().collect());
         }
-        for sync in parts.into_iter().flatten().flat_map(|part| part.syncs) {
-            sync.run(self.disk.as_ref()).map_err(CheckpointError::Sync)?;
-        }
+        self.sync(parts.into_iter().flatten().flat_map(|part| part.syncs).collect())?;
         Ok(None)
     }
 
@@ -100,8 +101,8 @@ impl Checkpoints {
     ) -> Result<Lsn, CheckpointError> {
         let bytes = stats.bytes();
         let (checkpoint, syncs) = Checkpoint::of(self.number + 1, is_clean, parts);
-        for sync in syncs.into_iter().filter(|_| !planted::has(Bug::CheckpointUnsynced)) {
-            sync.run(self.disk.as_ref()).map_err(CheckpointError::Sync)?;
+        if !planted::has(Bug::CheckpointUnsynced) {
+            self.sync(syncs)?;
         }
         checkpoint.write(self.disk.as_ref(), &self.dir, now.wall)?;
         self.number += 1;
@@ -111,6 +112,10 @@ impl Checkpoints {
         self.last_at = now.moment;
         tracing::debug!(event = "checkpoint", number = self.number, lsn = self.last.get());
         Ok(self.previous)
+    }
+
+    fn sync(&self, jobs: Vec<SyncJob>) -> Result<(), CheckpointError> {
+        sync_many(jobs, self.disk.as_ref(), &self.data).map_err(CheckpointError::Sync)
     }
 }
 

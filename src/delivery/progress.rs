@@ -297,6 +297,9 @@ impl TryFrom<Stored> for Progress {
     type Error = BadProgress;
 
     fn try_from(stored: Stored) -> Result<Progress, BadProgress> {
+        if stored.floor == u64::MAX {
+            return Err(BadProgress(stored.floor));
+        }
         let mut progress = Progress { floor: Offset::new(stored.floor), ..Progress::default() };
         for [first, last] in stored.settled {
             let in_order = first > progress.settled_up_to().get().saturating_add(1);
@@ -310,6 +313,7 @@ impl TryFrom<Stored> for Progress {
             let counted = attempts.iter().filter(|attempt| attempt.counts()).count();
             let known = progress.histories.contains_key(&Offset::new(offset));
             if known
+                || offset == u64::MAX
                 || progress.is_settled(Offset::new(offset))
                 || attempts.is_empty()
                 || attempts.len() > ATTEMPTS_KEPT_MAX
@@ -372,6 +376,9 @@ mod tests {
             assert!(stored(ranges, "").is_err(), "{ranges}");
         }
         assert!(stored(&format!("[5,{}]", u64::MAX), "").is_err());
+        assert!(stored("", &tried(u64::MAX, 1, attempt)).is_err());
+        let floor = format!(r#"{{"floor":{}}}"#, u64::MAX);
+        assert!(serde_json::from_str::<Progress>(&floor).is_err());
         let many = [attempt; ATTEMPTS_KEPT_MAX + 1].join(",");
         for bad in [
             tried(3, 1, attempt),

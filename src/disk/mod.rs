@@ -56,6 +56,9 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes creates, renames and removes in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes everything durable on the file system that holds `dir`, whoever wrote it: less work than
+    /// syncing many files one by one. `Unsupported` where a failure would not be told.
+    fn sync_all(&self, dir: &Path) -> io::Result<()>;
     /// Takes the exclusive lock file at `path`, created if absent; `WouldBlock` if another has it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>>;
     /// Free and total bytes of the file system that holds `dir`, as an unprivileged user sees it.

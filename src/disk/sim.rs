@@ -392,6 +392,23 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn sync_all(&self, dir: &Path) -> io::Result<()> {
+        let failure = self.world.begin(Op::Sync, &key(dir)?)?;
+        let mut tree = self.world.tree()?;
+        for dir in tree.dirs.values_mut() {
+            for entry in dir.live.values() {
+                if let Entry::File(node) = entry {
+                    let mut contents = lock(&node.contents);
+                    if failure.is_some() { contents.sync_failed() } else { contents.sync() }
+                }
+            }
+            if failure.is_none() {
+                dir.make_durable(dir.pending.len());
+            }
+        }
+        failure.map_or(Ok(()), |failure| Err(failure.error()))
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
         let key = key(path)?;
         self.world.begin_whole(Op::Lock, &key)?;

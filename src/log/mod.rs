@@ -36,4 +36,4 @@ pub use recover::{Adopted, Scan, SegmentFile, scan};
 pub use segment::{Lines, Paths, RawLine};
 pub use shared::LogShared;
 pub use tail::{Chunk, Tail, TailBudget};
-pub use writer::{LogMark, LogSettings, SyncJob, TopicLog};
+pub use writer::{LogMark, LogSettings, SyncJob, TopicLog, sync_many};

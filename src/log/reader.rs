@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 
 use super::record::{Line, parse_again, parse_line, parse_lost};
 use super::segment::Lines;
-use super::shared::LogShared;
+use super::shared::{LogShared, Segment};
 use super::{LogError, recover};
 
 /// How much is read at once.
@@ -96,10 +96,45 @@ impl Reader {
             while here < offset && lines.next(segment.len)?.is_some() {
                 here = here.next();
             }
+            let counted = lines.at;
+            if !self.is_at(&mut lines, segment.len, offset)? {
+                // A line end was lost or came to it. Else the line itself is damaged.
+                let found = self.look_for(segment, at, offset)?.unwrap_or(counted);
+                lines = self.shared.open(disk.as_ref(), segment.first, found, BLOCK_BYTES)?;
+            }
             self.place = Some(Place { segment: segment.first, len: segment.len, lines });
             break;
         }
         Ok(())
+    }
+
+    /// Whether the next line is this message; the lines then stand before it still.
+    fn is_at(&self, lines: &mut Lines, len: u64, offset: Offset) -> Result<bool, LogError> {
+        let Some(line) = lines.next(len)? else { return Ok(false) };
+        let at = line.at;
+        let parsed = parse_line(self.shared.topic(), line.bytes);
+        let is_it = parsed.is_ok_and(|record| record.offset == offset);
+        if is_it {
+            lines.step_back(at);
+        }
+        Ok(is_it)
+    }
+
+    /// Reads a segment from `from` on for a message; gives where it stands.
+    fn look_for(
+        &self,
+        segment: Segment,
+        from: u64,
+        offset: Offset,
+    ) -> Result<Option<u64>, LogError> {
+        let mut lines = self.shared.open(self.disk.as_ref(), segment.first, from, BLOCK_BYTES)?;
+        while let Some(line) = lines.next(segment.len)? {
+            let parsed = parse_line(self.shared.topic(), line.bytes);
+            if parsed.is_ok_and(|record| record.offset == offset) {
+                return Ok(Some(line.at));
+            }
+        }
+        Ok(None)
     }
 
     /// Goes to the first message that is as late as `ts`, or has one as late before it.

@@ -78,7 +78,8 @@ const LOST: &str = "{\"lost\":";
 /// The offset of the lost message in whose place this line stands; `None` for any other line.
 pub fn parse_lost(raw: &[u8]) -> Option<Offset> {
     let digits = raw.strip_prefix(LOST.as_bytes())?.strip_suffix(b"}")?.trim_ascii_end();
-    Some(Offset::new(std::str::from_utf8(digits).ok()?.parse().ok()?))
+    let offset = Offset::new(std::str::from_utf8(digits).ok()?.parse().ok()?);
+    check_offset(offset).is_ok().then_some(offset)
 }
 
 /// Appends the line for a lost message, with its end: `padding` bytes longer than it has to be.
@@ -217,6 +218,9 @@ fn own_form<'a>(topic: Option<&TopicName>, text: &'a str) -> Option<Result<Line<
             return Some(Err(LineError::Checksum { computed, stored: stored.to_owned() }));
         }
     }
+    if let Err(error) = check_offset(offset) {
+        return Some(Err(error));
+    }
     if id.contains('\\') {
         return Some(any_form(text));
     }
@@ -228,6 +232,14 @@ fn own_form<'a>(topic: Option<&TopicName>, text: &'a str) -> Option<Result<Line<
     let ts = Timestamp::parse(ts_text)?;
     let raw = text.as_bytes();
     Some(Ok(Line { id: Cow::Borrowed(id), offset, ts, ts_text, message, raw, is_checked: true }))
+}
+
+/// Offsets begin with 1, and there is always one more behind them.
+fn check_offset(offset: Offset) -> Result<(), LineError> {
+    match offset.get() {
+        0 | u64::MAX => Err(no_record(format!("its offset is {offset}"))),
+        _ => Ok(()),
+    }
 }
 
 #[derive(Deserialize)]
@@ -259,12 +271,11 @@ fn any_form(text: &str) -> Result<Line<'_>, LineError> {
         Some("base64") => Cow::Owned(BASE64.decode(members.msg.as_bytes()).map_err(no_record)?),
         Some(other) => return Err(no_record(format!("its enc is {other:?}"))),
     };
-    if members.offset == 0 {
-        return Err(no_record("its offset is 0"));
-    }
+    let offset = Offset::new(members.offset);
+    check_offset(offset)?;
     Ok(Line {
         id: members.id,
-        offset: Offset::new(members.offset),
+        offset,
         ts,
         ts_text,
         message,

@@ -307,7 +307,12 @@ fn last_offset(
     let mut lines = Lines::new(Arc::clone(file), path, 0, SCAN_BYTES);
     let mut at = first.prev();
     while let Some(raw) = lines.next(len)? {
-        at = offset_of(topic, raw.bytes).unwrap_or(at.next());
+        let can_count = at.next() < Offset::new(u64::MAX);
+        at = match offset_of(topic, raw.bytes) {
+            Ok(offset) => offset,
+            Err(_) if can_count => at.next(),
+            Err(error) => return Err(LogError::damaged(path, raw.at, error.to_string())),
+        };
     }
     Ok(at)
 }
@@ -339,25 +344,29 @@ impl Adoption {
         let mut len = file.len;
         while let Some(line) = lines.next(file.len)? {
             number += 1;
+            // The name of a sealed segment says what it begins with: readers go by it.
+            let by_name = file.first.filter(|_| number == 1);
+            let expected = |found| [self.next, by_name].into_iter().flatten().find(|e| *e != found);
             let lost = parse_lost(line.bytes).filter(|_| line.is_whole);
-            let why = match parse_line(&paths.topic, line.bytes) {
-                Err(LineError::Lost) if lost == self.next.or(lost) => {
+            let why = match parse_line(&paths.topic, line.bytes)
+                .map(|record| (record.offset, record.ts))
+            {
+                Err(LineError::Lost) if lost.is_some_and(|lost| expected(lost).is_none()) => {
                     self.take(line.at, lost.expect("it is one"), self.latest);
                     continue;
                 }
-                Ok(record) if self.next.is_none_or(|next| next == record.offset) => {
-                    self.take(line.at, record.offset, record.ts);
-                    if !line.is_whole {
-                        open.write_at(b"\n", file.len)
-                            .map_err(|source| LogError::io(path, source))?;
-                        len += 1;
+                Ok((offset, ts)) => match expected(offset) {
+                    None => {
+                        self.take(line.at, offset, ts);
+                        if !line.is_whole {
+                            open.write_at(b"\n", file.len)
+                                .map_err(|source| LogError::io(path, source))?;
+                            len += 1;
+                        }
+                        continue;
                     }
-                    continue;
-                }
-                Ok(record) => {
-                    let next = self.next.unwrap_or(Offset::FIRST);
-                    format!("line {number}: offset {} where {next} belongs", record.offset)
-                }
+                    Some(other) => format!("line {number}: offset {offset} where {other} belongs"),
+                },
                 Err(error) => format!("line {number}: {error}"),
             };
             if line.is_whole {

@@ -1,5 +1,6 @@
 //! Names of segments, and reading one line by line.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -50,7 +51,8 @@ pub(super) fn parse_name(name: &str) -> Option<(TopicName, Option<Offset>)> {
         None => (stem, None),
         Some((topic, digits)) => {
             let is_number = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
-            let first = digits.parse().ok().filter(|first| is_number && *first > 0)?;
+            let first =
+                digits.parse().ok().filter(|first| is_number && (1..u64::MAX).contains(first))?;
             (topic, Some(Offset::new(first)))
         }
     };
@@ -85,6 +87,11 @@ impl Lines {
     /// The lines of `file` from `at` on.
     pub fn new(file: Arc<dyn File>, path: &Path, at: u64, block_bytes: usize) -> Self {
         Self { file, path: path.to_owned(), at, block: Vec::new(), start: 0, block_bytes }
+    }
+
+    /// The lines of a file that is not there: none.
+    pub(super) fn missing(path: &Path) -> Self {
+        Self::new(Arc::new(Missing), path, 0, 0)
     }
 
     /// The next line that begins before `end`; what lies behind `end` is not looked at.
@@ -141,5 +148,31 @@ impl Lines {
         let got = got.map_err(|source| LogError::io(&self.path, source))?;
         self.block.truncate(have + got);
         Ok(got > 0)
+    }
+}
+
+/// A file that is not there, for reading: an empty one.
+#[derive(Debug)]
+struct Missing;
+
+impl File for Missing {
+    fn len(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    fn read_at(&self, _buf: &mut [u8], _at: u64) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    fn write_at(&self, _bytes: &[u8], _at: u64) -> io::Result<()> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn truncate(&self, _len: u64) -> io::Result<()> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Err(io::ErrorKind::NotFound.into())
     }
 }

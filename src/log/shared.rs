@@ -134,7 +134,8 @@ impl LogShared {
         self.map().segments.clone()
     }
 
-    /// Opens a segment for reading, whether it is being sealed at this moment or not.
+    /// Opens a segment for reading, whether it is being sealed at this moment or not. A file that
+    /// somebody removed reads as an empty one: its messages are damaged, those behind it are not.
     pub(super) fn open(
         &self,
         disk: &dyn Disk,
@@ -162,8 +163,11 @@ impl LogShared {
                     let sealed = self.paths.sealed(first);
                     return match disk.open(&sealed, Open::Read) {
                         Ok(file) => Ok(Lines::new(file, &sealed, at, block_bytes)),
-                        Err(_) => Err(LogError::io(&path, source)),
+                        Err(_) => Ok(Lines::missing(&path)),
                     };
+                }
+                Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+                    return Ok(Lines::missing(&path));
                 }
                 Err(source) => return Err(LogError::io(&path, source)),
             }

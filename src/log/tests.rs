@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::writer::FILES_SYNCED_APART_MAX;
 use super::*;
-use crate::disk::sim::{Crash, SimDisk};
+use crate::disk::sim::{Crash, Op, SimDisk};
 use crate::disk::{Disk, Open};
 use crate::ids::{Offset, TopicName};
 use crate::time::Timestamp;
@@ -111,6 +112,20 @@ fn lines_of_the_prototype_are_read() {
     assert!(!read.is_checked);
     for bad in [&b"{}"[..], b"", b"[]", br#"{"id":"a","offset":0,"ts":1,"msg":""}"#, b"\xff"] {
         assert!(parse_line(&topic(), bad).is_err());
+    }
+}
+
+#[test]
+fn an_offset_that_none_can_follow_or_go_before_is_no_record() {
+    for offset in [0, u64::MAX] {
+        let mut own = Vec::new();
+        let new = NewRecord { ts: Timestamp::default(), id: None, message: b"m", extra: "" };
+        write_line(&mut own, &topic(), 0, Offset::new(offset), &new);
+        let foreign = format!(r#"{{"id": "a", "offset": {offset}, "ts": 1, "msg": ""}}"#);
+        for line in [own.trim_ascii_end(), foreign.as_bytes()] {
+            let error = parse_line(&topic(), line).unwrap_err().to_string();
+            assert!(error.contains(&format!("its offset is {offset}")), "{error}");
+        }
     }
 }
 
@@ -448,6 +463,27 @@ fn without_a_daemon_a_flipped_bit_anywhere_costs_two_messages_at_most() {
 }
 
 #[test]
+fn many_logs_are_synced_at_once_and_are_there_after_a_power_cut() {
+    let disk = disk();
+    let mut logs: Vec<TopicLog> = (0..FILES_SYNCED_APART_MAX + 10)
+        .map(|n| {
+            let topic = TopicName::parse(format!("t{n}").as_bytes()).unwrap();
+            TopicLog::create(arc(&disk), Path::new(DIR), topic, SETTINGS, budget())
+        })
+        .collect();
+    for log in &mut logs {
+        append(log, 1..=3);
+    }
+    let jobs: Vec<_> = logs.iter_mut().map(TopicLog::unsynced).collect();
+    let syncs = disk.count(Op::Sync);
+    sync_many(jobs, &disk, Path::new(DIR)).unwrap();
+    assert_eq!(disk.count(Op::Sync), syncs + 1);
+    let found = disk.crash(Crash::LoseUnsynced);
+    assert_eq!(scan(&found, Path::new(DIR)).unwrap().topics.len(), logs.len());
+    assert!(found.files().values().all(|bytes| bytes.iter().filter(|b| **b == b'\n').count() == 3));
+}
+
+#[test]
 fn a_reader_on_another_thread_follows_a_log_that_rolls() {
     let temp = tempfile::tempdir().unwrap();
     let disk: Arc<dyn Disk> = Arc::new(crate::disk::os::OsDisk);
@@ -477,12 +513,67 @@ fn a_reader_on_another_thread_follows_a_log_that_rolls() {
 #[test]
 fn names_of_files_lead_back_to_their_topics() {
     let disk = disk();
-    for name in ["a.log", "a@00000000000000000007.log", "a.dlq.log", "a@7.log", "x.txt", ".log"] {
+    // No offset can follow the largest number.
+    let last = "a@18446744073709551615.log";
+    let sealed = "a@00000000000000000007.log";
+    for name in ["a.log", sealed, last, "a.dlq.log", "a@7.log", "x.txt", ".log"] {
         disk.open(&Path::new(DIR).join(name), Open::Create).unwrap();
     }
     let scan = scan(&disk, Path::new(DIR)).unwrap();
     let a = &scan.topics[&TopicName::parse(b"a").unwrap()];
     assert_eq!(a.iter().map(|f| f.first.map(Offset::get)).collect::<Vec<_>>(), [Some(7), None]);
     assert_eq!(scan.topics.len(), 2);
-    assert_eq!(scan.strangers, [".log", "a@7.log", "x.txt"]);
+    assert_eq!(scan.strangers, [".log", last, "a@7.log", "x.txt"]);
+}
+
+#[test]
+fn a_sealed_file_whose_name_is_wrong_is_not_adopted() {
+    let disk = disk();
+    let path = Path::new("/data/chat@00000000000000000039.log");
+    disk.open(path, Open::Create).unwrap().write_at(PROTOTYPE.as_bytes(), 0).unwrap();
+    let adopted = TopicLog::adopt(arc(&disk), Path::new(DIR), topic(), SETTINGS, budget());
+    let error = adopted.unwrap_err().to_string();
+    assert!(error.contains("line 1: offset 1 where 39 belongs"), "{error}");
+}
+
+#[test]
+fn a_segment_that_somebody_removed_costs_its_messages_only() {
+    let disk = disk();
+    let mut log = fresh(&disk);
+    append(&mut log, 1..=100);
+    let sealed: Vec<_> = log.shared().segments().iter().map(|s| s.first.get()).collect();
+    assert!(sealed.len() > 3);
+    let gone = sealed[1]..sealed[2];
+    disk.remove(&Path::new(DIR).join(format!("chat@{:020}.log", gone.start))).unwrap();
+    let mut reader = log.reader();
+    let (mut seen, mut damaged) = (Vec::new(), Vec::new());
+    loop {
+        match reader.next() {
+            Ok(Some(line)) => seen.push(line.offset.get()),
+            Ok(None) => break,
+            Err(LogError::Corrupt { offset, .. }) => damaged.push(offset.get()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(damaged, gone.clone().collect::<Vec<_>>());
+    assert_eq!(seen, (1..=100).filter(|n| !gone.contains(n)).collect::<Vec<_>>());
+    reader.seek(Offset::new(gone.start)).unwrap();
+    assert!(reader.next().is_err_and(|error| error.is_damage()));
+}
+
+#[test]
+fn a_line_end_that_was_lost_does_not_hide_the_messages_behind_it() {
+    let disk = disk();
+    let mut log = fresh(&disk);
+    append(&mut log, 1..=5);
+    let path = Path::new(DIR).join("chat.log");
+    let end = disk.files()[&path].iter().position(|byte| *byte == b'\n').unwrap();
+    disk.flip_bit(&path, end as u64, 0).unwrap();
+    let mut reader = log.reader();
+    for offset in 3..=5 {
+        assert_eq!(read_from(&mut reader, offset), (offset..=5).collect::<Vec<_>>());
+    }
+    reader.seek(Offset::new(2)).unwrap();
+    assert!(reader.next().is_err());
+    assert_eq!(reader.next().unwrap().unwrap().offset, Offset::new(3));
 }

@@ -17,6 +17,10 @@ use super::segment::Paths;
 use super::shared::{LogShared, save_index};
 use super::{LogError, Reader, Tail, TailBudget};
 
+/// More files than these are synced with the whole file system: it takes one flush of the disk
+/// instead of one for each, but has to wait for what others wrote too.
+pub(super) const FILES_SYNCED_APART_MAX: usize = 64;
+
 /// How logs are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LogSettings {
@@ -243,9 +247,9 @@ pub struct SyncJob {
 }
 
 impl SyncJob {
-    /// Whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
-        self.segments.is_empty() && !self.is_dir
+    /// How many files there are.
+    pub fn files(&self) -> usize {
+        self.segments.len()
     }
 
     /// Syncs the files, and saves the index.
@@ -261,9 +265,33 @@ impl SyncJob {
         if self.is_dir {
             disk.sync_dir(dir).map_err(|source| LogError::sync(dir, source))?;
         }
+        self.save(disk);
+        Ok(())
+    }
+
+    /// What is left to do when everything on the file system was synced.
+    fn save(self, disk: &dyn Disk) {
         if let Some((first, index)) = &self.index {
             save_index(disk, &self.shared.paths, *first, index);
         }
-        Ok(())
     }
+}
+
+/// Syncs the files of many logs in `dir`: one by one or, if they are many, all that is on the file
+/// system at once.
+///
+/// # Errors
+/// As for [`SyncJob::run`].
+pub fn sync_many(jobs: Vec<SyncJob>, disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
+    if jobs.iter().map(SyncJob::files).sum::<usize>() > FILES_SYNCED_APART_MAX {
+        match disk.sync_all(dir) {
+            Ok(()) => {
+                jobs.into_iter().for_each(|job| job.save(disk));
+                return Ok(());
+            }
+            Err(unsupported) if unsupported.kind() == std::io::ErrorKind::Unsupported => {}
+            Err(source) => return Err(LogError::sync(dir, source)),
+        }
+    }
+    jobs.into_iter().try_for_each(|job| job.run(disk))
 }

@@ -10,17 +10,22 @@ use crate::broker::letter::{Item, Letter, Outbox, Piece, Span, Then};
 use crate::broker::topics::shard_of;
 use crate::disk::Disk;
 use crate::ids::{ConnId, DerivedId, GroupName, Offset, TopicName};
-use crate::limits::SESSION_OUT_BYTES_MAX;
+use crate::limits::{SESSION_OUT_BYTES_MAX, SUBSCRIPTIONS_MAX};
 use crate::log::{LogError, LogShared};
 use crate::proto::{Decoder, ErrorCode, Request, Step, Tag, WireError, encode};
 use crate::time::{Moment, Now};
 
+use super::drafts::{Draft, Drafts};
 use super::out::Out;
 use super::read::{Form, ReadDone, ReadJob};
 
 /// Most commands whose answers are outstanding, counted in letters and histories. At the bound the
 /// session reads no more until some are answered.
 const SLOTS_MAX: usize = 256;
+
+/// Most commands whose answers have not come to the output: what a peer that reads nothing can
+/// have made is some megabytes of them, however short its commands are.
+const OWED_MAX: usize = SESSION_OUT_BYTES_MAX / 64;
 
 /// What all sessions have in common.
 #[derive(Clone, Debug)]
@@ -45,6 +50,8 @@ pub struct Core {
     decoder: Decoder,
     /// Answers in the order of their commands.
     slots: VecDeque<Slot>,
+    /// Final lines that are still to come to the output.
+    owed: usize,
     next_seq: u64,
     /// Pushes that wait for the answer to a `SUB`.
     held: Vec<Vec<u8>>,
@@ -52,6 +59,8 @@ pub struct Core {
     joining: usize,
     memberships: Vec<(TopicName, GroupName)>,
     follows: Vec<Follow>,
+    /// Plain subscriptions that were asked for.
+    following: usize,
     /// Shards that know this connection.
     known_to: Vec<u32>,
     history: Option<History>,
@@ -101,73 +110,6 @@ pub enum Reading {
     Follow(usize),
 }
 
-/// What some bytes ask for, in order: letters while they are being filled, and ready lines.
-#[derive(Default)]
-struct Drafts(Vec<Draft>);
-
-enum Draft {
-    Letter { shard: u32, items: Vec<Item>, joins: usize, is_open: bool },
-    History { shard: u32, tag: Option<Tag>, topic: TopicName, count: u64 },
-    Lines(Vec<u8>),
-}
-
-impl Drafts {
-    /// Adds an item to the last letter, or to a new one if that goes elsewhere or is closed.
-    fn item(&mut self, to: u32, item: Item) {
-        match self.0.last_mut() {
-            Some(Draft::Letter { shard, items, is_open: true, .. }) if *shard == to => {
-                items.push(item);
-            }
-            _ => {
-                let items = vec![item];
-                self.0.push(Draft::Letter { shard: to, items, joins: 0, is_open: true });
-            }
-        }
-    }
-
-    /// Adds a message, to the run of messages before it if it is one of them.
-    fn publish(&mut self, to: u32, tag: Option<Tag>, topic: TopicName, message: Span) {
-        if tag.is_none()
-            && let Some(Draft::Letter { shard, items, is_open: true, .. }) = self.0.last_mut()
-            && *shard == to
-            && let Some(Item::Publish { tag: None, topic: last, messages }) = items.last_mut()
-            && *last == topic
-        {
-            messages.push(message);
-            return;
-        }
-        self.item(to, Item::Publish { tag, topic, messages: vec![message] });
-    }
-
-    /// Adds a ready line: into the open letter, so that the answers come as one.
-    fn line(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        match self.0.last_mut() {
-            Some(Draft::Letter { items, is_open: true, .. }) => match items.last_mut() {
-                Some(Item::Line(line)) => write(line),
-                _ => {
-                    let mut line = Vec::new();
-                    write(&mut line);
-                    items.push(Item::Line(line));
-                }
-            },
-            Some(Draft::Lines(lines)) => write(lines),
-            _ => {
-                let mut lines = Vec::new();
-                write(&mut lines);
-                self.0.push(Draft::Lines(lines));
-            }
-        }
-    }
-
-    /// The last letter takes no more: what follows is answered by another one.
-    fn close(&mut self, joining: bool) {
-        if let Some(Draft::Letter { is_open, joins, .. }) = self.0.last_mut() {
-            *is_open &= joining;
-            *joins += usize::from(joining);
-        }
-    }
-}
-
 /// What came of some bytes.
 #[derive(Debug, Default)]
 pub struct Input {
@@ -175,6 +117,8 @@ pub struct Input {
     pub letters: Vec<(u32, Letter)>,
     /// The connection's first line looks like HTTP.
     pub is_http: bool,
+    /// All whole commands were taken: what is left is the beginning of one.
+    pub is_drained: bool,
 }
 
 impl Core {
@@ -197,11 +141,13 @@ impl Core {
             outbox,
             consumer,
             slots: VecDeque::new(),
+            owed: 0,
             next_seq: 0,
             held: Vec::new(),
             joining: 0,
             memberships: Vec::new(),
             follows: Vec::new(),
+            following: 0,
             known_to: Vec::new(),
             history: None,
             out,
@@ -223,7 +169,8 @@ impl Core {
 
     /// Whether more bytes would be taken now.
     pub fn wants_input(&self) -> bool {
-        !self.is_closing && self.slots.len() < SLOTS_MAX && self.out.len() < SESSION_OUT_BYTES_MAX
+        let has_room = self.slots.len() < SLOTS_MAX && self.owed < OWED_MAX;
+        !self.is_closing && has_room && self.out.len() < SESSION_OUT_BYTES_MAX
     }
 
     /// Whether everything is answered and nothing more will be taken.
@@ -272,21 +219,27 @@ impl Core {
     /// Takes commands from the front of `buf`.
     pub fn input(&mut self, buf: &mut BytesMut) -> Input {
         let mut drafts = Drafts::default();
-        let mut is_http = false;
+        let (mut is_http, mut is_drained) = (false, false);
         let mut at = 0;
-        while !self.is_closing && self.slots.len() + drafts.0.len() < SLOTS_MAX {
+        let has_room = |core: &Self, drafts: &Drafts| {
+            core.slots.len() + drafts.0.len() < SLOTS_MAX && core.owed < OWED_MAX
+        };
+        while !self.is_closing && has_room(self, &drafts) {
             let rest = &buf[at..];
             match self.decoder.next(rest) {
                 Step::Incomplete { used } => {
                     at += used;
+                    is_drained = true;
                     break;
                 }
                 Step::Request { used, tag, request } => {
+                    self.owed += 1;
                     let base = rest.as_ptr().addr() - at;
                     self.request(tag, request, base, &mut drafts);
                     at += used;
                 }
                 Step::Refused { used, tag, error } => {
+                    self.owed += 1;
                     at += used;
                     let closes = error.code().closes();
                     drafts.line(|out| encode::error(out, tag.as_ref(), &error));
@@ -305,7 +258,7 @@ impl Core {
             self.place(draft, &bytes, &mut letters);
         }
         self.emit();
-        Input { letters, is_http }
+        Input { letters, is_http, is_drained }
     }
 
     /// Gives an answer its place, and sends the letter that brings it.
@@ -375,9 +328,9 @@ impl Core {
                 Some(_) => {}
             }
             match self.slots.pop_front() {
-                Some(Slot::Lines(lines)) => self.out.lines(lines),
+                Some(Slot::Lines(lines)) => self.answered(lines),
                 Some(Slot::Letter { joins, reply: Some((lines, then)), .. }) => {
-                    self.out.lines(lines);
+                    self.answered(lines);
                     self.joining -= joins;
                     if self.joining == 0 {
                         self.held.drain(..).for_each(|lines| self.out.lines(lines));
@@ -405,6 +358,12 @@ impl Core {
                 _ => unreachable!("only what is ready was taken"),
             }
         }
+    }
+
+    /// Answers come to the output.
+    fn answered(&mut self, lines: Vec<u8>) {
+        self.owed = self.owed.saturating_sub(memchr::memchr_iter(b'\n', &lines).count());
+        self.out.lines(lines);
     }
 
     fn begin_history(
@@ -438,7 +397,7 @@ impl Core {
             None => encode::history_end(&mut line, tag),
             Some(error) => encode::error(&mut line, tag, error),
         }
-        self.out.lines(line);
+        self.answered(line);
         self.history = None;
     }
 
@@ -508,19 +467,16 @@ impl Core {
                 }),
             },
             Request::Sub { topic, group } => {
+                if let Err(error) = self.subscribes(&topic, group.as_ref()) {
+                    return to.line(|out| encode::error(out, tag.as_ref(), &error));
+                }
                 let shard = shard_of(&topic, shards);
                 if !self.known_to.contains(&shard) {
                     self.known_to.push(shard);
                 }
                 let consumer = Arc::clone(&self.consumer);
                 let joins = group.is_some();
-                if let Some(group) = &group {
-                    self.joining += 1;
-                    let place = (topic.clone(), group.clone());
-                    if !self.memberships.contains(&place) {
-                        self.memberships.push(place);
-                    }
-                }
+                self.joining += usize::from(joins);
                 to.item(shard, Item::Subscribe { tag, topic, group, consumer });
                 to.close(joins);
             }
@@ -535,6 +491,32 @@ impl Core {
                 self.is_closing = true;
             }
         }
+    }
+}
+
+impl Core {
+    /// Notes a subscription, unless there are too many: each is looked at whenever there is
+    /// something to send.
+    fn subscribes(
+        &mut self,
+        topic: &TopicName,
+        group: Option<&GroupName>,
+    ) -> Result<(), WireError> {
+        let place = group.map(|group| (topic.clone(), group.clone()));
+        if place.as_ref().is_some_and(|place| self.memberships.contains(place)) {
+            return Ok(());
+        }
+        if self.following + self.memberships.len() >= SUBSCRIPTIONS_MAX {
+            let text = "too many subscriptions on one connection";
+            return Err(WireError::new(ErrorCode::Limit, text)
+                .with("max", SUBSCRIPTIONS_MAX)
+                .with("retry_after", "1s"));
+        }
+        match place {
+            Some(place) => self.memberships.push(place),
+            None => self.following += 1,
+        }
+        Ok(())
     }
 }
 
@@ -578,8 +560,12 @@ impl Follow {
 
 /// What a reader is told of a message that can't be read; those behind it follow all the same.
 fn unreadable(topic: &TopicName, error: &LogError) -> WireError {
-    let code = if error.is_damage() { ErrorCode::Corrupt } else { ErrorCode::Internal };
-    let told = WireError::new(code, error.to_string()).with("topic", topic);
+    if !error.is_damage() {
+        // Nothing is known to be lost: perhaps no more files can be opened at the moment.
+        let told = WireError::new(ErrorCode::Busy, error.to_string());
+        return told.with("topic", topic).with("retry_after", "1s");
+    }
+    let told = WireError::new(ErrorCode::Corrupt, error.to_string()).with("topic", topic);
     match error {
         LogError::Corrupt { offset, .. } => told.with("offset", offset),
         LogError::Io { .. } | LogError::Sync { .. } | LogError::Damaged { .. } => told,

@@ -1,17 +1,23 @@
 //! Stories of one session: what the peer sends, what shards answer, what leaves.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 
 use crate::broker::letter::{Item, Letter, Outbox, Piece, Then};
+use crate::disk::Disk;
 use crate::disk::os::OsDisk;
-use crate::ids::{ConnId, Offset};
+use crate::disk::sim::SimDisk;
+use crate::ids::{ConnId, Offset, TopicName};
+use crate::limits::{SESSION_OUT_BYTES_MAX, SUBSCRIPTIONS_MAX};
+use crate::log::{LogSettings, NewRecord, TailBudget, TopicLog};
 use crate::time::{Moment, Now, Timestamp};
 
 use super::core::{Core, Settings};
+use super::read::{Form, ReadJob};
 
 /// A session and the letters it sent.
 struct Story {
@@ -250,4 +256,71 @@ fn commands_wait_when_too_many_answers_are_outstanding() {
     }
     assert!(core.core.wants_input());
     assert_eq!(core.core.input(&mut buffer).letters.len(), first.letters.len());
+}
+
+#[test]
+fn short_commands_are_not_taken_faster_than_their_answers_leave() {
+    let mut story = Story::new(1);
+    let mut buffer = BytesMut::from("\n".repeat(100_000).as_str());
+    let mut count = 0;
+    while !buffer.is_empty() {
+        assert!(story.core.wants_input(), "{} bytes are left", buffer.len());
+        let input = story.core.input(&mut buffer);
+        assert_eq!(input.is_drained, buffer.is_empty());
+        assert!(story.core.out().len() < 2 * SESSION_OUT_BYTES_MAX);
+        story.leave();
+        count += story.told.matches("< ERR UNKNOWN_COMMAND").count();
+        story.told.clear();
+    }
+    assert_eq!(count, 100_000);
+    // Those that wait for a shard count as well.
+    let mut buffer = BytesMut::from("PUB a x\n".repeat(100_000).as_str());
+    let letters = story.core.input(&mut buffer).letters;
+    assert!(letters.len() == 1 && buffer.len() > 500_000 && !story.core.wants_input());
+}
+
+#[test]
+fn a_topic_with_much_damage_is_read_in_pieces() {
+    let disk = SimDisk::new();
+    let arc: Arc<dyn Disk> = Arc::new(disk.clone());
+    let topic = TopicName::parse(b"a").unwrap();
+    let settings = LogSettings { segment_bytes: 300_000 };
+    let tail = Arc::new(TailBudget::new(0));
+    let mut log = TopicLog::create(Arc::clone(&arc), Path::new("/"), topic.clone(), settings, tail);
+    for _ in 0..5000 {
+        log.append(&NewRecord { ts: Timestamp::default(), id: None, message: b"m", extra: "" });
+        log.flush().unwrap();
+    }
+    disk.remove(Path::new("/a@00000000000000000001.log")).unwrap();
+    let (first, last) = (Offset::FIRST, log.end());
+    let mut job = ReadJob::new(&arc, log.shared(), topic, Form::Msg, first, last);
+    let (mut damaged, mut lines) = (0, 0);
+    while !job.is_done() {
+        let done = job.run();
+        assert!(done.error.is_none() && done.damaged.len() <= 1000);
+        damaged += done.damaged.len();
+        lines += String::from_utf8(done.lines).unwrap().lines().count();
+    }
+    assert!(damaged > 2000, "{damaged}");
+    assert_eq!(damaged + lines, 5000);
+}
+
+#[test]
+fn a_connection_has_so_many_subscriptions_and_no_more() {
+    let mut story = Story::new(1);
+    for number in 0..SUBSCRIPTIONS_MAX {
+        let group = if number % 2 == 0 { "" } else { " g" };
+        let mut buffer = BytesMut::from(format!("SUB t{number}{group}\n").as_str());
+        for (_, letter) in story.core.input(&mut buffer).letters {
+            story.core.piece(Piece::Reply { seq: letter.seq, lines: Vec::new(), then: None });
+        }
+    }
+    story.leave();
+    story.told.clear();
+    // A membership that there is already takes no place.
+    story.receive("SUB new\nSUB new g\nSUB t1 g\n").is("
+        letter 10000 to 0: join t1 g
+        < ERR LIMIT too many subscriptions on one connection max=10000 retry_after=1s
+        < ERR LIMIT too many subscriptions on one connection max=10000 retry_after=1s
+    ");
 }

@@ -17,6 +17,7 @@
 pub mod core;
 #[cfg(test)]
 mod core_tests;
+mod drafts;
 pub mod out;
 pub mod read;
 pub mod task;

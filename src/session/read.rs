@@ -11,6 +11,9 @@ use crate::topic::lines;
 /// Most bytes of a log that one job reads; a larger message comes alone.
 const JOB_BYTES_MAX: usize = 256 << 10;
 
+/// A job that has found so many damaged messages says so before it goes on.
+const DAMAGED_MAX: usize = 1000;
+
 /// A place in a topic's files, and what the lines are for.
 #[derive(Debug)]
 pub struct ReadJob {
@@ -75,7 +78,7 @@ impl ReadJob {
     pub fn run(&mut self) -> ReadDone {
         let mut done =
             ReadDone { lines: Vec::new(), next: self.next, damaged: Vec::new(), error: None };
-        while !self.is_done() && done.lines.is_empty() {
+        while !self.is_done() && done.lines.is_empty() && done.damaged.len() < DAMAGED_MAX {
             if let Err(error) = self.piece(&mut done) {
                 done.error = Some(error);
                 break;
@@ -91,7 +94,8 @@ impl ReadJob {
             self.is_placed = true;
         }
         let mut bytes = 0;
-        while bytes < JOB_BYTES_MAX && !self.is_done() {
+        let room = |done: &ReadDone| done.damaged.len() < DAMAGED_MAX;
+        while bytes < JOB_BYTES_MAX && room(done) && !self.is_done() {
             let (topic, form) = (&self.topic, self.form);
             match self.reader.next() {
                 Ok(Some(record)) => {

@@ -2,9 +2,10 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::Interest;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -23,6 +24,10 @@ const READ_BYTES_MIN: usize = 4 << 10;
 
 /// Most slices of one write.
 const SLICES_MAX: usize = 16;
+
+/// How long a closed connection is still read, and how much.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: u64 = 16 << 20;
 
 /// What a session needs of its server.
 #[derive(Clone, Debug)]
@@ -67,6 +72,20 @@ pub async fn run(stream: TcpStream, peer: String, conn: ConnId, context: Context
     for (shard, letter) in task.core.closed() {
         task.broker.post(shard, letter);
     }
+    if !task.is_ended && !task.is_draining {
+        linger(task.stream).await;
+    }
+}
+
+/// Reads what a peer sends behind its `QUIT`. To close with bytes unread resets the connection, and
+/// a peer then loses the answers that it has not read yet.
+async fn linger(mut stream: TcpStream) {
+    let rest = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(LINGER_BYTES_MAX), &mut tokio::io::sink()).await
+    };
+    // However it ends, the connection is closed: the peer had its time.
+    drop(tokio::time::timeout(LINGER, rest).await);
 }
 
 struct Task {
@@ -148,8 +167,8 @@ impl Task {
         for (shard, letter) in input.letters {
             self.post(shard, letter).await;
         }
-        self.is_held = !self.buffer.is_empty() && !self.core.wants_input();
-        if self.is_ended && self.core.wants_input() {
+        self.is_held = !input.is_drained && !self.buffer.is_empty();
+        if self.is_ended && (input.is_drained || self.buffer.is_empty()) {
             // What is left is no whole command, and its rest will never come.
             self.buffer.clear();
             self.core.finish();

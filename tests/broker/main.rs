@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bad_inputs;
 mod crash;
 mod hostile;
+mod peers;
 mod support;
 mod transcripts;
 mod walkthrough;

@@ -54,10 +54,15 @@ impl Setup {
     }
 
     pub(crate) fn start(&self) -> Broker {
+        self.start_by(self.command())
+    }
+
+    /// Starts it by another command, such as a shell that sets limits first.
+    pub(crate) fn start_by(&self, mut command: Command) -> Broker {
         let log = self.dir.with_extension("log.txt");
         let stderr = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let mut child =
-            self.command().stdout(Stdio::piped()).stderr(stderr).spawn().expect("broker starts");
+            command.stdout(Stdio::piped()).stderr(stderr).spawn().expect("broker starts");
         let mut started = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut started).unwrap();
         let addr = started
@@ -114,6 +119,12 @@ impl Broker {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// The file descriptors that it has open.
+    pub(crate) fn descriptors(&self) -> Vec<u64> {
+        let dir = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        dir.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
     }
 
     /// The lines of a file of the data directory.

@@ -84,13 +84,13 @@ impl Contents {
         self.pending.push(Pending { change, doomed: false });
     }
 
-    fn sync(&mut self) {
+    pub(super) fn sync(&mut self) {
         for pending in self.pending.drain(..).filter(|pending| !pending.doomed) {
             pending.change.apply(&mut self.durable);
         }
     }
 
-    fn sync_failed(&mut self) {
+    pub(super) fn sync_failed(&mut self) {
         for pending in &mut self.pending {
             pending.doomed = true;
         }
