@@ -1,12 +1,12 @@
 //! Housekeeping: checkpoints, and whether the disk has room.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use crate::disk::Disk;
-use crate::log::{SyncJob, sync_many};
+use crate::log::{Pass, SyncJob, Verified, Verifier, sync_many};
 use crate::planted::{self, Bug};
 use crate::time::{Moment, Now};
 use crate::wal::Lsn;
@@ -25,6 +25,12 @@ const PAUSE: Duration = Duration::from_millis(250);
 
 /// How long to wait after a checkpoint that could not be made for want of room.
 const NO_SPACE_PAUSE: Duration = Duration::from_secs(5);
+
+/// How much of the sealed segments is read again in each round: with [`PAUSE`] 4 MiB a second.
+const VERIFY_BYTES: u64 = 1 << 20;
+
+/// How long after a pass through all sealed segments the next one begins.
+const VERIFY_PAUSE: Duration = Duration::from_hours(24);
 
 /// The checkpoints of a directory as they follow one another; without threads.
 #[derive(Debug)]
@@ -128,6 +134,7 @@ pub(super) struct Keeper {
     pub(super) shards: Vec<Arc<Mailbox<Message>>>,
     pub(super) wal: Arc<Mailbox<WalMessage>>,
     pub(super) stats: Arc<WalStats>,
+    pub(super) verifying: Verifying,
 }
 
 impl Keeper {
@@ -146,6 +153,7 @@ impl Keeper {
                     pause = NO_SPACE_PAUSE;
                 }
             }
+            self.verifying.step(self.disk.as_ref(), &self.settings.data_dir, now);
             match stopped.recv_timeout(pause) {
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => return Ok(self),
@@ -188,6 +196,54 @@ impl Keeper {
                 Ok(false)
             }
             Err(other) => Err(other.into()),
+        }
+    }
+}
+
+/// Sealed segments are read again, slowly: a piece in each of the keeper's rounds.
+#[derive(Debug, Default)]
+pub(super) struct Verifying {
+    pass: Option<Verifier>,
+    next_pass: Moment,
+}
+
+impl Verifying {
+    fn step(&mut self, disk: &dyn Disk, dir: &Path, now: Moment) {
+        if now < self.next_pass {
+            return;
+        }
+        let verifier = match self.pass.take() {
+            Some(pass) => Ok(pass),
+            None => Verifier::begin(disk, dir.to_owned()),
+        };
+        let stepped = verifier.and_then(|mut pass| {
+            let step = pass.step(disk, VERIFY_BYTES);
+            self.pass = Some(pass);
+            step
+        });
+        match stepped {
+            Ok(Verified::More(damaged)) => {
+                for damage in damaged {
+                    tracing::error!(
+                        event = "segment_damaged",
+                        "{damage}; the other messages are not touched by it; run wiber check"
+                    );
+                }
+            }
+            Ok(Verified::Done(Pass { segments, bytes, damaged })) => {
+                self.pass = None;
+                self.next_pass = now + VERIFY_PAUSE;
+                if segments > 0 {
+                    tracing::info!(
+                        event = "segments_verified",
+                        segments,
+                        bytes,
+                        damaged,
+                        "the sealed segments were read again"
+                    );
+                }
+            }
+            Err(error) => tracing::warn!(event = "verify_failed", "{error}"),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::disk::Disk;
 use super::checkpoint::Part;
 use super::commit::{Commit, LogWriter, WalThread};
 use super::fatal::{Fatal, join, spawn};
-use super::keeper::Keeper;
+use super::keeper::{Keeper, Verifying};
 use super::letter::Letter;
 use super::lock;
 use super::mailbox::Mailbox;
@@ -78,6 +78,7 @@ impl Broker {
             shards: mailboxes.clone(),
             wal: Arc::clone(&wal_mailbox),
             stats,
+            verifying: Verifying::default(),
         };
         let (stop_keeper, stopped) = mpsc::sync_channel(1);
         let threads = Threads {

@@ -25,6 +25,7 @@ mod shared;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod writer;
 
 pub use error::LogError;
@@ -36,4 +37,5 @@ pub use recover::{Adopted, Scan, SegmentFile, scan};
 pub use segment::{Lines, Paths, RawLine};
 pub use shared::LogShared;
 pub use tail::{Chunk, Tail, TailBudget};
+pub use verify::{Pass, Verified, Verifier};
 pub use writer::{LogMark, LogSettings, SyncJob, TopicLog, sync_many};

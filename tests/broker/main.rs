@@ -4,6 +4,7 @@
 
 mod bad_inputs;
 mod crash;
+mod disk;
 mod hostile;
 mod peers;
 mod support;

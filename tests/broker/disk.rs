@@ -1,0 +1,98 @@
+//! Damaged files and full disks, as clients and operators see them.
+
+use std::fs;
+
+use crate::support::{Nc, Setup, data_dir};
+
+/// `HISTORY`: the offsets that come, and the line at the end.
+fn history(nc: &mut Nc, topic: &str, count: usize) -> (Vec<u64>, String) {
+    nc.send(&format!("HISTORY {topic} {count}"));
+    let mut offsets = Vec::new();
+    loop {
+        let line = nc.line();
+        match line.strip_prefix(&format!("HISTORY {topic} ")) {
+            Some(rest) => offsets.push(rest.split(' ').nth(1).unwrap().parse().unwrap()),
+            None => return (offsets, line),
+        }
+    }
+}
+
+#[test]
+fn a_bad_line_in_a_sealed_segment_costs_that_line_only() {
+    let (_temp, dir) = data_dir();
+    let setup = Setup::new(&dir).set("STORAGE__SEGMENT", "64KiB");
+    let broker = setup.start();
+    let mut nc = broker.connect();
+    let filling = "x".repeat(1000);
+    for n in 1..=100 {
+        nc.publish("chat", &format!("message {n} {filling}"));
+    }
+    nc.ask("SUB chat group");
+    assert_eq!(broker.stop(), Some(0));
+    let sealed = dir.join("chat@00000000000000000001.log");
+    let mut bytes = fs::read(&sealed).unwrap();
+    let at = bytes.windows(10).position(|window| window == b"message 7 ").unwrap();
+    bytes[at] ^= 1;
+    fs::write(&sealed, bytes).unwrap();
+
+    let broker = setup.start();
+    let mut nc = broker.connect();
+    let (offsets, end) = history(&mut nc, "chat", 100);
+    assert_eq!(offsets, (1..=100).filter(|n| *n != 7).collect::<Vec<u64>>());
+    assert!(end.starts_with("ERR CORRUPT message 7 of topic chat is damaged"), "{end}");
+    assert!(end.contains("topic=chat offset=7"), "{end}");
+    assert!(end.contains("chat@00000000000000000001.log"), "{end}");
+    // What is not asked for is found all the same.
+    broker.wait_logged("segment_damaged");
+    let (offsets, end) = history(&mut nc, "chat", 10);
+    assert_eq!((offsets.len(), end.as_str()), (10, "OK history end"));
+    nc.publish("chat", "it goes on");
+}
+
+#[test]
+fn without_its_reserve_publishing_is_refused_and_the_rest_goes_on() {
+    let (_temp, dir) = data_dir();
+    let broker = Setup::new(&dir).start();
+    let mut nc = broker.connect();
+    nc.ask("SUB work group");
+    let (id, _) = nc.publish("work", "to be done");
+    assert!(nc.message("work").id == id);
+    assert_eq!(broker.stop(), Some(0));
+
+    // More than any disk has free.
+    let broker = Setup::new(&dir).set("STORAGE__MIN_FREE", "1000000GiB").start();
+    broker.wait_logged("disk_full");
+    let mut nc = broker.connect();
+    let refusal = nc.ask("PUB work more");
+    assert!(refusal.starts_with("ERR DISK_FULL "), "{refusal}");
+    assert!(refusal.contains("storage.min_free") && refusal.contains("retry_after="), "{refusal}");
+    nc.ask("SUB work group");
+    assert_eq!(nc.message("work").id, id);
+    nc.send(&format!("ACK {id}"));
+    nc.expect("OK ack_received");
+    assert_eq!(history(&mut nc, "work", 5), (vec![1], "OK history end".to_owned()));
+    assert_eq!(broker.stop(), Some(0), "a stop in order needs no room of the reserve");
+
+    let broker = Setup::new(&dir).start();
+    let mut nc = broker.connect();
+    assert_eq!(nc.publish("work", "more").1, 2);
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once_and_nothing_is_lost() {
+    let (_temp, dir) = data_dir();
+    let mut broker = Setup::new(&dir).start();
+    let mut nc = broker.connect();
+    nc.publish("chat", &"x".repeat(900_000));
+    // It waits for this one to take its answers, which it does not.
+    let mut deaf = broker.connect();
+    for _ in 0..40 {
+        deaf.send("HISTORY chat 1");
+    }
+    broker.signal("-TERM");
+    broker.wait_logged("stopping in order");
+    broker.signal("-TERM");
+    assert_eq!(broker.child.wait().unwrap().code(), Some(130));
+    assert!(broker.logged().contains("the next start will recover"), "{}", broker.logged());
+    assert_eq!(Setup::new(&dir).start().connect().publish("chat", "next").1, 2);
+}
