@@ -5,7 +5,7 @@
 //! [`Message::Committed`] comes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use crate::config::Fsync;
@@ -14,6 +14,7 @@ use crate::time::{Moment, Now};
 use crate::wal::{Entry, Lsn, SpareJob, Wal, WalError};
 
 use super::gate::{Full, PublishGate};
+use super::lock;
 use super::mailbox::Mailbox;
 use super::message::{Message, Submission, WalMessage};
 
@@ -24,14 +25,69 @@ const NO_SPACE_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Clone, Debug)]
 pub enum Commit {
     /// In this node's log.
-    Alone(Arc<Mailbox<WalMessage>>),
+    Alone(Arc<Log>),
+}
+
+/// The log, as its thread and the shards share it.
+#[derive(Debug)]
+pub struct Log {
+    writer: Mutex<LogWriter>,
+    /// What the thread is asked for.
+    pub mailbox: Mailbox<WalMessage>,
+    /// Where jobs of preparing segments go.
+    spares: Mutex<mpsc::Sender<SpareJob>>,
+}
+
+impl Log {
+    /// A log with this writer.
+    pub fn new(writer: LogWriter, spares: mpsc::Sender<SpareJob>) -> Self {
+        Self { writer: Mutex::new(writer), mailbox: Mailbox::default(), spares: Mutex::new(spares) }
+    }
+
+    fn offer_spare(&self, writer: &mut LogWriter) {
+        if let Some(job) = writer.spare_job() {
+            // With nobody left to prepare segments, the log makes its own when it needs one.
+            lock(&self.spares).send(job).ok();
+        }
+    }
 }
 
 impl Commit {
     /// Asks for a batch to be committed; its shard hears of it.
     pub fn submit(&self, submission: Submission) {
         match self {
-            Commit::Alone(mailbox) => mailbox.post(WalMessage::Write(submission)),
+            Commit::Alone(log) => log.mailbox.post(WalMessage::Write(submission)),
+        }
+    }
+
+    /// Commits a small batch here and now, if nobody else is at the log. Otherwise it goes to the
+    /// log's thread. The shard must have no other batch on its way.
+    ///
+    /// # Errors
+    /// As for [`LogWriter::write`], but for a full disk, which the thread waits for.
+    pub fn now_or_submit(&self, submission: Submission) -> Result<Option<Message>, WalError> {
+        let Commit::Alone(log) = self;
+        let written = match log.writer.try_lock() {
+            Ok(mut writer) if writer.is_prompt() && submission.is_quick() => {
+                let written = writer.write(std::slice::from_ref(&submission));
+                log.offer_spare(&mut writer);
+                written
+            }
+            _ => {
+                self.submit(submission);
+                return Ok(None);
+            }
+        };
+        match written {
+            Ok(lsn) => {
+                let Submission { index, payload, .. } = submission;
+                Ok(Some(Message::Committed { index, lsn, payload }))
+            }
+            Err(full) if full.is_no_space() => {
+                self.submit(submission);
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
     }
 }
@@ -95,6 +151,11 @@ impl LogWriter {
         Ok(first)
     }
 
+    /// Whether a batch is committed when [`LogWriter::write`] returns, and needs no later sync.
+    fn is_prompt(&self) -> bool {
+        !matches!(self.fsync, Fsync::Interval(_))
+    }
+
     /// Makes all that was written durable.
     ///
     /// # Errors
@@ -140,14 +201,10 @@ impl LogWriter {
 /// The log's thread.
 #[derive(Debug)]
 pub struct WalThread {
-    /// The writer.
-    pub writer: LogWriter,
-    /// What it is asked for.
-    pub mailbox: Arc<Mailbox<WalMessage>>,
+    /// The log.
+    pub log: Arc<Log>,
     /// Where committed batches go, by shard.
     pub shards: Vec<Arc<Mailbox<Message>>>,
-    /// Where jobs of preparing segments go.
-    pub spares: mpsc::Sender<SpareJob>,
     /// Closed while there is no room.
     pub gate: Arc<PublishGate>,
 }
@@ -157,50 +214,51 @@ impl WalThread {
     ///
     /// # Errors
     /// [`WalError`]: what is on disk is not known any more, and the process has to end.
-    pub fn run(mut self) -> Result<(), WalError> {
+    pub fn run(self) -> Result<(), WalError> {
         let mut messages = Vec::new();
         let mut batch = Vec::new();
+        let mut sync_at: Option<Moment> = None;
+        self.log.offer_spare(&mut lock(&self.log.writer));
         loop {
-            if let Some(job) = self.writer.spare_job() {
-                // With nobody left to prepare segments, the log makes its own when it needs one.
-                self.spares.send(job).ok();
-            }
-            let patience = self.writer.sync_at().map(|at| at.since(Now::read().moment));
-            self.mailbox.drain(&mut messages, patience);
+            let patience = sync_at.map(|at| at.since(Now::read().moment));
+            self.log.mailbox.drain(&mut messages, patience);
+            let mut writer = lock(&self.log.writer);
             let mut stop = false;
             let mut asked = Vec::new();
             for message in messages.drain(..) {
                 match message {
                     WalMessage::Write(submission) => batch.push(submission),
                     WalMessage::Sync(sender) => asked.push(sender),
-                    WalMessage::Free(lsn) => self.writer.free_through(lsn),
+                    WalMessage::Free(lsn) => writer.free_through(lsn),
                     WalMessage::OfferSpare => {}
                     WalMessage::Stop => stop = true,
                 }
             }
-            self.write(&mut batch)?;
+            self.write(&mut writer, &mut batch)?;
             if stop || !asked.is_empty() {
-                let durable = self.writer.sync()?;
+                let durable = writer.sync()?;
                 for sender in asked {
                     // Whoever asked may have given up waiting.
                     sender.try_send(durable).ok();
                 }
             } else {
-                self.writer.sync_if_due(Now::read().moment)?;
+                writer.sync_if_due(Now::read().moment)?;
             }
+            self.log.offer_spare(&mut writer);
+            sync_at = writer.sync_at();
             if stop {
                 return Ok(());
             }
         }
     }
 
-    fn write(&mut self, batch: &mut Vec<Submission>) -> Result<(), WalError> {
+    fn write(&self, writer: &mut LogWriter, batch: &mut Vec<Submission>) -> Result<(), WalError> {
         if batch.is_empty() {
             return Ok(());
         }
         let mut was_full = false;
         let first = loop {
-            match self.writer.write(batch) {
+            match writer.write(batch) {
                 Ok(first) => break first,
                 Err(full) if full.is_no_space() => {
                     was_full = true;

@@ -12,7 +12,7 @@ use crate::time::{Moment, Now};
 use crate::wal::Lsn;
 
 use super::checkpoint::{Checkpoint, CheckpointError, Part};
-use super::commit::WalStats;
+use super::commit::{Log, WalStats};
 use super::fatal::Fatal;
 use super::gate::Full;
 use super::layout::Layout;
@@ -132,7 +132,7 @@ pub(super) struct Keeper {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) settings: Settings,
     pub(super) shards: Vec<Arc<Mailbox<Message>>>,
-    pub(super) wal: Arc<Mailbox<WalMessage>>,
+    pub(super) log: Arc<Log>,
     pub(super) stats: Arc<WalStats>,
     pub(super) verifying: Verifying,
 }
@@ -180,7 +180,7 @@ impl Keeper {
     /// What a checkpoint covers must not be ahead of what the log has durable.
     pub(super) fn sync_log(&self) -> Result<(), Fatal> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        self.wal.post(WalMessage::Sync(sender));
+        self.log.mailbox.post(WalMessage::Sync(sender));
         receiver.recv().map(drop).map_err(|_gone| Fatal::Gone)
     }
 
@@ -188,7 +188,7 @@ impl Keeper {
     pub(super) fn write(&mut self, parts: Vec<Part>, is_clean: bool) -> Result<bool, Fatal> {
         match self.checkpoints.write(parts, is_clean, &self.stats, Now::read()) {
             Ok(covered) => {
-                self.wal.post(WalMessage::Free(covered));
+                self.log.mailbox.post(WalMessage::Free(covered));
                 Ok(true)
             }
             Err(full) if full.is_shortage() => {

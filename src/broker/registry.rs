@@ -9,7 +9,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::disk::Disk;
 
 use super::checkpoint::Part;
-use super::commit::{Commit, LogWriter, WalThread};
+use super::commit::{Commit, Log, LogWriter, WalThread};
 use super::fatal::{Fatal, join, spawn};
 use super::keeper::{Keeper, Verifying};
 use super::letter::Letter;
@@ -33,7 +33,7 @@ pub struct Broker {
 struct Threads {
     shards: Vec<JoinHandle<Option<Shard>>>,
     wal: JoinHandle<Option<()>>,
-    wal_mailbox: Arc<Mailbox<WalMessage>>,
+    log: Arc<Log>,
     keeper: JoinHandle<Option<Keeper>>,
     stop_keeper: SyncSender<()>,
     _lock: Held,
@@ -47,27 +47,24 @@ impl Broker {
         settings: &Settings,
     ) -> (Broker, UnboundedReceiver<Fatal>) {
         let (fatal, failures) = unbounded_channel();
-        let wal_mailbox = Arc::new(Mailbox::default());
         let mailboxes: Vec<_> =
             opened.shards.iter().map(|_| Arc::new(Mailbox::default())).collect();
         let writer = LogWriter::new(opened.wal, settings.fsync);
         let stats = Arc::clone(writer.stats());
         let (spares, spare_jobs) = mpsc::channel();
-        let (gate, log) = (Arc::clone(&settings.gate), Arc::clone(&wal_mailbox));
-        spares::start(spare_jobs, gate, log, &fatal);
+        let log = Arc::new(Log::new(writer, spares));
+        spares::start(spare_jobs, Arc::clone(&settings.gate), Arc::clone(&log), &fatal);
         let wal = WalThread {
-            writer,
-            mailbox: Arc::clone(&wal_mailbox),
+            log: Arc::clone(&log),
             shards: mailboxes.clone(),
-            spares,
             gate: Arc::clone(&settings.gate),
         };
-        let commit = Commit::Alone(Arc::clone(&wal_mailbox));
+        let commit = Commit::Alone(Arc::clone(&log));
         let shards = opened.shards.into_iter().zip(&mailboxes).enumerate();
         let shards = shards
             .map(|(number, (shard, mailbox))| {
                 let (mailbox, commit) = (Arc::clone(mailbox), commit.clone());
-                let serve = move || thread::run(shard, &mailbox, &commit).map_err(Fatal::from);
+                let serve = move || thread::run(shard, &mailbox, &commit);
                 spawn(format!("shard-{number}"), fatal.clone(), serve)
             })
             .collect();
@@ -76,7 +73,7 @@ impl Broker {
             disk: Arc::clone(disk),
             settings: settings.clone(),
             shards: mailboxes.clone(),
-            wal: Arc::clone(&wal_mailbox),
+            log: Arc::clone(&log),
             stats,
             verifying: Verifying::default(),
         };
@@ -84,7 +81,7 @@ impl Broker {
         let threads = Threads {
             shards,
             wal: spawn("wal".to_owned(), fatal.clone(), move || Ok(wal.run()?)),
-            wal_mailbox,
+            log,
             keeper: spawn("keeper".to_owned(), fatal, move || keeper.run(&stopped)),
             stop_keeper,
             _lock: opened.lock,
@@ -127,7 +124,7 @@ impl Broker {
         if let Some(parts) = parts {
             keeper.write(parts, true)?;
         }
-        threads.wal_mailbox.post(WalMessage::Stop);
+        threads.log.mailbox.post(WalMessage::Stop);
         join(threads.wal)
     }
 }

@@ -151,9 +151,8 @@ impl Shard {
                 Some(Membership { topic, group })
             });
             let place = place.expect("the group's creation was applied before the answer");
-            let conn = self.conns.ensure(ticket.conn, &ticket.outbox, consumer);
-            if !conn.memberships.contains(&place) {
-                conn.memberships.push(place);
+            self.conns.ensure(ticket.conn, &ticket.outbox, consumer);
+            if self.conns.join(ticket.conn, place) {
                 self.join(now, ticket.conn, place, consumer)?;
             }
         }

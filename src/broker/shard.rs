@@ -289,6 +289,12 @@ impl Shard {
         self.topics.iter().map(|slot| &slot.topic)
     }
 
+    /// Whether there is nothing to be done while a batch is on its way: what was taken is answered,
+    /// and no member waits for its next message.
+    pub fn can_wait(&self) -> bool {
+        self.is_idle() && !self.conns.has_members()
+    }
+
     /// Whether all that was taken is answered.
     pub fn is_idle(&self) -> bool {
         self.open.is_empty() && self.queue.is_empty() && self.done.is_empty()

@@ -8,9 +8,9 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::wal::{SpareJob, WalError};
 
+use super::commit::Log;
 use super::fatal::{Fatal, spawn};
 use super::gate::{Full, PublishGate};
-use super::mailbox::Mailbox;
 use super::message::WalMessage;
 
 /// How long to wait when no segment could be prepared.
@@ -42,7 +42,7 @@ fn warn(error: &WalError) {
 pub(super) fn start(
     jobs: Receiver<SpareJob>,
     gate: Arc<PublishGate>,
-    wal: Arc<Mailbox<WalMessage>>,
+    log: Arc<Log>,
     fatal: &UnboundedSender<Fatal>,
 ) {
     let serve = move || {
@@ -50,7 +50,7 @@ pub(super) fn start(
             if prepare(job, &gate) {
                 std::thread::sleep(PAUSE);
                 // It offers the job again.
-                wal.post(WalMessage::OfferSpare);
+                log.mailbox.post(WalMessage::OfferSpare);
             }
         }
         Ok(())

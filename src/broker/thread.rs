@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::time::Now;
 
 use super::commit::Commit;
+use super::fatal::Fatal;
 use super::mailbox::Mailbox;
 use super::message::{Message, Submission};
 use super::shard::{Shard, ShardError};
@@ -12,19 +13,32 @@ use super::shard::{Shard, ShardError};
 /// Serves a shard until it is told to stop and has answered all it took; gives it back.
 ///
 /// # Errors
-/// [`ShardError`]: the process has to end.
+/// [`Fatal`]: the process has to end.
 pub fn run(
     mut shard: Shard,
     mailbox: &Arc<Mailbox<Message>>,
     commit: &Commit,
-) -> Result<Shard, ShardError> {
+) -> Result<Shard, Fatal> {
     let mut messages = Vec::new();
     let mut stopping = false;
     loop {
-        let patience = shard.wake_at().map(|at| at.since(Now::read().moment));
-        mailbox.drain(&mut messages, patience);
-        let commit = &mut |batch| commit.submit(batch);
-        stopping |= turn(&mut shard, &mut messages, Now::read(), commit)?;
+        if messages.is_empty() {
+            let patience = shard.wake_at().map(|at| at.since(Now::read().moment));
+            mailbox.drain(&mut messages, patience);
+        }
+        // With nothing else to do, the batch of this turn is written by this thread.
+        let mut own = None;
+        let mut is_alone = shard.can_wait();
+        stopping |= turn(&mut shard, &mut messages, Now::read(), &mut |batch| {
+            if std::mem::take(&mut is_alone) {
+                own = Some(batch);
+            } else {
+                own.take().into_iter().chain([batch]).for_each(|batch| commit.submit(batch));
+            }
+        })?;
+        if let Some(batch) = own {
+            messages.extend(commit.now_or_submit(batch)?);
+        }
         if stopping && shard.is_idle() {
             return Ok(shard);
         }
