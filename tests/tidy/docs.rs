@@ -93,6 +93,40 @@ fn every_exit_code_and_event_is_documented() {
 }
 
 #[test]
+fn every_promise_names_tests_that_exist() {
+    let docs = read("docs/guarantees.md");
+    let code: String =
+        sources().into_iter().chain(files("tests", &[".rs"])).map(|f| f.text).collect();
+    let mut missing = Vec::new();
+    let mut promises = 0;
+    for row in docs.lines().filter(|line| line.starts_with("| ") && line.contains("**")) {
+        promises += 1;
+        let held = row.rsplit('|').nth(1).unwrap();
+        let names: Vec<&str> = held.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "a promise that nothing holds: {row}");
+        for name in names {
+            let is_test = code.contains(&format!("fn {name}("));
+            let is_oracle = root().join(format!("src/sim/oracle/{name}.rs")).exists();
+            if !is_test && !is_oracle {
+                missing.push(format!("`{name}`"));
+            }
+        }
+    }
+    assert!(promises >= 7, "docs/guarantees.md has {promises} promises");
+    let mistakes = docs.split("## The simulation").nth(1).unwrap();
+    let planted = read("src/planted.rs");
+    let list = planted.split("pub enum Bug {").nth(1).unwrap().split('}').next().unwrap();
+    let bugs = list.lines().filter_map(|line| line.trim().strip_suffix(','));
+    missing.extend(
+        bugs.map(|bug| format!("`{bug}`")).filter(|bug| !mistakes.contains(&format!("| {bug} |"))),
+    );
+    nothing_in(
+        &missing,
+        "docs/guarantees.md names these, or should; write the test or mend the name",
+    );
+}
+
+#[test]
 fn every_verb_and_error_code_is_documented() {
     let docs = read("docs/protocol.md");
     let word = |verb: &Verb| verb.usage().split(' ').next().unwrap().to_owned();
