@@ -174,11 +174,12 @@ impl Topic<'_> {
     /// The name of the active segment does not say what it begins with; its first line does, unless
     /// that is damaged and the mark has to be asked.
     fn first_of_active(&self, path: &Path, before: Option<&Segment>) -> Result<Offset, CheckError> {
-        if let Trust::Mark(mark) = self.trust
-            && before.is_none_or(|before| before.first < mark.segment)
-        {
-            return Ok(mark.segment);
-        }
+        let known = match self.trust {
+            Trust::Mark(mark) if before.is_none_or(|before| before.first < mark.segment) => {
+                Some(mark)
+            }
+            _ => None,
+        };
         let file = self.disk.open(path, Open::Read).map_err(unusable(path))?;
         let len = file.len().map_err(unusable(path))?;
         let mut lines = Lines::new(file, path, 0, BLOCK_BYTES);
@@ -186,9 +187,14 @@ impl Topic<'_> {
         while let Some(line) = lines.next(len)? {
             let offset = parse_line(&self.paths.topic, line.bytes).map(|line| line.offset).ok();
             if let Some(offset) = offset.or_else(|| parse_lost(line.bytes)) {
-                return Ok(Offset::new(offset.get().saturating_sub(bad).max(1)));
+                let first = Offset::new(offset.get().saturating_sub(bad).max(1));
+                // The mark knows better, unless its segment was sealed since and is not there.
+                return Ok(known.filter(|mark| first <= mark.end).map_or(first, |m| m.segment));
             }
             bad += 1;
+        }
+        if let Some(mark) = known {
+            return Ok(mark.segment);
         }
         Ok(before.map_or(Offset::FIRST, |before| before.first.next()))
     }

@@ -1,11 +1,12 @@
 //! The one writer of a topic's log.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{Disk, File, Open, is_no_space};
+use crate::disk::{Disk, File, Open};
 use crate::ids::{Offset, TopicName};
 use crate::limits::INDEX_STRIDE_BYTES;
 use crate::planted::{self, Bug};
@@ -20,6 +21,9 @@ use super::{LogError, Reader, Tail, TailBudget};
 /// More files than these are synced with the whole file system: it takes one flush of the disk
 /// instead of one for each, but has to wait for what others wrote too.
 pub(super) const FILES_SYNCED_APART_MAX: usize = 64;
+
+/// A buffer that has grown past this is given back, in bytes.
+const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
 /// How logs are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,10 +61,14 @@ pub struct TopicLog {
     pub(super) shared: Arc<LogShared>,
     pub(super) tag: u32,
     pub(super) settings: LogSettings,
-    /// Lines that are not in the file yet.
+    /// Lines that are not in the file yet, by segment.
+    pieces: VecDeque<Piece>,
+    /// The length of the last segment, with what is not in its file yet.
+    len: u64,
+    /// The active segment is full, and could not be sealed yet.
+    is_full: bool,
+    /// Kept for its room only.
     buffer: Vec<u8>,
-    /// Index entries of those lines.
-    notes: Vec<Entry>,
     /// Where the last index entry points.
     noted_at: Option<u64>,
     active: Option<Arc<dyn File>>,
@@ -68,6 +76,18 @@ pub struct TopicLog {
     end: Offset,
     pub(super) mark: LogMark,
     unsynced: Unsynced,
+}
+
+/// Lines of one segment.
+#[derive(Debug, Default)]
+struct Piece {
+    lines: Vec<u8>,
+    /// Index entries of those lines.
+    notes: Vec<Entry>,
+    /// The last message.
+    end: Offset,
+    /// The segment ends with them.
+    is_last: bool,
 }
 
 /// What a checkpoint has to sync.
@@ -105,8 +125,10 @@ impl TopicLog {
             tag: shared.topic().tag(),
             shared: Arc::new(shared),
             settings,
+            pieces: VecDeque::new(),
+            len: mark.len,
+            is_full: false,
             buffer: Vec::new(),
-            notes: Vec::new(),
             noted_at: None,
             active: None,
             end: mark.end,
@@ -115,28 +137,61 @@ impl TopicLog {
         }
     }
 
-    /// Adds a message to what the next flush writes.
+    /// Adds a message to what the next flush writes. Where a segment ends is decided here, by the
+    /// messages alone: whoever applies them again comes to the same files.
     pub fn append(&mut self, record: &NewRecord<'_>) -> Offset {
         let offset = self.end.next();
-        let at = self.mark.len + self.buffer.len() as u64;
+        let at = self.len;
         self.mark.latest = self.mark.latest.max(record.ts);
+        if self.pieces.back().is_none_or(|piece| piece.is_last) {
+            let lines = std::mem::take(&mut self.buffer);
+            self.pieces.push_back(Piece { lines, ..Piece::default() });
+        }
+        let piece = self.pieces.back_mut().expect("it was just seen to");
         if self.noted_at.is_none_or(|noted| at >= noted + INDEX_STRIDE_BYTES || at == 0) {
             self.noted_at = Some(at);
-            self.notes.push(Entry { offset, at, ts: self.mark.latest });
+            piece.notes.push(Entry { offset, at, ts: self.mark.latest });
         }
-        write_line(&mut self.buffer, self.shared.topic(), self.tag, offset, record);
+        let before = piece.lines.len();
+        write_line(&mut piece.lines, self.shared.topic(), self.tag, offset, record);
+        piece.end = offset;
+        self.len += (piece.lines.len() - before) as u64;
+        if self.len >= self.settings.segment_bytes {
+            piece.is_last = true;
+            (self.len, self.noted_at) = (0, None);
+        }
         self.end = offset;
         offset
     }
 
-    /// Writes what was appended, and lets readers see it. Seals the segment if it is full.
+    /// Writes what was appended, and lets readers see it. Seals segments that are full.
     ///
     /// # Errors
-    /// [`LogError::Io`]; what was appended is then still to be written.
+    /// [`LogError::Io`]; what was not written is then still to be written.
     pub fn flush(&mut self) -> Result<(), LogError> {
-        if self.buffer.is_empty() {
-            return Ok(());
+        loop {
+            if self.is_full {
+                self.roll()?;
+                self.is_full = false;
+            }
+            let Some(piece) = self.pieces.pop_front() else { return Ok(()) };
+            if let Err(error) = self.write(&piece.lines) {
+                self.pieces.push_front(piece);
+                return Err(error);
+            }
+            let Piece { mut lines, mut notes, end, is_last } = piece;
+            self.mark.len += lines.len() as u64;
+            self.mark.end = end;
+            self.shared.grew(self.mark.len, end, &mut notes);
+            self.is_full = is_last;
+            lines.clear();
+            if lines.capacity() <= BUFFER_BYTES_KEPT {
+                self.buffer = lines;
+            }
         }
+    }
+
+    fn write(&mut self, lines: &[u8]) -> Result<(), LogError> {
         let path = self.shared.paths.active();
         let io = |source| LogError::io(&path, source);
         let file = match &self.active {
@@ -146,18 +201,8 @@ impl TopicLog {
                 self.active.insert(self.disk.open(&path, Open::Create).map_err(io)?)
             }
         };
-        file.write_at(&self.buffer, self.mark.len).map_err(io)?;
+        file.write_at(lines, self.mark.len).map_err(io)?;
         self.unsynced.is_active = true;
-        self.mark.len += self.buffer.len() as u64;
-        self.mark.end = self.end;
-        self.buffer.clear();
-        if self.buffer.capacity() > 1 << 20 {
-            self.buffer = Vec::new();
-        }
-        self.shared.grew(self.mark.len, self.end, &mut self.notes);
-        if self.mark.len >= self.settings.segment_bytes {
-            self.roll()?;
-        }
         Ok(())
     }
 
@@ -166,25 +211,21 @@ impl TopicLog {
         let paths = &self.shared.paths;
         let (active, sealed) = (paths.active(), paths.sealed(self.mark.segment));
         let io = |source| LogError::io(&sealed, source);
-        match self.disk.rename(&active, &sealed) {
-            // What was appended is written: the segment just becomes longer.
-            Err(full) if is_no_space(&full) => return Ok(()),
-            renamed => renamed.map_err(io)?,
-        }
+        self.disk.rename(&active, &sealed).map_err(io)?;
         // Before the name is used again, it is certain that the old file has its new one.
         if !planted::has(Bug::NoDirectorySync) {
             let dir = &paths.dir;
             self.disk.sync_dir(dir).map_err(|source| LogError::sync(dir, source))?;
         }
         let first = self.mark.segment;
-        let next = self.end.next();
+        let next = self.mark.end.next();
         if let Some(index) = self.shared.rolled(next) {
             save_index(self.disk.as_ref(), &self.shared.paths, first, &index);
         }
         self.active = None;
         self.unsynced.sealed.push(first);
         self.unsynced.is_active = false;
-        (self.mark.segment, self.mark.len, self.noted_at) = (next, 0, None);
+        (self.mark.segment, self.mark.len) = (next, 0);
         Ok(())
     }
 
@@ -200,7 +241,7 @@ impl TopicLog {
 
     /// Where it ends, for a checkpoint. Everything must be flushed.
     pub fn mark(&self) -> LogMark {
-        assert!(self.buffer.is_empty(), "a mark is taken after a flush");
+        assert!(self.pieces.is_empty() && !self.is_full, "a mark is taken after a flush");
         self.mark
     }
 
