@@ -62,6 +62,8 @@ pub(super) struct Client {
     expected: VecDeque<Expected>,
     /// Does nothing before.
     idle_until: Moment,
+    /// A message of it was answered OK since faults are over.
+    is_served: bool,
 }
 
 impl Client {
@@ -74,6 +76,7 @@ impl Client {
             received: Vec::new(),
             expected: VecDeque::new(),
             idle_until: Moment::default(),
+            is_served: false,
         }
     }
 
@@ -99,9 +102,12 @@ impl Client {
         self.expected.clear();
     }
 
-    /// Whether everything that it asked for is answered, but for heartbeats, which never end.
+    /// Whether everything that it asked for is answered, but for heartbeats, which never end. A
+    /// publisher asks until it is served: when the disk is well, publishing has to be possible.
     pub(super) fn is_answered(&self) -> bool {
-        self.expected.iter().all(|expected| matches!(expected, Expected::Line(_)))
+        let is_publisher = matches!(self.role, Role::Publisher { .. });
+        (self.is_served || !is_publisher)
+            && self.expected.iter().all(|expected| matches!(expected, Expected::Line(_)))
     }
 
     /// Does what it feels like; gives the bytes that it sends.
@@ -143,9 +149,10 @@ impl Client {
     fn ask(&mut self, scene: &mut Scene<'_>, out: &mut String) {
         let (rng, ledger, name) = (&mut *scene.rng, &mut *scene.ledger, &self.name);
         match &mut self.role {
-            Role::Publisher { .. } if scene.is_calm => {}
+            Role::Publisher { .. }
+                if scene.is_calm && (self.is_served || !self.expected.is_empty()) => {}
             Role::Publisher { topics, count } => {
-                for _ in 0..rng.random_range(1..6) {
+                for _ in 0..if scene.is_calm { 1 } else { rng.random_range(1..6) } {
                     *count += 1;
                     let topic = topics[rng.random_range(0..topics.len())];
                     let filling = ["", " ", "\"quoted\"", "höher", "\\", "\u{7}"];
@@ -219,6 +226,7 @@ impl Client {
                 ["OK", "published"] => {
                     let offset = number(&words)?;
                     let (topic, id) = (topic.to_owned(), words[2].to_owned());
+                    self.is_served |= scene.is_calm;
                     scene.ledger.publish(&message, Place { topic, id, offset })
                 }
                 ["ERR", "DISK_FULL"] => {

@@ -322,7 +322,7 @@ impl World {
     pub(super) fn is_complete(&self) -> Result<(), String> {
         let node = self.node.as_ref().ok_or("the daemon is not there")?;
         self.oracles.is_complete(node)?;
-        match self.clients.iter().find(|client| client.conn.is_some() && !client.is_answered()) {
+        match self.clients.iter().find(|client| !client.is_answered()) {
             Some(client) => Err(format!("{} waits for an answer", client.name)),
             None => Ok(()),
         }

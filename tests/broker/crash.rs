@@ -15,7 +15,7 @@ const PUBLISHERS: usize = 8;
 const WINDOW: usize = 50;
 
 /// What a publisher was told: message → (id, offset).
-type Told = BTreeMap<String, (String, u64)>;
+pub(crate) type Told = BTreeMap<String, (String, u64)>;
 
 /// Pipelines messages until the connection breaks; returns what was answered `OK`.
 fn publish_until_broken(
@@ -124,7 +124,7 @@ fn consume(
 }
 
 /// The topic's files, read further each time.
-struct Reading {
+pub(crate) struct Reading {
     dir: PathBuf,
     /// The segment that is read, by its first offset, and how much of it was.
     segment: u64,
@@ -134,7 +134,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn new(dir: &Path) -> Self {
+    pub(crate) fn new(dir: &Path) -> Self {
         Self { dir: dir.to_owned(), segment: 1, at: 0, next: 1, found: BTreeMap::new() }
     }
 
@@ -163,7 +163,7 @@ impl Reading {
     }
 
     /// What was answered is there, and is forgotten: it will not change any more.
-    fn check(&mut self, told: &mut Told) {
+    pub(crate) fn check(&mut self, told: &mut Told) {
         self.go_on();
         for (message, place) in std::mem::take(told) {
             assert_eq!(self.found.get(&message), Some(&place), "{message} was acknowledged");

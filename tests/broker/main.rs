@@ -7,6 +7,7 @@ mod crash;
 mod disk;
 mod hostile;
 mod peers;
+mod power_cut;
 mod support;
 mod transcripts;
 mod walkthrough;
