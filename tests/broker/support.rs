@@ -41,7 +41,9 @@ impl Setup {
     }
 
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wiber"));
+        // The binary that cargo has built for the tests, unless another one is named.
+        let built = || env!("CARGO_BIN_EXE_wiber").into();
+        let mut command = Command::new(std::env::var_os("WIBER_TEST_BINARY").unwrap_or_else(built));
         command
             .arg("broker")
             .current_dir(self.dir.parent().unwrap())
