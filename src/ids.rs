@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::limits::NAME_BYTES_MAX;
 use crate::planted::{self, Bug};
+use crate::text;
 use crate::time::{Timestamp, write_decimal};
 
 /// The ending of dead-letter topics. Clients may read them, not publish to them.
@@ -205,7 +206,7 @@ impl DerivedId {
         out.extend_from_slice(b"msg_");
         write_decimal(out, self.millis);
         out.push(b'_');
-        write_hex(out, u64::from(self.tag), 8);
+        out.extend_from_slice(&text::hex(self.tag));
         let offset = if planted::has(Bug::IdReused) { 1 } else { self.offset.get() };
         write_hex(out, offset, 1);
     }
@@ -241,10 +242,14 @@ impl fmt::Display for DerivedId {
 /// Appends `number` in lower-case hex, with at least `digits_min` digits.
 pub fn write_hex(out: &mut Vec<u8>, number: u64, digits_min: usize) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let needed = (16 - number.leading_zeros() as usize / 4).max(digits_min);
-    for place in (0..needed).rev() {
-        out.push(DIGITS[((number >> (place * 4)) & 15) as usize]);
+    let needed = (16 - number.leading_zeros() as usize / 4).max(digits_min).min(16);
+    let mut digits = [b'0'; 16];
+    let mut rest = number;
+    for digit in digits.iter_mut().rev() {
+        *digit = DIGITS[(rest & 15) as usize];
+        rest >>= 4;
     }
+    out.extend_from_slice(&digits[16 - needed..]);
 }
 
 /// Reads lower-case hex digits; `None` for anything else or more than 16 of them.

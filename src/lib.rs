@@ -17,6 +17,8 @@ mod planted;
 
 pub mod time;
 
+mod text;
+
 pub mod limits;
 
 pub mod ids;

@@ -79,25 +79,27 @@ impl Timestamp {
     /// Appends the displayed form to `out`, without allocation.
     pub fn write_to(self, out: &mut Vec<u8>) {
         write_decimal(out, self.0 / 1_000_000);
-        let mut fraction = self.0 % 1_000_000;
-        let mut digits = *b".000000";
-        for digit in digits[1..].iter_mut().rev() {
-            *digit = b'0' + u8::try_from(fraction % 10).expect("a decimal digit");
-            fraction /= 10;
-        }
-        out.extend_from_slice(&digits);
+        let fraction = self.0 % 1_000_000;
+        let [a, b] = two_digits(fraction / 10_000);
+        let [c, d] = two_digits(fraction / 100 % 100);
+        let [e, f] = two_digits(fraction % 100);
+        out.extend_from_slice(&[b'.', a, b, c, d, e, f]);
     }
 
     /// Reads Unix seconds with an optional fraction (digits past the sixth are dropped), or `None`.
     pub fn parse(text: &str) -> Option<Timestamp> {
-        let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-        let all_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-        if seconds.is_empty() || !all_digits(seconds) || !all_digits(fraction) {
-            return None;
-        }
-        let mut micros = seconds.parse::<u64>().ok()?.checked_mul(1_000_000)?;
+        let (seconds, digits) = read_decimal(text.as_bytes())?;
+        let mut micros = seconds.checked_mul(1_000_000)?;
+        let fraction = match text.as_bytes()[digits..].split_first() {
+            None => return Some(Timestamp(micros)),
+            Some((b'.', fraction)) => fraction,
+            Some(_) => return None,
+        };
         let mut unit = 100_000;
-        for digit in fraction.bytes().take(6) {
+        for digit in fraction {
+            if !digit.is_ascii_digit() {
+                return None;
+            }
             micros = micros.checked_add(u64::from(digit - b'0') * unit)?;
             unit /= 10;
         }
@@ -134,15 +136,58 @@ impl fmt::Display for Timestamp {
 pub fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0u8; 20];
     let mut at = digits.len();
-    loop {
+    while number >= 100 {
+        let pair = number % 100;
+        number /= 100;
+        at -= 2;
+        digits[at..at + 2].copy_from_slice(&two_digits(pair));
+    }
+    let [tens, ones] = two_digits(number);
+    at -= 1;
+    digits[at] = ones;
+    if number >= 10 {
         at -= 1;
-        digits[at] = b'0' + u8::try_from(number % 10).expect("a decimal digit");
-        number /= 10;
-        if number == 0 {
-            break;
-        }
+        digits[at] = tens;
     }
     out.extend_from_slice(&digits[at..]);
+}
+
+/// A number below 100 as its two digits.
+fn two_digits(number: u64) -> [u8; 2] {
+    const PAIRS: [[u8; 2]; 100] = {
+        let mut pairs = [[b'0'; 2]; 100];
+        let mut at = 0u8;
+        while at < 100 {
+            pairs[at as usize] = [b'0' + at / 10, b'0' + at % 10];
+            at += 1;
+        }
+        pairs
+    };
+    PAIRS[usize::try_from(number).expect("below 100")]
+}
+
+/// Reads the decimal digits at the front: the number, and how many there are; `None` if there is
+/// none, or the number is too large.
+pub fn read_decimal(text: &[u8]) -> Option<(u64, usize)> {
+    // Nineteen digits always fit.
+    const SAFE: usize = 19;
+    let mut number = 0u64;
+    let mut count = 0;
+    for byte in text.iter().take(SAFE) {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        number = number * 10 + u64::from(digit);
+        count += 1;
+    }
+    if count == SAFE {
+        for byte in text[SAFE..].iter().take_while(|byte| byte.is_ascii_digit()) {
+            number = number.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?;
+            count += 1;
+        }
+    }
+    (count > 0).then_some((number, count))
 }
 
 /// One reading of both clocks, taken together and passed to everything that decides.

@@ -84,7 +84,7 @@ fn jsonl_line(messages: u64) {
             out.clear();
         }
         let record = NewRecord { ts: TS, id: None, message: black_box(MESSAGE), extra: "" };
-        write_line(&mut out, &topic, topic.tag(), Offset::new(n), &record);
+        write_line(&mut out, topic.tag(), Offset::new(n), &record);
         black_box(&out);
     }
 }
@@ -154,7 +154,7 @@ fn line_check(messages: u64) {
     let topic = topic();
     let mut line = Vec::new();
     let record = NewRecord { ts: TS, id: None, message: MESSAGE, extra: "" };
-    write_line(&mut line, &topic, topic.tag(), Offset::new(123_456), &record);
+    write_line(&mut line, topic.tag(), Offset::new(123_456), &record);
     line.pop();
     for _ in 0..messages {
         let read = parse_line(&topic, black_box(&line)).expect("it is whole");

@@ -287,7 +287,7 @@ impl Known {
     fn append(&mut self, name: &TopicName, record: &NewRecord<'_>) {
         self.at = self.at.next();
         if self.at > self.mark.end {
-            write_line(&mut self.lines, name, name.tag(), self.at, record);
+            write_line(&mut self.lines, name.tag(), self.at, record);
             self.mark.end = self.at;
             self.mark.latest = self.mark.latest.max(record.ts);
         }

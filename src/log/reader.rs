@@ -7,7 +7,7 @@ use crate::disk::Disk;
 use crate::ids::{Offset, TopicName};
 use crate::time::Timestamp;
 
-use super::record::{Line, parse_again, parse_line, parse_lost};
+use super::record::{Found, Line, parse_line, parse_lost};
 use super::segment::Lines;
 use super::shared::{LogShared, Segment};
 use super::{LogError, recover};
@@ -20,6 +20,8 @@ const BLOCK_BYTES: usize = 256 << 10;
 pub struct Reader {
     disk: Arc<dyn Disk>,
     shared: Arc<LogShared>,
+    /// The topic's.
+    tag: u32,
     /// The message that comes next.
     next: Offset,
     place: Option<Place>,
@@ -36,8 +38,8 @@ struct Place {
 impl Reader {
     /// A reader at the first message that is kept.
     pub fn new(disk: Arc<dyn Disk>, shared: Arc<LogShared>) -> Self {
-        let next = shared.first();
-        Self { disk, shared, next, place: None }
+        let (tag, next) = (shared.topic().tag(), shared.first());
+        Self { disk, shared, tag, next, place: None }
     }
 
     /// A reader of a directory that no daemon serves. A torn last line is not there for it.
@@ -176,34 +178,29 @@ impl Reader {
         if self.next > self.shared.end() {
             return Ok(None);
         }
-        let is_there = if self.find_place()? { self.check()? } else { self.pass_short_file()? };
-        if !is_there {
-            return Ok(None);
-        }
-        let place = self.place.as_mut().expect("its next line was just found good");
-        let raw = place.lines.next(place.len)?;
-        Ok(raw.and_then(|raw| parse_again(raw.bytes).ok()))
+        let found = if self.find_place()? { self.check()? } else { self.pass_short_file()? };
+        let Some(found) = found else { return Ok(None) };
+        let place = self.place.as_ref().expect("its line was just found good");
+        Ok(found.line(place.lines.last()).ok())
     }
 
-    /// Looks whether the next line is the expected message, and stays before it; passes by what is
-    /// damaged. False at the end.
-    fn check(&mut self) -> Result<bool, LogError> {
+    /// Reads the next line and looks whether it is the expected message; passes by what is damaged.
+    /// `None` at the end.
+    fn check(&mut self) -> Result<Option<Found>, LogError> {
         let expected = self.next;
-        let topic = self.shared.topic();
         let place = self.place.as_mut().expect("it was just found");
         let Some(raw) = place.lines.next(place.len)? else { return self.pass_short_file() };
         let at = raw.at;
-        let why = match parse_line(topic, raw.bytes) {
-            Ok(line) if line.offset == expected => {
+        let why = match Found::in_line(self.tag, raw.bytes) {
+            Ok(found) if found.offset == expected => {
                 self.next = expected.next();
-                place.lines.step_back(at);
-                return Ok(true);
+                return Ok(Some(found));
             }
-            Ok(line) => format!("offset {} stands here", line.offset),
+            Ok(found) => format!("offset {} stands here", found.offset),
             Err(error) => error.to_string(),
         };
         let is_lost = parse_lost(raw.bytes) == Some(expected);
-        let (path, topic) = (place.lines.path.clone(), topic.clone());
+        let (path, topic) = (place.lines.path.clone(), self.shared.topic().clone());
         if is_lost {
             self.next = expected.next();
         } else {
@@ -214,11 +211,11 @@ impl Reader {
 
     /// The segment's file has less than was visible: what is missing of it is damaged, and the next
     /// segment goes on.
-    fn pass_short_file(&mut self) -> Result<bool, LogError> {
-        let Some(place) = self.place.take() else { return Ok(false) };
+    fn pass_short_file(&mut self) -> Result<Option<Found>, LogError> {
+        let Some(place) = self.place.take() else { return Ok(None) };
         let offset = self.next;
         if self.shared.segment_of(offset).first != place.segment {
-            return Ok(self.find_place()? && self.check()?);
+            return if self.find_place()? { self.check() } else { Ok(None) };
         }
         self.next = offset.next();
         let (topic, path) = (self.shared.topic().clone(), place.lines.path);

@@ -13,7 +13,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::ids::{DerivedId, Offset, TopicName, write_hex};
-use crate::time::{Timestamp, write_decimal};
+use crate::text;
+use crate::time::{Timestamp, read_decimal, write_decimal};
 
 /// `,"crc":"9f2a11c0"}`
 const CRC_BYTES: usize = 18;
@@ -94,14 +95,8 @@ fn no_record(why: impl ToString) -> LineError {
     LineError::NoRecord(why.to_string())
 }
 
-/// Appends the line of a record, with its end.
-pub fn write_line(
-    out: &mut Vec<u8>,
-    topic: &TopicName,
-    tag: u32,
-    offset: Offset,
-    record: &NewRecord<'_>,
-) {
+/// Appends the line of a record of the topic with this tag, with its end.
+pub fn write_line(out: &mut Vec<u8>, tag: u32, offset: Offset, record: &NewRecord<'_>) {
     let start = out.len();
     out.extend_from_slice(b"{\"id\":\"");
     match record.id {
@@ -113,7 +108,7 @@ pub fn write_line(
     out.extend_from_slice(b",\"ts\":");
     record.ts.write_to(out);
     out.extend_from_slice(b",\"msg\":\"");
-    if is_text(record.message) {
+    if text::is_utf8(record.message) {
         escape(out, record.message);
         out.push(b'"');
     } else {
@@ -124,38 +119,37 @@ pub fn write_line(
         out.push(b',');
         out.extend_from_slice(record.extra.as_bytes());
     }
-    let crc = checksum(topic, offset, &out[start..]);
+    let crc = checksum(tag, offset, &out[start..]);
     out.extend_from_slice(CRC_MEMBER);
-    write_hex(out, u64::from(crc), 8);
+    out.extend_from_slice(&text::hex(crc));
     out.extend_from_slice(b"\"}\n");
 }
 
-fn checksum(topic: &TopicName, offset: Offset, line: &[u8]) -> u32 {
-    let crc = crc32c::crc32c(topic.as_str().as_bytes());
-    let crc = crc32c::crc32c_append(crc, &offset.get().to_le_bytes());
-    crc32c::crc32c_append(crc, line)
-}
-
-fn is_text(message: &[u8]) -> bool {
-    message.is_ascii() || std::str::from_utf8(message).is_ok()
+/// The checksum of a line of the topic with this tag, which is the checksum of its name.
+fn checksum(tag: u32, offset: Offset, line: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c_append(tag, &offset.get().to_le_bytes()), line)
 }
 
 /// Appends text as the inside of a JSON string.
-fn escape(out: &mut Vec<u8>, text: &[u8]) {
-    let mut rest = text;
-    // Whole pieces without anything to escape are found with SIMD and copied at once.
-    while !rest.is_empty() {
-        let piece = rest.len().min(64);
-        let (head, tail) = rest.split_at(piece);
-        let plain =
-            head.iter().fold(true, |ok, b| ok & (*b >= 0x20) & (*b != b'"') & (*b != b'\\'));
-        if plain {
-            out.extend_from_slice(head);
+fn escape(out: &mut Vec<u8>, inside: &[u8]) {
+    // Whole pieces without anything to escape are copied at once.
+    for piece in inside.chunks(256) {
+        if text::is_plain_json(piece) {
+            out.extend_from_slice(piece);
         } else {
-            head.iter().for_each(|byte| escape_byte(out, *byte));
+            escape_piece(out, piece);
         }
-        rest = tail;
     }
+}
+
+fn escape_piece(out: &mut Vec<u8>, mut rest: &[u8]) {
+    let is_odd = |byte: &u8| *byte < 0x20 || matches!(*byte, b'"' | b'\\');
+    while let Some(odd) = rest.iter().position(is_odd) {
+        out.extend_from_slice(&rest[..odd]);
+        escape_byte(out, rest[odd]);
+        rest = &rest[odd + 1..];
+    }
+    out.extend_from_slice(rest);
 }
 
 fn escape_byte(out: &mut Vec<u8>, byte: u8) {
@@ -181,57 +175,127 @@ fn escape_byte(out: &mut Vec<u8>, byte: u8) {
 /// # Errors
 /// [`LineError`].
 pub fn parse_line<'a>(topic: &TopicName, raw: &'a [u8]) -> Result<Line<'a>, LineError> {
-    read_line(Some(topic), raw)
+    Found::in_line(topic.tag(), raw)?.line(raw)
 }
 
-/// Reads a line that [`parse_line`] has found good a moment ago.
-pub(super) fn parse_again(raw: &[u8]) -> Result<Line<'_>, LineError> {
-    read_line(None, raw)
+/// What was found in a good line, without the line: [`Found::line`] puts both together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub(super) offset: Offset,
+    /// Where things stand in a line as [`write_line`] writes it, but for base64 and further members.
+    parts: Option<Parts>,
 }
 
-fn read_line<'a>(topic: Option<&TopicName>, raw: &'a [u8]) -> Result<Line<'a>, LineError> {
-    let text = std::str::from_utf8(raw).map_err(no_record)?;
-    if parse_lost(raw).is_some() {
-        return Err(LineError::Lost);
-    }
-    match own_form(topic, text) {
-        Some(line) => line,
+#[derive(Clone, Copy, Debug)]
+struct Parts {
+    ts: Timestamp,
+    id_end: usize,
+    ts_start: usize,
+    ts_end: usize,
+    message_end: usize,
+    has_escapes: bool,
+}
+
+/// How a line begins that [`write_line`] wrote.
+const ID: &[u8] = b"{\"id\":\"";
+const OFFSET: &[u8] = b"\",\"offset\":";
+const TS: &[u8] = b",\"ts\":";
+const MSG: &[u8] = b",\"msg\":\"";
+
+impl Found {
+    /// Looks for a record of the topic with this tag in a line, and verifies its crc.
+    pub(super) fn in_line(tag: u32, raw: &[u8]) -> Result<Self, LineError> {
+        if !raw.starts_with(ID) && parse_lost(raw).is_some() {
+            return Err(LineError::Lost);
+        }
+        if let Some(found) = own_form(tag, raw) {
+            return found;
+        }
         // The prototype puts a blank behind its colons. What begins as our own lines do is one of
         // them, and has lost its checksum.
-        None if text.starts_with("{\"id\":\"") => Err(no_record("its checksum is missing")),
-        None => any_form(text),
+        if raw.starts_with(ID) {
+            return Err(no_record("its checksum is missing"));
+        }
+        Ok(Self { offset: any_form(raw)?.offset, parts: None })
+    }
+
+    /// The record. `raw` is the line in which it was found.
+    pub(super) fn line(self, raw: &[u8]) -> Result<Line<'_>, LineError> {
+        let Some(parts) = self.parts else { return any_form(raw) };
+        let head = std::str::from_utf8(&raw[..parts.ts_end]).map_err(no_record)?;
+        let message_start = parts.ts_end + MSG.len();
+        let message = if parts.has_escapes {
+            let literal = &raw[message_start - 1..=parts.message_end];
+            let message: String = serde_json::from_slice(literal).map_err(no_record)?;
+            Cow::Owned(message.into_bytes())
+        } else {
+            Cow::Borrowed(&raw[message_start..parts.message_end])
+        };
+        Ok(Line {
+            id: Cow::Borrowed(&head[ID.len()..parts.id_end]),
+            offset: self.offset,
+            ts: parts.ts,
+            ts_text: &head[parts.ts_start..],
+            message,
+            raw,
+            is_checked: true,
+        })
     }
 }
 
-/// A line as [`write_line`] writes it; `None` if it is another. Verified if the topic is given.
-fn own_form<'a>(topic: Option<&TopicName>, text: &'a str) -> Option<Result<Line<'a>, LineError>> {
-    let cut = text.len().checked_sub(CRC_BYTES)?;
-    let stored = text.get(cut..)?.strip_prefix(",\"crc\":\"")?.strip_suffix("\"}")?;
-    let body = &text[..cut];
-    let (id, rest) = body.strip_prefix("{\"id\":\"")?.split_once("\",\"offset\":")?;
-    let (offset, rest) = rest.split_once(",\"ts\":")?;
-    let (ts_text, rest) = rest.split_once(",\"msg\":\"")?;
-    let offset = Offset::new(offset.parse().ok()?);
-    if let Some(topic) = topic {
-        let computed = checksum(topic, offset, body.as_bytes());
-        if crate::ids::read_hex(stored.as_bytes()) != Some(u64::from(computed)) {
-            return Some(Err(LineError::Checksum { computed, stored: stored.to_owned() }));
-        }
+/// A line as [`write_line`] writes it; `None` if it is another.
+fn own_form(tag: u32, raw: &[u8]) -> Option<Result<Found, LineError>> {
+    let cut = raw.len().checked_sub(CRC_BYTES)?;
+    let (body, end) = raw.split_at(cut);
+    let stored = end.strip_prefix(CRC_MEMBER)?.strip_suffix(b"\"}")?.first_chunk::<8>()?;
+    let id = body.strip_prefix(ID)?;
+    let (id_len, has_escapes) = string_end(id)?;
+    let rest = id[id_len..].strip_prefix(OFFSET)?;
+    let (offset, digits) = read_decimal(rest)?;
+    let offset = Offset::new(offset);
+    let rest = rest[digits..].strip_prefix(TS)?;
+    let computed = checksum(tag, offset, body);
+    if *stored != text::hex(computed) {
+        let stored = String::from_utf8_lossy(stored).into_owned();
+        return Some(Err(LineError::Checksum { computed, stored }));
     }
     if let Err(error) = check_offset(offset) {
         return Some(Err(error));
     }
-    if id.contains('\\') {
-        return Some(any_form(text));
-    }
-    let end = rest.find(['"', '\\'])?;
-    let message = match &rest[end..] {
-        "\"" => Cow::Borrowed(&rest.as_bytes()[..end]),
-        _ => return Some(any_form(text)),
+    // From here on it is as it was written.
+    let parts = if has_escapes { None } else { own_parts(body, id_len, rest) };
+    let found = match parts {
+        Some(_) => Ok(Found { offset, parts }),
+        None => any_form(raw).map(|_| Found { offset, parts: None }),
     };
-    let ts = Timestamp::parse(ts_text)?;
-    let raw = text.as_bytes();
-    Some(Ok(Line { id: Cow::Borrowed(id), offset, ts, ts_text, message, raw, is_checked: true }))
+    Some(found)
+}
+
+/// The parts of a line's `body`, given what stands behind `,"ts":` in it; `None` if it is not as
+/// simple as most are.
+fn own_parts(body: &[u8], id_len: usize, rest: &[u8]) -> Option<Parts> {
+    let id_end = ID.len() + id_len;
+    let ts_start = body.len() - rest.len();
+    let ts_len = memchr::memchr(b',', rest)?;
+    let ts = Timestamp::parse(std::str::from_utf8(&rest[..ts_len]).ok()?)?;
+    let message = rest[ts_len..].strip_prefix(MSG)?;
+    let (message_len, has_escapes) = string_end(message)?;
+    let message_end = ts_start + ts_len + MSG.len() + message_len;
+    let ts_end = ts_start + ts_len;
+    let is_last = message_end + 1 == body.len();
+    is_last.then_some(Parts { ts, id_end, ts_start, ts_end, message_end, has_escapes })
+}
+
+/// How long a JSON string is whose inside begins here, and whether it has escapes; `None` if it has
+/// no end.
+fn string_end(inside: &[u8]) -> Option<(usize, bool)> {
+    let mut at = memchr::memchr2(b'"', b'\\', inside)?;
+    let has_escapes = inside[at] == b'\\';
+    while inside[at] == b'\\' {
+        let behind = at + 2;
+        at = behind + memchr::memchr2(b'"', b'\\', inside.get(behind..)?)?;
+    }
+    Some((at, has_escapes))
 }
 
 /// Offsets begin with 1, and there is always one more behind them.
@@ -259,8 +323,8 @@ struct Members<'a> {
 
 /// Any JSON object with the members of a record. Its crc, if it has one in the right place, was
 /// verified or is verified by the caller.
-fn any_form(text: &str) -> Result<Line<'_>, LineError> {
-    let members: Members<'_> = serde_json::from_str(text).map_err(no_record)?;
+fn any_form(raw: &[u8]) -> Result<Line<'_>, LineError> {
+    let members: Members<'_> = serde_json::from_slice(raw).map_err(no_record)?;
     let ts_text = members.ts.get();
     let ts = Timestamp::parse(ts_text).ok_or_else(|| no_record("its ts is no time"))?;
     let message = match members.enc.as_deref() {
@@ -279,7 +343,7 @@ fn any_form(text: &str) -> Result<Line<'_>, LineError> {
         ts,
         ts_text,
         message,
-        raw: text.as_bytes(),
+        raw,
         is_checked: members.crc.is_some(),
     })
 }

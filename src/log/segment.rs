@@ -1,6 +1,7 @@
 //! Names of segments, and reading one line by line.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -66,9 +67,13 @@ pub struct Lines {
     pub(super) path: PathBuf,
     /// Position of the next line.
     pub at: u64,
+    /// What was read; only the first `have` bytes of it count.
     block: Vec<u8>,
+    have: usize,
     /// Where in the block the next line begins.
     start: usize,
+    /// Where in the block the last line lies, without its end.
+    last: Range<usize>,
     block_bytes: usize,
 }
 
@@ -86,7 +91,16 @@ pub struct RawLine<'a> {
 impl Lines {
     /// The lines of `file` from `at` on.
     pub fn new(file: Arc<dyn File>, path: &Path, at: u64, block_bytes: usize) -> Self {
-        Self { file, path: path.to_owned(), at, block: Vec::new(), start: 0, block_bytes }
+        Self {
+            file,
+            path: path.to_owned(),
+            at,
+            block: Vec::new(),
+            have: 0,
+            start: 0,
+            last: 0..0,
+            block_bytes,
+        }
     }
 
     /// The lines of a file that is not there: none.
@@ -103,28 +117,33 @@ impl Lines {
             return Ok(None);
         }
         let mut searched = 0;
-        loop {
-            let rest = &self.block[self.start..];
+        let found = loop {
+            let rest = &self.block[self.start..self.have];
             if let Some(found) = memchr::memchr(b'\n', &rest[searched..]) {
-                let (at, len) = (self.at, searched + found);
-                let start = self.start;
-                self.start += len + 1;
-                self.at += len as u64 + 1;
-                return Ok(Some(RawLine {
-                    at,
-                    bytes: &self.block[start..start + len],
-                    is_whole: true,
-                }));
+                break Some(searched + found);
             }
             searched = rest.len();
             if !self.fill(end)? {
-                let (at, start) = (self.at, self.start);
-                self.start = self.block.len();
-                self.at += (self.block.len() - start) as u64;
-                let bytes = &self.block[start..];
-                return Ok((!bytes.is_empty()).then_some(RawLine { at, bytes, is_whole: false }));
+                break None;
             }
+        };
+        let (at, start) = (self.at, self.start);
+        let (line_end, next) = match found {
+            Some(len) => (start + len, start + len + 1),
+            None => (self.have, self.have),
+        };
+        self.start = next;
+        self.at += (next - start) as u64;
+        self.last = start..line_end;
+        if start == next {
+            return Ok(None);
         }
+        Ok(Some(RawLine { at, bytes: self.last(), is_whole: found.is_some() }))
+    }
+
+    /// The line that was read last, without its end.
+    pub(super) fn last(&self) -> &[u8] {
+        &self.block[self.last.clone()]
     }
 
     /// Goes back to `at`, where the line begins that was read last.
@@ -136,17 +155,20 @@ impl Lines {
 
     /// Reads another block behind what is there; false at the end.
     fn fill(&mut self, end: u64) -> Result<bool, LogError> {
-        self.block.drain(..self.start);
+        self.block.copy_within(self.start..self.have, 0);
+        self.have -= self.start;
         self.start = 0;
-        let have = self.block.len();
+        let have = self.have;
         let from = self.at + have as u64;
         // A long line is read in steps that grow with it.
         let want = (end - from.min(end)).min(self.block_bytes.max(have) as u64);
         let want = usize::try_from(want).expect("bounded by the block");
-        self.block.resize(have + want, 0);
-        let got = self.file.read_at(&mut self.block[have..], from);
+        if self.block.len() < have + want {
+            self.block.resize(have + want, 0);
+        }
+        let got = self.file.read_at(&mut self.block[have..have + want], from);
         let got = got.map_err(|source| LogError::io(&self.path, source))?;
-        self.block.truncate(have + got);
+        self.have += got;
         Ok(got > 0)
     }
 }

@@ -91,7 +91,7 @@ fn a_line_has_the_prototypes_members_first_and_the_crc_last() {
     let ts = Timestamp::from_micros(1_758_865_780_036_983);
     let new =
         NewRecord { ts, id: Some("msg_1_x"), message: "Hi \"ü\"\n".as_bytes(), extra: "\"k\":1" };
-    write_line(&mut out, &topic(), 0, Offset::new(3), &new);
+    write_line(&mut out, topic().tag(), Offset::new(3), &new);
     let line = String::from_utf8(out).unwrap();
     let body = r#"{"id":"msg_1_x","offset":3,"ts":1758865780.036983,"msg":"Hi \"ü\"\n","k":1"#;
     // The crc as docs/storage.md defines it.
@@ -120,7 +120,7 @@ fn an_offset_that_none_can_follow_or_go_before_is_no_record() {
     for offset in [0, u64::MAX] {
         let mut own = Vec::new();
         let new = NewRecord { ts: Timestamp::default(), id: None, message: b"m", extra: "" };
-        write_line(&mut own, &topic(), 0, Offset::new(offset), &new);
+        write_line(&mut own, topic().tag(), Offset::new(offset), &new);
         let foreign = format!(r#"{{"id": "a", "offset": {offset}, "ts": 1, "msg": ""}}"#);
         for line in [own.trim_ascii_end(), foreign.as_bytes()] {
             let error = parse_line(&topic(), line).unwrap_err().to_string();
@@ -135,7 +135,7 @@ proptest! {
         let mut out = Vec::new();
         let ts = Timestamp::from_micros(5);
         let new = NewRecord { ts, id: id.as_deref(), message: &message, extra: "" };
-        write_line(&mut out, &topic(), topic().tag(), Offset::new(offset), &new);
+        write_line(&mut out, topic().tag(), Offset::new(offset), &new);
         let line = out.strip_suffix(b"\n").unwrap();
         prop_assert!(!line.contains(&b'\n'));
         let read = parse_line(&topic(), line).unwrap();
@@ -151,7 +151,7 @@ proptest! {
     fn a_flipped_bit_is_noticed(message in "[ -~]{0,40}", at: proptest::sample::Index, bit in 0..8u8) {
         let mut out = Vec::new();
         let new = NewRecord { ts: Timestamp::from_micros(5), id: None, message: message.as_bytes(), extra: "" };
-        write_line(&mut out, &topic(), topic().tag(), Offset::new(3), &new);
+        write_line(&mut out, topic().tag(), Offset::new(3), &new);
         let mut line = out.strip_suffix(b"\n").unwrap().to_vec();
         let at = at.index(line.len());
         line[at] ^= 1 << bit;
@@ -163,7 +163,7 @@ proptest! {
 fn a_line_in_the_wrong_place_fails() {
     let mut out = Vec::new();
     let new = NewRecord { ts: Timestamp::from_micros(5), id: None, message: b"x", extra: "" };
-    write_line(&mut out, &topic(), topic().tag(), Offset::new(3), &new);
+    write_line(&mut out, topic().tag(), Offset::new(3), &new);
     let line = String::from_utf8(out).unwrap();
     let line = line.trim_end();
     let elsewhere = line.replace("\"offset\":3", "\"offset\":4");

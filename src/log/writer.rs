@@ -153,7 +153,7 @@ impl TopicLog {
             piece.notes.push(Entry { offset, at, ts: self.mark.latest });
         }
         let before = piece.lines.len();
-        write_line(&mut piece.lines, self.shared.topic(), self.tag, offset, record);
+        write_line(&mut piece.lines, self.tag, offset, record);
         piece.end = offset;
         self.len += (piece.lines.len() - before) as u64;
         if self.len >= self.settings.segment_bytes {

@@ -4,6 +4,7 @@
 
 use super::{Tag, WireError};
 use crate::ids::{DerivedId, GroupName, Offset, TopicName, write_hex};
+use crate::text;
 use crate::time::{Timestamp, write_decimal};
 
 fn reply(out: &mut Vec<u8>, tag: Option<&Tag>, words: &[&[u8]]) {
@@ -184,21 +185,7 @@ impl<I: AsText, T: AsText> MessageLine<'_, I, T> {
 
 /// Whether a level-1 line can carry `bytes` as they are: UTF-8 without LF, CR and NUL.
 pub fn line_safe(bytes: &[u8]) -> bool {
-    // One pass without branches over each chunk, which the compiler turns into SIMD. Only what is
-    // not plain ASCII is looked at again.
-    let mut ascii = true;
-    for chunk in bytes.chunks(64) {
-        let (mut breaks, mut high) = (false, 0u8);
-        for &byte in chunk {
-            breaks |= (byte == b'\n') | (byte == b'\r') | (byte == 0);
-            high |= byte;
-        }
-        if breaks {
-            return false;
-        }
-        ascii &= high < 0x80;
-    }
-    ascii || std::str::from_utf8(bytes).is_ok()
+    text::is_line(bytes)
 }
 
 /// Appends `bytes` as one JSON string literal.

@@ -11,6 +11,9 @@ use crate::topic::lines;
 /// Most bytes of a log that one job reads; a larger message comes alone.
 const JOB_BYTES_MAX: usize = 256 << 10;
 
+/// What a line may need, to begin with.
+const LINE_BYTES_GUESS: usize = 256;
+
 /// A job that has found so many damaged messages says so before it goes on.
 const DAMAGED_MAX: usize = 1000;
 
@@ -76,8 +79,10 @@ impl ReadJob {
 
     /// Reads one piece. Blocks on the disk.
     pub fn run(&mut self) -> ReadDone {
-        let mut done =
-            ReadDone { lines: Vec::new(), next: self.next, damaged: Vec::new(), error: None };
+        let wanted = (self.last.get() + 1).saturating_sub(self.next.get());
+        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+        let lines = Vec::with_capacity(wanted.saturating_mul(LINE_BYTES_GUESS).min(JOB_BYTES_MAX));
+        let mut done = ReadDone { lines, next: self.next, damaged: Vec::new(), error: None };
         while !self.is_done() && done.lines.is_empty() && done.damaged.len() < DAMAGED_MAX {
             if let Err(error) = self.piece(&mut done) {
                 done.error = Some(error);
