@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::ids::{ConnId, GroupName, Offset, TopicName};
 use crate::log::LogShared;
@@ -131,31 +132,52 @@ pub enum Then {
 /// subscribers. What can wait in it is bounded by what the session asked for and by its credit.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    pieces: std::sync::Mutex<Vec<Piece>>,
-    notify: Notify,
+    waiting: std::sync::Mutex<Waiting>,
     closed: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    pieces: Vec<Piece>,
+    is_nudged: bool,
+    /// The session, if it sleeps.
+    waker: Option<Waker>,
 }
 
 impl Outbox {
     /// Puts pieces in and wakes the session.
     pub fn post(&self, pieces: impl IntoIterator<Item = Piece>) {
-        lock(&self.pieces).extend(pieces);
-        self.notify.notify_one();
+        let mut waiting = lock(&self.waiting);
+        waiting.pieces.extend(pieces);
+        let waker = waiting.waker.take();
+        drop(waiting);
+        waker.into_iter().for_each(Waker::wake);
     }
 
     /// Wakes the session, which then looks whether its subscriptions have more.
     pub fn nudge(&self) {
-        self.notify.notify_one();
+        let mut waiting = lock(&self.waiting);
+        waiting.is_nudged = true;
+        let waker = waiting.waker.take();
+        drop(waiting);
+        waker.into_iter().for_each(Waker::wake);
     }
 
     /// Takes all pieces.
     pub fn take(&self, into: &mut Vec<Piece>) {
-        into.append(&mut lock(&self.pieces));
+        into.append(&mut lock(&self.waiting).pieces);
     }
 
-    /// Waits for a post or nudge since the last wait.
-    pub async fn notified(&self) {
-        self.notify.notified().await;
+    /// Ready if there are pieces, or there was a nudge since this was ready last.
+    pub fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut waiting = lock(&self.waiting);
+        if std::mem::take(&mut waiting.is_nudged) || !waiting.pieces.is_empty() {
+            return Poll::Ready(());
+        }
+        if !waiting.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            waiting.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     /// The session is gone: nothing that arrives from now on will be read.

@@ -1,14 +1,18 @@
 //! A session's socket: reads, writes and waits for it, and carries letters and jobs.
 
+use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Sleep;
 
 use crate::broker::letter::{Letter, Outbox};
 use crate::broker::registry::Broker;
@@ -60,6 +64,7 @@ pub async fn run(stream: TcpStream, peer: String, conn: ConnId, context: Context
         buffer: BytesMut::new(),
         pieces: Vec::new(),
         jobs: JoinSet::new(),
+        timer: None,
         read_bytes: READ_BYTES_MIN,
         is_ended: false,
         is_draining: false,
@@ -97,6 +102,8 @@ struct Task {
     buffer: BytesMut,
     pieces: Vec<crate::broker::letter::Piece>,
     jobs: JoinSet<(Reading, ReadJob, ReadDone)>,
+    /// Runs while the consumer may turn out to be dead.
+    timer: Option<Pin<Box<Sleep>>>,
     /// How much the next read asks for: as much as comes.
     read_bytes: usize,
     /// The peer sends no more.
@@ -109,6 +116,10 @@ struct Task {
 
 impl Task {
     async fn serve(&mut self) -> io::Result<()> {
+        let mut draining = self.draining.clone();
+        let mut drained = pin!(draining.wait_for(|is_draining| *is_draining));
+        // It has the task's waker from now on: that is all that is wanted of it.
+        poll_fn(|cx| Poll::Ready(drained.as_mut().poll(cx).is_ready())).await;
         loop {
             self.outbox.take(&mut self.pieces);
             for piece in self.pieces.drain(..) {
@@ -122,7 +133,7 @@ impl Task {
             if self.core.is_finished() {
                 return Ok(());
             }
-            self.wait().await?;
+            poll_fn(|cx| self.poll_wait(cx)).await?;
         }
     }
 
@@ -203,73 +214,78 @@ impl Task {
         Ok(())
     }
 
-    async fn wait(&mut self) -> io::Result<()> {
-        let reads = !self.is_ended && self.core.wants_input();
-        let writes = !self.core.out().is_empty();
-        let interest = match (reads, writes) {
-            (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
-            (true, false) => Some(Interest::READABLE),
-            (false, true) => Some(Interest::WRITABLE),
-            (false, false) => None,
-        };
-        let wake_at = self.core.wake_at();
-        let stream = &self.stream;
-        let ready = async {
-            match interest {
-                Some(interest) => stream.ready(interest).await,
-                None => std::future::pending().await,
-            }
-        };
-        let timer = async {
-            match wake_at {
-                Some(at) => tokio::time::sleep(at.since(Now::read().moment)).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            ready = ready => {
-                if ready?.is_readable() && reads {
-                    self.read().await?;
-                }
-            }
-            () = self.outbox.notified() => {}
-            Some(done) = self.jobs.join_next() => {
-                let (reading, job, done) = done.map_err(io::Error::other)?;
-                self.core.read(reading, job, done);
-            }
-            () = timer => {
-                for (shard, letter) in self.core.wake(Now::read()) {
-                    self.broker.post(shard, letter);
-                }
-            }
-            _ = self.draining.changed(), if !self.is_draining => {
-                self.is_draining = true;
-                self.core.finish();
-            }
+    /// Waits until there is something to read, to write or to look at.
+    fn poll_wait(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        let mut is_woken = self.outbox.poll(cx).is_ready();
+        if !self.is_ended && self.core.wants_input() {
+            is_woken |= self.poll_read(cx)?.is_ready();
         }
-        Ok(())
+        if !self.core.out().is_empty() {
+            is_woken |= self.stream.poll_write_ready(cx)?.is_ready();
+        }
+        while let Poll::Ready(Some(done)) = self.jobs.poll_join_next(cx) {
+            let (reading, job, done) = done.map_err(io::Error::other)?;
+            self.core.read(reading, job, done);
+            is_woken = true;
+        }
+        is_woken |= self.poll_timer(cx).is_ready();
+        if !self.is_draining && *self.draining.borrow() {
+            self.is_draining = true;
+            self.core.finish();
+            is_woken = true;
+        }
+        if is_woken { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    async fn read(&mut self) -> io::Result<()> {
-        self.buffer.reserve(self.core.read_hint().max(self.read_bytes));
-        match self.stream.try_read_buf(&mut self.buffer) {
-            Ok(0) => self.is_ended = true,
-            Ok(got) => {
-                let is_full = got >= self.read_bytes;
-                let bytes = if is_full { self.read_bytes * 2 } else { got };
-                self.read_bytes = bytes.clamp(READ_BYTES_MIN, READ_BYTES_MAX);
-                for (shard, letter) in self.core.heard(Now::read().moment) {
+    /// Ready when a consumer was silent for too long. The timer runs for as long as was left when it
+    /// was set; whoever is heard meanwhile has more time when it comes.
+    fn poll_timer(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        loop {
+            let Some(wake_at) = self.core.wake_at() else {
+                self.timer = None;
+                return Poll::Pending;
+            };
+            let now = Now::read();
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(wake_at.since(now.moment))));
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.timer = None;
+            let letters = self.core.wake(now);
+            if !letters.is_empty() {
+                for (shard, letter) in letters {
                     self.broker.post(shard, letter);
                 }
+                return Poll::Ready(());
             }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                if self.buffer.is_empty() {
-                    self.buffer = BytesMut::new();
-                }
-            }
-            Err(e) => return Err(e),
         }
-        Ok(())
+    }
+
+    /// Reads what has come. A connection on which nothing comes has no buffer.
+    fn poll_read(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        if self.stream.poll_read_ready(cx)?.is_pending() {
+            return Poll::Pending;
+        }
+        self.buffer.reserve(self.core.read_hint().max(self.read_bytes));
+        // A read that does not fill the buffer tells the runtime that there is no more.
+        let Poll::Ready(got) = pin!(self.stream.read_buf(&mut self.buffer)).poll(cx)? else {
+            if self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
+            }
+            return Poll::Pending;
+        };
+        if got == 0 {
+            self.is_ended = true;
+            return Poll::Ready(Ok(()));
+        }
+        let is_full = got >= self.read_bytes;
+        let bytes = if is_full { self.read_bytes * 2 } else { got };
+        self.read_bytes = bytes.clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+        for (shard, letter) in self.core.heard(Now::read().moment) {
+            self.broker.post(shard, letter);
+        }
+        Poll::Ready(Ok(()))
     }
 }
