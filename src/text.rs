@@ -23,7 +23,7 @@ fn equal(word: u64, byte: u8) -> u64 {
 /// Whether any word of `bytes` is such a one, that is, if the question gives something but zero.
 /// What is no whole word at the end is filled up with a harmless letter.
 #[inline]
-fn any(bytes: &[u8], is_such: impl Fn(u64) -> u64) -> bool {
+fn any_word(bytes: &[u8], is_such: impl Fn(u64) -> u64) -> bool {
     let (words, rest) = bytes.as_chunks::<8>();
     let mut found = 0;
     for word in words {
@@ -39,20 +39,20 @@ fn any(bytes: &[u8], is_such: impl Fn(u64) -> u64) -> bool {
 
 /// Whether this is UTF-8.
 pub(crate) fn is_utf8(bytes: &[u8]) -> bool {
-    !any(bytes, |word| word & HIGH) || std::str::from_utf8(bytes).is_ok()
+    !any_word(bytes, |word| word & HIGH) || std::str::from_utf8(bytes).is_ok()
 }
 
 /// Whether a line can carry `bytes` as they are: UTF-8 without LF, CR and NUL.
 pub(crate) fn is_line(bytes: &[u8]) -> bool {
     // Most text is ASCII without control characters.
     let is_break = |word| equal(word, b'\n') | equal(word, b'\r') | equal(word, 0);
-    !any(bytes, |word| below::<0x20>(word) | (word & HIGH))
-        || (!any(bytes, is_break) && is_utf8(bytes))
+    !any_word(bytes, |word| below::<0x20>(word) | (word & HIGH))
+        || (!any_word(bytes, is_break) && is_utf8(bytes))
 }
 
 /// Whether there is nothing in it that JSON wants escaped within a string.
 pub(crate) fn is_plain_json(bytes: &[u8]) -> bool {
-    !any(bytes, |word| below::<0x20>(word) | equal(word, b'"') | equal(word, b'\\'))
+    !any_word(bytes, |word| below::<0x20>(word) | equal(word, b'"') | equal(word, b'\\'))
 }
 
 /// A number as eight lower-case hex digits.
@@ -101,7 +101,7 @@ mod tests {
     proptest! {
         #[test]
         fn they_are_what_they_say(bytes in prop_oneof![
-            proptest::collection::vec(any::<u8>(), 0..200),
+            proptest::collection::vec(0u8.., 0..200),
             "[ -~äö]{0,80}".prop_map(String::into_bytes),
         ]) {
             let is_utf8_too = std::str::from_utf8(&bytes).is_ok();

@@ -29,8 +29,6 @@ pub(super) struct Conn {
 #[derive(Debug, Default)]
 pub(super) struct Conns {
     by_id: HashMap<ConnId, Conn>,
-    /// How many members of groups were here and have not left.
-    members: usize,
     /// Those with lines that were not sent yet.
     touched: Vec<ConnId>,
     /// Takes what is pushed to a connection that is gone.
@@ -58,9 +56,7 @@ impl Conns {
     }
 
     pub(super) fn remove(&mut self, id: ConnId) -> Option<Conn> {
-        let gone = self.by_id.remove(&id)?;
-        self.members -= gone.memberships.len();
-        Some(gone)
+        self.by_id.remove(&id)
     }
 
     /// The connection has joined a group, unless it is in it already.
@@ -69,14 +65,8 @@ impl Conns {
         let is_new = !conn.memberships.contains(&place);
         if is_new {
             conn.memberships.push(place);
-            self.members += 1;
         }
         is_new
-    }
-
-    /// Whether there is any member of a group.
-    pub(super) fn has_members(&self) -> bool {
-        self.members > 0
     }
 
     /// Sends what was pushed.

@@ -70,6 +70,12 @@ impl<M> Mailbox<M> {
         into.append(&mut state.messages);
     }
 
+    /// What `take` gives, which is asked only while the owner sleeps and nothing waits for it.
+    pub fn at_rest<T>(&self, take: impl FnOnce() -> Option<T>) -> Option<T> {
+        let state = lock(&self.state);
+        if state.asleep && state.messages.is_empty() { take() } else { None }
+    }
+
     /// Room for letters, in bytes.
     pub fn room(&self) -> &Arc<Semaphore> {
         &self.room
@@ -109,5 +115,23 @@ mod tests {
             mailbox.post(n);
         }
         assert_eq!(owner.join().unwrap(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn it_is_at_rest_while_its_owner_sleeps_and_no_mail_is_there() {
+        let mailbox = Arc::new(Mailbox::default());
+        let is_at_rest = |mailbox: &Mailbox<i32>| mailbox.at_rest(|| Some(())).is_some();
+        assert!(!is_at_rest(&mailbox), "the owner is awake");
+        let owner = {
+            let mailbox = Arc::clone(&mailbox);
+            std::thread::spawn(move || mailbox.drain(&mut Vec::new(), None))
+        };
+        while !is_at_rest(&mailbox) {
+            std::thread::yield_now();
+        }
+        mailbox.post(1);
+        assert!(!is_at_rest(&mailbox), "there is mail, or the owner is awake again");
+        owner.join().unwrap();
+        assert!(!is_at_rest(&mailbox));
     }
 }

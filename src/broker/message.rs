@@ -5,6 +5,7 @@ use std::sync::mpsc::SyncSender;
 use crate::wal::{Entry, Lsn};
 
 use super::checkpoint::Part;
+use super::fatal::Fatal;
 use super::letter::Letter;
 
 /// What comes into a shard's mailbox.
@@ -28,6 +29,10 @@ pub enum Message {
         /// The last record of the log when it was asked for.
         last: Lsn,
     },
+    /// Somebody else had a turn: look at the timers.
+    Look,
+    /// Somebody else had a turn, and the process has to end.
+    Failed(Fatal),
     /// Finish what was taken, then end.
     Stop,
 }

@@ -18,20 +18,19 @@ use super::mailbox::Mailbox;
 use super::message::{Message, WalMessage};
 use super::open::{Held, Opened};
 use super::settings::Settings;
-use super::shard::Shard;
 use super::spares;
-use super::thread;
+use super::thread::Home;
 
 /// The running broker.
 #[derive(Debug)]
 pub struct Broker {
-    shards: Vec<Arc<Mailbox<Message>>>,
+    homes: Vec<Arc<Home>>,
     threads: Mutex<Option<Threads>>,
 }
 
 #[derive(Debug)]
 struct Threads {
-    shards: Vec<JoinHandle<Option<Shard>>>,
+    shards: Vec<JoinHandle<Option<()>>>,
     wal: JoinHandle<Option<()>>,
     log: Arc<Log>,
     keeper: JoinHandle<Option<Keeper>>,
@@ -47,32 +46,30 @@ impl Broker {
         settings: &Settings,
     ) -> (Broker, UnboundedReceiver<Fatal>) {
         let (fatal, failures) = unbounded_channel();
-        let mailboxes: Vec<_> =
-            opened.shards.iter().map(|_| Arc::new(Mailbox::default())).collect();
         let writer = LogWriter::new(opened.wal, settings.fsync);
         let stats = Arc::clone(writer.stats());
         let (spares, spare_jobs) = mpsc::channel();
         let log = Arc::new(Log::new(writer, spares));
         spares::start(spare_jobs, Arc::clone(&settings.gate), Arc::clone(&log), &fatal);
+        let commit = Commit::Alone(Arc::clone(&log));
+        let home = |shard| Arc::new(Home::new(shard, commit.clone()));
+        let homes: Vec<_> = opened.shards.into_iter().map(home).collect();
+        let mailboxes: Vec<_> = homes.iter().map(|home| Arc::clone(home.mailbox())).collect();
         let wal = WalThread {
             log: Arc::clone(&log),
             shards: mailboxes.clone(),
             gate: Arc::clone(&settings.gate),
         };
-        let commit = Commit::Alone(Arc::clone(&log));
-        let shards = opened.shards.into_iter().zip(&mailboxes).enumerate();
-        let shards = shards
-            .map(|(number, (shard, mailbox))| {
-                let (mailbox, commit) = (Arc::clone(mailbox), commit.clone());
-                let serve = move || thread::run(shard, &mailbox, &commit);
-                spawn(format!("shard-{number}"), fatal.clone(), serve)
-            })
-            .collect();
+        let serve = |(number, home): (usize, &Arc<Home>)| {
+            let home = Arc::clone(home);
+            spawn(format!("shard-{number}"), fatal.clone(), move || home.serve())
+        };
+        let shards = homes.iter().enumerate().map(serve).collect();
         let keeper = Keeper {
             checkpoints: opened.checkpoints,
             disk: Arc::clone(disk),
             settings: settings.clone(),
-            shards: mailboxes.clone(),
+            shards: mailboxes,
             log: Arc::clone(&log),
             stats,
             verifying: Verifying::default(),
@@ -86,22 +83,30 @@ impl Broker {
             stop_keeper,
             _lock: opened.lock,
         };
-        (Broker { shards: mailboxes, threads: Mutex::new(Some(threads)) }, failures)
+        (Broker { homes, threads: Mutex::new(Some(threads)) }, failures)
     }
 
     /// How many shards there are.
     pub fn shards(&self) -> u32 {
-        u32::try_from(self.shards.len()).expect("a handful")
+        u32::try_from(self.homes.len()).expect("a handful")
     }
 
     /// The mailbox of a shard.
     pub fn mailbox(&self, shard: u32) -> &Arc<Mailbox<Message>> {
-        &self.shards[shard as usize]
+        self.homes[shard as usize].mailbox()
     }
 
     /// Posts a letter to a shard.
     pub fn post(&self, shard: u32, letter: Letter) {
         self.mailbox(shard).post(Message::Letter(letter));
+    }
+
+    /// Brings a letter to a shard: in person if it is at rest and the letter small, else by post. The
+    /// caller may have to wait for the disk.
+    pub fn bring(&self, shard: u32, letter: Letter) {
+        if let Some(letter) = self.homes[shard as usize].enter(letter) {
+            self.post(shard, letter);
+        }
     }
 
     /// Finishes what was taken, writes a clean checkpoint and ends the threads.
@@ -113,12 +118,12 @@ impl Broker {
         // The keeper first: a checkpoint that it is writing needs the shards.
         threads.stop_keeper.try_send(()).ok();
         let mut keeper = join(threads.keeper)?;
-        for mailbox in &self.shards {
-            mailbox.post(Message::Stop);
+        for home in &self.homes {
+            home.mailbox().post(Message::Stop);
         }
-        let shards = threads.shards.into_iter().map(join).collect::<Result<Vec<_>, _>>()?;
+        threads.shards.into_iter().try_for_each(join)?;
         let last = keeper.stats.last();
-        let parts = shards.into_iter().map(|mut shard| shard.part(last));
+        let parts = self.homes.iter().map(|home| home.shard().part(last));
         let parts: Option<Vec<Part>> = parts.collect::<Result<_, _>>()?;
         keeper.sync_log()?;
         if let Some(parts) = parts {

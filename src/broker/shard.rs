@@ -50,6 +50,8 @@ pub struct Shard {
     pub(super) topics: Topics,
     pub(super) conns: Conns,
     pub(super) timers: Timers,
+    /// How many groups have messages for members without credit.
+    starved: usize,
     gate: Arc<PublishGate>,
     pub(super) prefetch: u32,
     pub(super) open: Batch,
@@ -83,6 +85,7 @@ impl Shard {
             topics,
             conns: Conns::default(),
             timers: Timers::default(),
+            starved: 0,
             gate,
             prefetch,
             open: Batch::default(),
@@ -290,9 +293,9 @@ impl Shard {
     }
 
     /// Whether there is nothing to be done while a batch is on its way: what was taken is answered,
-    /// and no member waits for its next message.
+    /// and no group has messages for members that will have credit in a moment.
     pub fn can_wait(&self) -> bool {
-        self.is_idle() && !self.conns.has_members()
+        self.is_idle() && self.starved == 0
     }
 
     /// Whether all that was taken is answered.
@@ -466,6 +469,7 @@ impl Shard {
             commands: &mut self.open.commands,
             pushes: &mut self.conns,
             timers: &mut self.timers,
+            starved: &mut self.starved,
         };
         (&mut self.topics.slot_mut(key).topic, desk)
     }

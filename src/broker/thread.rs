@@ -1,60 +1,157 @@
-//! The thread of a shard: a dull loop around [`Shard`].
+//! A shard at work: its thread, and how a session that finds it at rest does the thread's work.
+//!
+//! To wake a thread takes longer than most of what is asked of it. While there is nothing to do, the
+//! shard is therefore open to whoever comes with a small letter: the session's own thread takes a
+//! turn with it, writes the batch and has the answer at hand ([`Home::enter`]). Everything else goes
+//! through the mailbox to the shard's thread. One or the other, never both: the shard is behind a lock
+//! that nobody waits for but its thread, and nobody enters while there is mail.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use crate::time::Now;
+use crate::ids::ConnId;
+use crate::time::{Moment, Now};
 
 use super::commit::Commit;
 use super::fatal::Fatal;
+use super::letter::Letter;
+use super::lock;
 use super::mailbox::Mailbox;
 use super::message::{Message, Submission};
-use super::shard::{Shard, ShardError};
+use super::shard::Shard;
 
-/// Serves a shard until it is told to stop and has answered all it took; gives it back.
-///
-/// # Errors
-/// [`Fatal`]: the process has to end.
-pub fn run(
-    mut shard: Shard,
-    mailbox: &Arc<Mailbox<Message>>,
-    commit: &Commit,
-) -> Result<Shard, Fatal> {
-    let mut messages = Vec::new();
+/// A letter up to this size may be brought in by its session, in bytes.
+const LETTER_BYTES_MAX: usize = 4 << 10;
+
+/// How long ago another connection's last letter has to be, for one to be brought in: with many that
+/// publish, those who come while a batch is written share the next one.
+const ALONE: Duration = Duration::from_micros(250);
+
+/// A visit that took so long met a slow disk: for [`SLOW_PAUSE`] nobody else shall wait for it.
+const SLOW: Duration = Duration::from_millis(5);
+const SLOW_PAUSE: Duration = Duration::from_secs(1);
+
+/// A shard, and its doors.
+#[derive(Debug)]
+pub struct Home {
+    mailbox: Arc<Mailbox<Message>>,
+    shard: Mutex<Shard>,
+    commit: Commit,
+    visits: Mutex<Visits>,
+}
+
+/// Who came when.
+#[derive(Debug, Default)]
+struct Visits {
+    last: Option<(ConnId, Moment)>,
+    not_before: Moment,
+}
+
+impl Visits {
+    /// Notes a letter; says whether it may be brought in.
+    fn may_enter(&mut self, conn: ConnId, now: Moment) -> bool {
+        let last = self.last.replace((conn, now));
+        let is_alone = last.is_none_or(|(last, at)| last == conn || now >= at + ALONE);
+        is_alone && now >= self.not_before
+    }
+}
+
+impl Home {
+    /// The home of a shard.
+    pub fn new(shard: Shard, commit: Commit) -> Self {
+        let (mailbox, visits) = (Arc::default(), Mutex::default());
+        Self { mailbox, shard: Mutex::new(shard), commit, visits }
+    }
+
+    /// Where messages for the shard's thread go.
+    pub fn mailbox(&self) -> &Arc<Mailbox<Message>> {
+        &self.mailbox
+    }
+
+    /// Serves the shard until it is told to stop and has answered all it took.
+    ///
+    /// # Errors
+    /// [`Fatal`]: the process has to end.
+    pub fn serve(&self) -> Result<(), Fatal> {
+        let mut messages = Vec::new();
+        let mut wake_at = lock(&self.shard).wake_at();
+        let mut stopping = false;
+        loop {
+            self.mailbox.drain(&mut messages, wake_at.map(|at| at.since(Now::read().moment)));
+            let mut shard = lock(&self.shard);
+            stopping |= work(&mut shard, &mut messages, &self.commit)?;
+            if stopping && shard.is_idle() {
+                return Ok(());
+            }
+            wake_at = shard.wake_at();
+        }
+    }
+
+    /// Lets a small letter in if the shard is at rest, and does with it what the shard's thread would
+    /// do; a batch is on disk when this returns. Otherwise the letter comes back, for the mailbox.
+    pub fn enter(&self, letter: Letter) -> Option<Letter> {
+        let start = Now::read().moment;
+        let may_enter = lock(&self.visits).may_enter(letter.conn, start);
+        if !may_enter || letter.bytes.len() > LETTER_BYTES_MAX {
+            return Some(letter);
+        }
+        let Some(mut shard) = self.mailbox.at_rest(|| self.shard.try_lock().ok()) else {
+            return Some(letter);
+        };
+        let wake_at = shard.wake_at();
+        let mut messages = vec![Message::Letter(letter)];
+        let failed = work(&mut shard, &mut messages, &self.commit).err();
+        let is_new_deadline = shard.wake_at() != wake_at;
+        drop(shard);
+        let end = Now::read().moment;
+        if end >= start + SLOW {
+            lock(&self.visits).not_before = end + SLOW_PAUSE;
+        }
+        if let Some(fatal) = failed {
+            self.mailbox.post(Message::Failed(fatal));
+        } else if is_new_deadline {
+            self.mailbox.post(Message::Look);
+        }
+        None
+    }
+
+    /// The shard, when its thread has ended.
+    pub fn shard(&self) -> std::sync::MutexGuard<'_, Shard> {
+        lock(&self.shard)
+    }
+}
+
+/// Takes messages, and what they lead to, until there is nothing to be done but to wait. Says whether
+/// the shard was told to stop.
+fn work(shard: &mut Shard, messages: &mut Vec<Message>, commit: &Commit) -> Result<bool, Fatal> {
     let mut stopping = false;
     loop {
-        if messages.is_empty() {
-            let patience = shard.wake_at().map(|at| at.since(Now::read().moment));
-            mailbox.drain(&mut messages, patience);
-        }
         // With nothing else to do, the batch of this turn is written by this thread.
         let mut own = None;
         let mut is_alone = shard.can_wait();
-        stopping |= turn(&mut shard, &mut messages, Now::read(), &mut |batch| {
+        stopping |= turn(shard, messages, Now::read(), &mut |batch| {
             if std::mem::take(&mut is_alone) {
                 own = Some(batch);
             } else {
                 own.take().into_iter().chain([batch]).for_each(|batch| commit.submit(batch));
             }
         })?;
-        if let Some(batch) = own {
-            messages.extend(commit.now_or_submit(batch)?);
-        }
-        if stopping && shard.is_idle() {
-            return Ok(shard);
-        }
+        let Some(batch) = own else { return Ok(stopping) };
+        let Some(committed) = commit.now_or_submit(batch)? else { return Ok(stopping) };
+        messages.push(committed);
     }
 }
 
 /// One turn of a shard: takes the messages, and lets time pass. Says whether it was told to stop.
 ///
 /// # Errors
-/// [`ShardError`]: the process has to end.
+/// [`Fatal`]: the process has to end.
 pub fn turn(
     shard: &mut Shard,
     messages: &mut Vec<Message>,
     now: Now,
     commit: &mut dyn FnMut(Submission),
-) -> Result<bool, ShardError> {
+) -> Result<bool, Fatal> {
     let mut committed = Vec::new();
     let mut parts = Vec::new();
     let mut stops = false;
@@ -67,6 +164,8 @@ pub fn turn(
             }
             Message::Committed { index, lsn, payload } => committed.push((index, lsn, payload)),
             Message::Checkpoint { sender, last } => parts.push((sender, last)),
+            Message::Look => {}
+            Message::Failed(fatal) => return Err(fatal),
             Message::Stop => stops = true,
         }
     }
@@ -83,4 +182,25 @@ pub fn turn(
         drop(sender.try_send(shard.part(last)?));
     }
     Ok(stops)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_comes_alone_may_enter() {
+        let mut visits = Visits::default();
+        let at =
+            |micros| Moment::default() + Duration::from_secs(1) + Duration::from_micros(micros);
+        let (a, b) = (ConnId(1), ConnId(2));
+        assert!(visits.may_enter(a, at(0)));
+        assert!(visits.may_enter(a, at(1)), "again, at any time");
+        assert!(!visits.may_enter(b, at(2)), "another was just here");
+        assert!(visits.may_enter(b, at(3)));
+        assert!(visits.may_enter(a, at(3) + ALONE));
+        visits.not_before = at(1_000_000);
+        assert!(!visits.may_enter(a, at(999_999)), "the disk was slow");
+        assert!(visits.may_enter(a, at(1_000_000)));
+    }
 }

@@ -197,6 +197,13 @@ impl Group {
         self.progress.lag(end)
     }
 
+    /// Whether members wait for credit: there is a message that would be delivered if one of them
+    /// acknowledged another.
+    pub fn is_starved(&self) -> bool {
+        let has_more = || self.leases.first_ready().is_some() || self.new_at().is_some();
+        self.members.len() > 0 && !self.members.has_room() && has_more()
+    }
+
     /// Whether a message could be delivered and was not: never, between two events. For a metric.
     pub fn is_stuck(&self) -> bool {
         self.members.has_room() && (self.leases.first_ready().is_some() || self.new_at().is_some())

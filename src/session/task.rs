@@ -197,7 +197,7 @@ impl Task {
         let bytes = u32::try_from(letter.bytes.len().max(1)).expect("a buffer is below 4 GiB");
         // The room is never closed.
         letter.permit = room.acquire_many_owned(bytes).await.ok();
-        self.broker.post(shard, letter);
+        self.broker.bring(shard, letter);
     }
 
     fn write(&mut self) -> io::Result<()> {

@@ -49,6 +49,8 @@ pub struct Desk<'a> {
     pub pushes: &'a mut dyn Pushes,
     /// When groups want to be woken.
     pub timers: &'a mut Timers,
+    /// How many groups have messages for members without credit.
+    pub starved: &'a mut usize,
 }
 
 /// A topic's place on its shard, for as long as the topic is open.
@@ -228,7 +230,7 @@ impl Topic {
         let mut actions = std::mem::take(&mut self.actions);
         let mut more = Vec::new();
         let slot = &mut self.groups[key.0];
-        let members = slot.group.members();
+        let (members, starved) = (slot.group.members(), slot.group.is_starved());
         slot.group.on(desk.now, event, &mut actions);
         self.members = self.members + slot.group.members() - members;
         let mut verdict = None;
@@ -250,6 +252,8 @@ impl Topic {
         if slot.group.members() == 0 {
             slot.feed.rest();
         }
+        *desk.starved += usize::from(slot.group.is_starved());
+        *desk.starved -= usize::from(starved);
         self.set_timer(key, desk.timers);
         Ok(verdict)
     }

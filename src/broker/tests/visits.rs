@@ -1,0 +1,91 @@
+//! Sessions that do the work of a shard's thread, with real threads.
+
+use std::sync::{Arc, mpsc};
+
+use bytes::Bytes;
+
+use super::super::commit::{Commit, Log, LogWriter};
+use super::super::letter::{Item, Letter, Outbox, Piece, Span};
+use super::super::message::Message;
+use super::super::open;
+use super::super::thread::Home;
+use super::super::topics::shard_of;
+use super::life::{now, settings, topic};
+use crate::config::Fsync;
+use crate::disk::Disk;
+use crate::disk::sim::{Failure, Op, SimDisk};
+use crate::ids::ConnId;
+
+/// The home of the shard of `chat`, and its disk.
+fn home() -> (Arc<Home>, SimDisk) {
+    let disk = SimDisk::new();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let mut opened = open::open(&shared, &settings(), now(0)).unwrap();
+    let number = shard_of(&topic("chat"), settings().shards) as usize;
+    let writer = LogWriter::new(opened.wal, Fsync::Always);
+    let log = Arc::new(Log::new(writer, mpsc::channel().0));
+    (Arc::new(Home::new(opened.shards.swap_remove(number), Commit::Alone(log))), disk)
+}
+
+/// A letter of one connection that publishes so many bytes.
+fn letter(outbox: &Arc<Outbox>, seq: u64, bytes: u32) -> Letter {
+    let messages = vec![Span { start: 0, end: bytes }];
+    Letter {
+        conn: ConnId(1),
+        outbox: Arc::clone(outbox),
+        seq,
+        bytes: Bytes::from(vec![b'x'; bytes as usize]),
+        items: vec![Item::Publish { tag: None, topic: topic("chat"), messages }],
+        permit: None,
+    }
+}
+
+/// Waits until the shard's thread sleeps.
+fn rest(home: &Home) {
+    while home.mailbox().at_rest(|| Some(())).is_none() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn who_finds_the_shard_at_rest_has_the_answer_at_once() {
+    let (home, disk) = home();
+    let outbox = Arc::new(Outbox::default());
+    assert!(home.enter(letter(&outbox, 1, 5)).is_some(), "nobody is at home yet");
+    let thread = {
+        let home = Arc::clone(&home);
+        std::thread::spawn(move || home.serve())
+    };
+    rest(&home);
+    let syncs = disk.count(Op::Sync);
+    assert!(home.enter(letter(&outbox, 1, 5)).is_none());
+    let mut pieces = Vec::new();
+    outbox.take(&mut pieces);
+    let [Piece::Reply { seq: 1, lines, .. }] = &pieces[..] else { panic!("{pieces:?}") };
+    assert!(lines.starts_with(b"OK published msg_") && lines.ends_with(b" 1\n"));
+    assert_eq!(disk.count(Op::Sync), syncs + 1, "it is on disk");
+    rest(&home);
+    assert!(home.enter(letter(&outbox, 2, 5000)).is_some(), "a large one goes by post");
+    home.mailbox().post(Message::Stop);
+    thread.join().unwrap().unwrap();
+    assert!(home.enter(letter(&outbox, 3, 5)).is_some(), "nobody is at home any more");
+    assert_eq!(home.shard().topics().next().unwrap().log().end().get(), 1);
+}
+
+#[test]
+fn a_failure_that_a_visitor_meets_ends_the_thread() {
+    let (home, disk) = home();
+    let thread = {
+        let home = Arc::clone(&home);
+        std::thread::spawn(move || home.serve())
+    };
+    rest(&home);
+    disk.fail_next(Op::Sync, 1, Failure::Io);
+    let outbox = Arc::new(Outbox::default());
+    assert!(home.enter(letter(&outbox, 1, 5)).is_none());
+    let fatal = thread.join().unwrap().unwrap_err().to_string();
+    assert!(fatal.contains("sync"), "{fatal}");
+    let mut pieces = Vec::new();
+    outbox.take(&mut pieces);
+    assert!(pieces.is_empty(), "nothing was promised");
+}
