@@ -40,6 +40,11 @@ pub(super) struct Ticket {
 #[derive(Debug)]
 pub(super) enum Answer {
     Published(Published),
+    /// So many messages are done with.
+    Acked {
+        tag: Option<Tag>,
+        count: u32,
+    },
     /// Ready, but not to leave before the batch is committed.
     Line(Vec<u8>),
     Join {
@@ -82,6 +87,14 @@ impl Place {
 pub(super) type Appended = (TopicKey, Offset);
 
 impl Answer {
+    /// Adds the answer to an acknowledgement, to those before it if nothing tells them apart.
+    pub(super) fn acked(answers: &mut Vec<Answer>, tag: Option<Tag>) {
+        match answers.last_mut() {
+            Some(Answer::Acked { tag: None, count }) if tag.is_none() => *count += 1,
+            _ => answers.push(Answer::Acked { tag, count: 1 }),
+        }
+    }
+
     pub(super) fn refused(tag: Option<&Tag>, error: &WireError) -> Answer {
         let mut line = Vec::new();
         encode::error(&mut line, tag, error);

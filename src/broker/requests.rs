@@ -13,14 +13,15 @@ use super::letter::{Piece, Then};
 use super::shard::{Shard, ShardError};
 
 impl Shard {
-    /// An acknowledgement: by the one who holds the message, or else by one who held it before.
+    /// An acknowledgement: by the one who holds the message, or else by one who held it before. Gives
+    /// the answer if it is refused.
     pub(super) fn ack(
         &mut self,
         now: Now,
         conn: ConnId,
         tag: Option<&Tag>,
         id: &[u8],
-    ) -> Result<Answer, ShardError> {
+    ) -> Result<Option<Answer>, ShardError> {
         let memberships = self.conns.get(conn).map_or(&[][..], |conn| &conn.memberships);
         let mut found = None;
         for place in memberships {
@@ -41,12 +42,8 @@ impl Shard {
                 topic.tell(place.group, Event::Ack { member: conn, offset }, &mut desk)?
             }
         };
-        if let Some(Verdict::Acked { .. }) = verdict {
-            let mut line = Vec::new();
-            encode::ack_received(&mut line, tag);
-            return Ok(Answer::Line(line));
-        }
-        Ok(Answer::refused(tag, &WireError::not_pending(id)))
+        let is_acked = matches!(verdict, Some(Verdict::Acked { .. }));
+        Ok((!is_acked).then(|| Answer::refused(tag, &WireError::not_pending(id))))
     }
 
     /// The commands that create the group, unless it exists.
@@ -126,6 +123,11 @@ impl Shard {
         for answer in &ticket.answers {
             match answer {
                 Answer::Published(published) => published.write(appended, &mut lines),
+                Answer::Acked { tag, count } => {
+                    for _ in 0..*count {
+                        encode::ack_received(&mut lines, tag.as_ref());
+                    }
+                }
                 Answer::Line(line) => lines.extend_from_slice(line),
                 Answer::Join { tag, topic, group, consumer } => {
                     encode::subscribed(&mut lines, tag.as_ref(), topic, Some(group));

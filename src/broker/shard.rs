@@ -132,7 +132,10 @@ impl Shard {
                 }
                 Item::Ack { tag, id } => {
                     let id = id.of(&letter.bytes);
-                    answers.push(self.ack(now, letter.conn, tag.as_ref(), id)?);
+                    match self.ack(now, letter.conn, tag.as_ref(), id)? {
+                        Some(refused) => answers.push(refused),
+                        None => Answer::acked(&mut answers, tag),
+                    }
                 }
                 Item::Subscribe { tag, topic, group: Some(group), consumer } => {
                     self.write_group(&topic, &group);
@@ -152,7 +155,8 @@ impl Shard {
                 Item::Closed => self.closed(now, letter.conn)?,
             }
         }
-        let is_ready = answers.iter().all(|answer| matches!(answer, Answer::Line(_)));
+        let is_ready =
+            answers.iter().all(|answer| matches!(answer, Answer::Line(_) | Answer::Acked { .. }));
         if planted::has(Bug::AckBeforeCommit) && is_ready && !answers.is_empty() {
             let (conn, outbox, seq) = (letter.conn, letter.outbox, letter.seq);
             let ticket = Ticket { conn, outbox, seq, answers, permit: letter.permit };
@@ -377,10 +381,7 @@ impl Shard {
                 Command::Settled { first, count } => {
                     let group = group_key(slot, group.as_ref())?;
                     let (topic, mut desk) = self.desk(now, key);
-                    for number in first.get()..first.get() + u64::from(count) {
-                        let offset = Offset::new(number);
-                        topic.change(group, &Change::Settled { offset }, &mut desk)?;
-                    }
+                    topic.settle(group, first, count, &mut desk)?;
                 }
                 Command::Change(Change::Failed { .. })
                     if appended.is_none() && planted::has(Bug::AttemptsInMemory) => {}

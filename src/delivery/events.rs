@@ -91,6 +91,13 @@ pub enum Event<'a> {
     Wake,
     /// This change is durable now: one that the group asked for, or one that is replayed.
     Committed(&'a Change),
+    /// The same for messages that are done with, one behind the other.
+    Settled {
+        /// The first of them.
+        first: Offset,
+        /// How many.
+        count: u32,
+    },
 }
 
 /// Something that a group asks its owner to do, in this order.

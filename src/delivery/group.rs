@@ -32,6 +32,18 @@ impl fmt::Debug for Group {
     }
 }
 
+/// What a group knows of a message; see [`Group::look`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Look {
+    /// Whether an acknowledgement would count: it was delivered, as far as is known, and neither
+    /// settled nor given up since.
+    pub is_unsettled: bool,
+    /// Who has a lease of it.
+    pub holder: Option<ConnId>,
+    /// The number attached by [`Group::remember`].
+    pub mark: Option<u64>,
+}
+
 /// How a delivery ended without an acknowledgement.
 struct Failure {
     outcome: Outcome,
@@ -87,6 +99,11 @@ impl Group {
             }
             Event::Wake => self.wake(now, out),
             Event::Committed(change) => self.committed(change),
+            Event::Settled { first, count } => {
+                for number in first.get()..first.get() + u64::from(count) {
+                    self.committed(&Change::Settled { offset: Offset::new(number) });
+                }
+            }
         }
         self.hand_out(now, out);
     }
@@ -117,22 +134,19 @@ impl Group {
         self.policy = policy;
     }
 
-    /// Who has a lease of the message.
-    pub fn holder(&self, offset: Offset) -> Option<ConnId> {
-        match self.leases.get(self.leases.find(offset)?).state() {
+    /// What is known of a message.
+    pub fn look(&self, offset: Offset) -> Look {
+        let Some(slot) = self.leases.find(offset) else {
+            let is_unsettled = !self.attempts(offset).is_empty();
+            return Look { is_unsettled, holder: None, mark: None };
+        };
+        let message = self.leases.get(slot);
+        let holder = match message.state() {
             State::Leased(lease) => Some(self.members.get(lease.holder).id),
             State::New | State::Ready | State::Waiting { .. } => None,
             State::Settling | State::Dying => None,
-        }
-    }
-
-    /// Whether an acknowledgement of the message would count: it was delivered, as far as is known,
-    /// and neither settled nor given up since.
-    pub fn is_unsettled(&self, offset: Offset) -> bool {
-        match self.leases.find(offset) {
-            Some(slot) => self.leases.get(slot).is_open(),
-            None => !self.attempts(offset).is_empty(),
-        }
+        };
+        Look { is_unsettled: message.is_open(), holder, mark: message.mark }
     }
 
     /// The durable attempts of an unsettled message, oldest first.
@@ -146,11 +160,6 @@ impl Group {
         if let Some(slot) = self.leases.find(offset) {
             self.leases.get_mut(slot).mark = Some(mark);
         }
-    }
-
-    /// The number attached by [`Group::remember`].
-    pub fn mark(&self, offset: Offset) -> Option<u64> {
-        self.leases.find(offset).and_then(|slot| self.leases.get(slot).mark)
     }
 
     /// Whether some member has credit: a message that became ready now would be delivered now.
@@ -200,8 +209,8 @@ impl Group {
     /// Whether members wait for credit: there is a message that would be delivered if one of them
     /// acknowledged another.
     pub fn is_starved(&self) -> bool {
-        let has_more = || self.leases.first_ready().is_some() || self.new_at().is_some();
-        self.members.len() > 0 && !self.members.has_room() && has_more()
+        let has_more = || self.next <= self.end || self.leases.first_ready().is_some();
+        !self.members.has_room() && self.members.len() > 0 && has_more()
     }
 
     /// Whether a message could be delivered and was not: never, between two events. For a metric.

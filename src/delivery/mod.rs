@@ -72,7 +72,7 @@ mod story_tests;
 
 pub use attempt::{Attempt, Outcome};
 pub use events::{Action, Departure, Event, Report, Verdict};
-pub use group::Group;
+pub use group::{Group, Look};
 pub use leases::Counts;
 pub use policy::Policy;
 pub use progress::{ATTEMPTS_KEPT_MAX, BadProgress, Change, Progress};

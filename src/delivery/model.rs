@@ -174,6 +174,11 @@ impl Model {
             }
             Event::Wake => self.wake(now, &mut out),
             Event::Committed(change) => self.committed(change),
+            Event::Settled { first, count } => {
+                for number in first.get()..first.get() + u64::from(count) {
+                    self.settle(Offset::new(number));
+                }
+            }
         }
         while let Some(delivered) = self.deliver_one(now) {
             out.extend(delivered);

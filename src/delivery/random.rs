@@ -168,7 +168,21 @@ impl World {
     fn commit(&mut self, count: usize) {
         let count = count.min(self.uncommitted.len());
         let changes: Vec<Change> = self.uncommitted.drain(..count).collect();
-        for change in changes {
+        let mut changes = changes.into_iter().peekable();
+        while let Some(change) = changes.next() {
+            if let Change::Settled { offset: first } = change {
+                // Neighbours may come as one, as from a batch.
+                let mut count = 1;
+                let is_next = |change: &Change, count: u32| {
+                    *change
+                        == Change::Settled { offset: Offset::new(first.get() + u64::from(count)) }
+                };
+                while changes.next_if(|change| is_next(change, count)).is_some() {
+                    count += 1;
+                }
+                self.event(Event::Settled { first, count });
+                continue;
+            }
             if let Change::Failed { offset, attempt } = &change {
                 let failures = self.oracle.failures.entry(*offset).or_default();
                 *failures += u32::from(attempt.counts());
@@ -189,12 +203,16 @@ impl World {
             let message = model.get(offset);
             let settled = message.is_none_or(|message| message.state == State::Settled);
             assert_eq!(group.progress().is_settled(offset), settled, "{offset} settled");
-            assert_eq!(group.is_unsettled(offset), model.can_be_acked(offset), "{offset} open");
+            assert_eq!(
+                group.look(offset).is_unsettled,
+                model.can_be_acked(offset),
+                "{offset} open"
+            );
             let holder = message.and_then(|message| match message.state {
                 State::Leased { member, .. } => Some(member),
                 _ => None,
             });
-            assert_eq!(group.holder(offset), holder, "holder of {offset}");
+            assert_eq!(group.look(offset).holder, holder, "holder of {offset}");
             let durable: &[Attempt] = message.map_or(&[], |message| &message.durable);
             if durable.len() <= ATTEMPTS_KEPT_MAX {
                 assert_eq!(group.attempts(offset), durable, "attempts of {offset}");

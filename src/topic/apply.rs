@@ -60,6 +60,26 @@ impl Topic {
         Ok(())
     }
 
+    /// Applies that messages of a group were acknowledged, one behind the other.
+    ///
+    /// # Errors
+    /// As for [`Topic::tell`].
+    pub fn settle(
+        &mut self,
+        key: GroupKey,
+        first: Offset,
+        count: u32,
+        desk: &mut Desk<'_>,
+    ) -> Result<(), LogError> {
+        let given = &mut self.groups[key.0].given;
+        if !given.is_empty() {
+            let end = first.get() + u64::from(count);
+            given.retain(|_, known| !(first.get()..end).contains(&known.get()));
+        }
+        self.tell(key, Event::Settled { first, count }, desk)?;
+        Ok(())
+    }
+
     /// Writes what was appended to the file and lets readers see it. Returns whether there was any.
     ///
     /// # Errors

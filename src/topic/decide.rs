@@ -9,14 +9,21 @@ use crate::ids::{ConnId, DerivedId, Offset};
 use crate::log::LogError;
 use crate::planted::{self, Bug};
 
-use super::{Commands, Desk, GroupKey, GroupSlot, Topic, feed};
+use super::{Commands, Desk, GroupKey, Topic, feed};
 
 impl Topic {
     /// The message that `id` names, if `group` has it unsettled; with whether `member` holds it.
     pub fn find(&self, key: GroupKey, member: ConnId, id: &[u8]) -> Option<(Offset, bool)> {
         let slot = &self.groups[key.0];
-        let offset = slot.offset_of(self.tag, id)?;
-        slot.group.is_unsettled(offset).then(|| (offset, slot.group.holder(offset) == Some(member)))
+        let (offset, look) = match DerivedId::parse(id) {
+            Some(derived) if derived.tag == self.tag => {
+                let mark = feed::FedId::Derived(derived.millis).mark();
+                let look = slot.group.look(derived.offset);
+                (derived.offset, Some(look).filter(|look| look.mark == Some(mark))?)
+            }
+            _ => slot.given.get(id).map(|offset| (*offset, slot.group.look(*offset)))?,
+        };
+        look.is_unsettled.then_some((offset, look.holder == Some(member)))
     }
 
     /// Makes a change that a group asks for into commands. A dead letter and the settling of its
@@ -79,18 +86,6 @@ impl Topic {
         desk.commands.time(desk.now.wall);
         desk.commands.append_more("", members, &original.message);
         Ok(())
-    }
-}
-
-impl GroupSlot {
-    fn offset_of(&self, tag: u32, id: &[u8]) -> Option<Offset> {
-        match DerivedId::parse(id) {
-            Some(derived) if derived.tag == tag => {
-                let mark = feed::FedId::Derived(derived.millis).mark();
-                (self.group.mark(derived.offset) == Some(mark)).then_some(derived.offset)
-            }
-            _ => self.given.get(id).copied(),
-        }
     }
 }
 
