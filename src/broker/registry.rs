@@ -101,11 +101,15 @@ impl Broker {
         self.mailbox(shard).post(Message::Letter(letter));
     }
 
-    /// Brings a letter to a shard: in person if it is at rest and the letter small, else by post. The
-    /// caller may have to wait for the disk.
-    pub fn bring(&self, shard: u32, letter: Letter) {
-        if let Some(letter) = self.homes[shard as usize].enter(letter) {
-            self.post(shard, letter);
+    /// Brings a letter to a shard: in person if it is at rest and the letter small, else by post. Says
+    /// whether it was in person: the caller then has waited for the disk.
+    pub fn bring(&self, shard: u32, letter: Letter) -> bool {
+        match self.homes[shard as usize].enter(letter) {
+            Some(letter) => {
+                self.post(shard, letter);
+                false
+            }
+            None => true,
         }
     }
 

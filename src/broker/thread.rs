@@ -23,13 +23,12 @@ use super::shard::Shard;
 /// A letter up to this size may be brought in by its session, in bytes.
 const LETTER_BYTES_MAX: usize = 4 << 10;
 
-/// How long ago another connection's last letter has to be, for one to be brought in: with many that
-/// publish, those who come while a batch is written share the next one.
-const ALONE: Duration = Duration::from_micros(250);
+/// How long ago another connection's last letter has to be, for one to be brought in: those who come
+/// while a batch is written share the next one, and nobody finds the doorkeeper away.
+const ALONE: Duration = Duration::from_millis(2);
 
-/// A visit that took so long met a slow disk: for [`SLOW_PAUSE`] nobody else shall wait for it.
-const SLOW: Duration = Duration::from_millis(5);
-const SLOW_PAUSE: Duration = Duration::from_secs(1);
+/// A visit that took so long met a slow disk: for as long again nobody else shall wait for it.
+const SLOW: Duration = Duration::from_millis(20);
 
 /// A shard, and its doors.
 #[derive(Debug)]
@@ -105,7 +104,7 @@ impl Home {
         drop(shard);
         let end = Now::read().moment;
         if end >= start + SLOW {
-            lock(&self.visits).not_before = end + SLOW_PAUSE;
+            lock(&self.visits).not_before = end + end.since(start);
         }
         if let Some(fatal) = failed {
             self.mailbox.post(Message::Failed(fatal));

@@ -33,7 +33,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (config, _) = args.flags.load()?;
     logging::start(&config.log)?;
-    let runtime = runtime(&mut Builder::new_multi_thread())?;
+    let runtime = runtime(&mut Builder::new_current_thread())?;
     let result = runtime.block_on(serve(&config));
     // After a failure nothing is waited for: what is on disk is what the next start goes by.
     runtime.shutdown_background();

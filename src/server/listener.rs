@@ -1,5 +1,7 @@
 //! Accepting connections.
 
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
@@ -10,6 +12,8 @@ use crate::ids::ConnId;
 use crate::proto::{ErrorCode, WireError, encode};
 use crate::session::task::{self, Context};
 
+use super::workers::Workers;
+
 /// How long to wait when the system has no descriptor for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -17,7 +21,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Accepts connections until the server stops, then waits for the sessions to finish.
-pub(super) async fn serve(socket: TcpListener, connections_max: usize, context: Context) {
+pub(super) async fn serve(
+    socket: TcpListener,
+    connections_max: usize,
+    context: Context,
+    mut workers: Workers,
+) {
     let mut sessions = JoinSet::new();
     let mut draining = context.draining.clone();
     let mut next = 1;
@@ -28,7 +37,8 @@ pub(super) async fn serve(socket: TcpListener, connections_max: usize, context: 
                     let conn = ConnId(next);
                     next += 1;
                     prepare(&stream);
-                    sessions.spawn(task::run(stream, peer.to_string(), conn, context.clone()));
+                    let session = session(stream.into_std(), peer, conn, context.clone());
+                    sessions.spawn_on(session, workers.next());
                 }
                 Ok((stream, _)) => refuse(stream, connections_max).await,
                 Err(error) => {
@@ -49,6 +59,21 @@ pub(super) async fn serve(socket: TcpListener, connections_max: usize, context: 
             "connections that did not take their answers in time are closed"
         );
         sessions.shutdown().await;
+    }
+}
+
+/// Serves a connection on the thread where this runs.
+async fn session(
+    stream: io::Result<std::net::TcpStream>,
+    peer: SocketAddr,
+    conn: ConnId,
+    context: Context,
+) {
+    match stream.and_then(TcpStream::from_std) {
+        Ok(stream) => task::run(stream, peer.to_string(), conn, context).await,
+        Err(error) => {
+            tracing::warn!(event = "accept_failed", "failed to take a connection over: {error}");
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! ```
 
 mod listener;
+mod workers;
 
 use std::fmt;
 use std::io;
@@ -33,6 +34,8 @@ use crate::session::core;
 use crate::session::task::Context;
 use crate::time::Now;
 use crate::wal;
+
+use workers::Workers;
 
 /// Shards of one process. More than one pays only with more cores than the log's thread, the
 /// sessions and one shard keep busy.
@@ -125,6 +128,7 @@ impl Server {
             tokio::task::spawn_blocking(move || open::open(&opening.0, &opening.1, Now::read()))
                 .await
                 .map_err(|panicked| StartError::System(io::Error::other(panicked)))??;
+        let workers = Workers::start().map_err(StartError::System)?;
         let found = opened.found.clone();
         let (broker, failures) = Broker::start(opened, &disk, &settings);
         let broker = Arc::new(broker);
@@ -139,7 +143,7 @@ impl Server {
             }),
             draining,
         };
-        let listener = tokio::spawn(listener::serve(socket, connections, context));
+        let listener = tokio::spawn(listener::serve(socket, connections, context, workers));
         let data_dir = config.storage.data_dir.clone();
         let started = Started { addr, data_dir, fsync: config.storage.fsync, found };
         Ok(Server { started, broker, failures, stop, listener })

@@ -69,6 +69,7 @@ pub async fn run(stream: TcpStream, peer: String, conn: ConnId, context: Context
         is_ended: false,
         is_draining: false,
         is_held: false,
+        has_visited: false,
         peer,
     };
     if let Err(error) = task.serve().await {
@@ -111,6 +112,8 @@ struct Task {
     is_draining: bool,
     /// Commands are in the buffer that were not taken yet: too much was outstanding or unsent.
     is_held: bool,
+    /// A letter was brought to its shard in person, and this thread had to wait for the disk.
+    has_visited: bool,
     peer: String,
 }
 
@@ -121,12 +124,16 @@ impl Task {
         // It has the task's waker from now on: that is all that is wanted of it.
         poll_fn(|cx| Poll::Ready(drained.as_mut().poll(cx).is_ready())).await;
         loop {
-            self.outbox.take(&mut self.pieces);
-            for piece in self.pieces.drain(..) {
-                self.core.piece(piece);
-            }
+            self.take_pieces();
             self.input().await;
+            if self.has_visited {
+                self.take_pieces();
+            }
             self.output()?;
+            if std::mem::take(&mut self.has_visited) {
+                // Whoever had to wait meanwhile comes first.
+                tokio::task::yield_now().await;
+            }
             if self.is_held && self.core.wants_input() {
                 continue;
             }
@@ -134,6 +141,13 @@ impl Task {
                 return Ok(());
             }
             poll_fn(|cx| self.poll_wait(cx)).await?;
+        }
+    }
+
+    fn take_pieces(&mut self) {
+        self.outbox.take(&mut self.pieces);
+        for piece in self.pieces.drain(..) {
+            self.core.piece(piece);
         }
     }
 
@@ -192,12 +206,12 @@ impl Task {
 
     /// Waits for room in the mailbox, which is how a publisher is slowed down when the broker is
     /// behind: its socket is not read meanwhile.
-    async fn post(&self, shard: u32, mut letter: Letter) {
+    async fn post(&mut self, shard: u32, mut letter: Letter) {
         let room = Arc::clone(self.broker.mailbox(shard).room());
         let bytes = u32::try_from(letter.bytes.len().max(1)).expect("a buffer is below 4 GiB");
         // The room is never closed.
         letter.permit = room.acquire_many_owned(bytes).await.ok();
-        self.broker.bring(shard, letter);
+        self.has_visited |= self.broker.bring(shard, letter);
     }
 
     fn write(&mut self) -> io::Result<()> {
