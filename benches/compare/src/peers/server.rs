@@ -18,7 +18,7 @@ use crate::machine;
 use crate::protocol::Protocol;
 
 /// How long a server may take to be ready, with all it has stored.
-const READY_WITHIN: Duration = Duration::from_secs(120);
+const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long a server may take to stop in order.
 const STOP_WITHIN: Duration = Duration::from_secs(60);

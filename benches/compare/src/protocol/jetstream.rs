@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use super::nats::{Said, Subscriber, connect, put, request, said};
+use super::nats::{Said, Subscriber, connect, put, request, said, subscribe};
 use super::{Consumer, Dialog, GROUP, PREFETCH, Protocol, Publisher, TOPIC, Taken, shown};
 
 const STREAM: &str = "COMPARE";
@@ -118,7 +118,7 @@ struct Sender {
 impl Publisher for Sender {
     fn greet(&mut self, dialog: &mut Dialog) -> Result<()> {
         connect(dialog)?;
-        dialog.ask(&format!("SUB {} 1\r\nPING\r\n", self.inbox), "PONG").map(drop)
+        subscribe(&self.inbox, dialog)
     }
 
     fn publish(&mut self, payload: &[u8], out: &mut Vec<u8>) {
@@ -166,7 +166,7 @@ impl Puller {
 impl Consumer for Puller {
     fn greet(&mut self, dialog: &mut Dialog) -> Result<()> {
         connect(dialog)?;
-        dialog.ask(&format!("SUB {} 1\r\nPING\r\n", self.inbox), "PONG").map(drop)
+        subscribe(&self.inbox, dialog)
     }
 
     fn begin(&mut self, out: &mut Vec<u8>) {

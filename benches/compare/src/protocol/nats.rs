@@ -44,7 +44,28 @@ pub(super) fn connect(dialog: &mut Dialog) -> Result<()> {
     dialog.ask("", "INFO ")?;
     let options = "\"verbose\":false,\"pedantic\":false,\"lang\":\"rust\",\"version\":\"1\",\
                    \"protocol\":1,\"headers\":true,\"no_responders\":true";
-    dialog.ask(&format!("CONNECT {{{options}}}\r\nPING\r\n"), "PONG").map(drop)
+    dialog.say(format!("CONNECT {{{options}}}\r\n").as_bytes())?;
+    until_pong(dialog)
+}
+
+/// Announces that this connection gets what comes to the subject.
+pub(super) fn subscribe(subject: &str, dialog: &mut Dialog) -> Result<()> {
+    dialog.say(format!("SUB {subject} 1\r\n").as_bytes())?;
+    until_pong(dialog)
+}
+
+/// Sends a `PING` and waits for its answer; the server may say other things before.
+fn until_pong(dialog: &mut Dialog) -> Result<()> {
+    dialog.say(b"PING\r\n")?;
+    loop {
+        let line = dialog.line()?;
+        match line.split(' ').next() {
+            Some("PONG") => return Ok(()),
+            Some("PING") => dialog.say(b"PONG\r\n")?,
+            Some("INFO") => {}
+            _ => bail!("the server said {line}"),
+        }
+    }
 }
 
 /// Sends a request and waits for its reply.
@@ -59,6 +80,7 @@ pub(super) fn request(addr: SocketAddr, subject: &str, body: &str) -> Result<Str
         let line = dialog.line()?;
         match line.split(' ').next() {
             Some("PING") => dialog.say(b"PONG\r\n")?,
+            Some("INFO") => {}
             Some("MSG") => {
                 let count = number(line.rsplit(' ').next().unwrap_or_default().as_bytes());
                 let bytes = dialog.bytes(usize::try_from(count)? + 2)?;
@@ -186,7 +208,7 @@ pub(super) struct Subscriber {
 impl Consumer for Subscriber {
     fn greet(&mut self, dialog: &mut Dialog) -> Result<()> {
         connect(dialog)?;
-        dialog.ask(&format!("SUB {} 1\r\nPING\r\n", self.subject), "PONG").map(drop)
+        subscribe(&self.subject, dialog)
     }
 
     fn deliveries(
