@@ -6,11 +6,14 @@ use clap::Parser;
 
 /// Measures Wiber beside Redis, Valkey, NATS, beanstalkd and RabbitMQ on this machine.
 #[derive(Clone, Debug, Parser)]
-#[command(version, after_help = "\
+#[command(
+    version,
+    after_help = "\
 Examples:
   cargo run --release --manifest-path benches/compare/Cargo.toml
   … -- --only redis,nats --work pub-1,drain --rounds 1
-  … -- --quick")]
+  … -- --quick"
+)]
 pub(crate) struct Args {
     /// How often everything is measured; the tables have medians
     #[arg(long, value_name = "N", default_value_t = 3)]
@@ -41,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     pub(crate) wiber: Option<PathBuf>,
 
-    /// Install the peers that are missing, also when that takes a password
+    /// Install the peers that are missing; done anyway where that needs no password
     #[arg(long)]
     pub(crate) install: bool,
 
@@ -53,11 +56,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     pub(crate) scratch: Option<PathBuf>,
 
-    /// Make the document and the plots from the last results again, and measure nothing
-    #[arg(long)]
+    /// Make the document and the plots from the last full results again, and measure nothing
+    #[arg(long, conflicts_with_all = ["only", "work", "quick"])]
     pub(crate) report_only: bool,
+}
 
-    /// Measure, and leave the document and the plots as they are
-    #[arg(long)]
-    pub(crate) no_report: bool,
+impl Args {
+    /// Whether this is less than what the document is about.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.quick || !self.only.is_empty() || !self.work.is_empty()
+    }
 }

@@ -31,14 +31,18 @@ impl Machine {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let info = text("/proc/cpuinfo");
         let processor = info.lines().find_map(|line| line.strip_prefix("model name"));
-        let kind = Command::new("stat").args(["-f", "-c", "%T"]).arg(scratch).output();
-        let kind = kind.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
+        let kind = Command::new("df").arg("--output=fstype").arg(scratch).output();
+        let kind = kind.map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
+        // Below a heading.
+        let kind = kind.unwrap_or_default().lines().last().unwrap_or_default().trim().to_owned();
         Self {
-            processor: processor.map_or("unknown", |p| p.trim_start_matches([':', '\t', ' '])).to_owned(),
+            processor: processor
+                .map_or("unknown", |p| p.trim_start_matches([':', '\t', ' ']))
+                .to_owned(),
             cores: thread::available_parallelism().map_or(1, usize::from),
             memory: field(&text("/proc/meminfo"), "MemTotal:").unwrap_or(0) << 10,
             kernel: text("/proc/sys/kernel/osrelease").trim().to_owned(),
-            file_system: kind.unwrap_or_default(),
+            file_system: kind,
         }
     }
 }

@@ -21,7 +21,7 @@ mod session;
 mod stored;
 mod works;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -45,22 +45,27 @@ fn main() -> ExitCode {
 }
 
 /// Whether every run came to its end.
+///
+/// Only a full run replaces the document. What is measured in part stays in a folder of its own.
 fn run(args: &Args) -> Result<bool> {
     let root = Path::new(HERE).ancestors().nth(2).context("this crate has moved")?;
     let target = Path::new(HERE).join("target/compare");
-    std::fs::create_dir_all(&target)
-        .with_context(|| format!("failed to make {}", target.display()))?;
-    let file = target.join("results.json");
+    let partial = target.join("partial");
+    std::fs::create_dir_all(&partial)
+        .with_context(|| format!("failed to make {}", partial.display()))?;
+    let (file, docs) = if args.is_partial() {
+        (partial.join("results.json"), partial)
+    } else {
+        (target.join("results.json"), root.join("docs"))
+    };
     let results = if args.report_only {
         Results::load(&file)?
     } else {
         session::measure(args, root, &target, &file)?
     };
     report::terminal(&results);
-    if !args.no_report {
-        let written: Vec<PathBuf> = report::write(&results, &root.join("docs"))?;
-        say(&format!("wrote {} and {} plots", "docs/performance-compared.md", written.len() - 1));
-    }
+    let (document, plots) = report::write(&results, &docs)?;
+    say(&format!("wrote {} and {plots} plots", document.display()));
     Ok(results.runs.iter().all(|run| run.error.is_none()))
 }
 

@@ -64,6 +64,11 @@ impl Results {
         self.runs.iter().filter(move |run| run.work == work && run.setup == setup)
     }
 
+    /// Whether this was tried at all.
+    pub(crate) fn has_run(&self, work: &str, setup: &str) -> bool {
+        self.of(work, setup).next().is_some()
+    }
+
     /// The median of a figure, if it was measured.
     pub(crate) fn median(&self, work: &str, setup: &str, figure: &str) -> Option<f64> {
         median(self.of(work, setup).filter_map(|run| run.figures.get(figure)).copied().collect())
@@ -77,14 +82,12 @@ impl Results {
     /// The best of the peers of this strength.
     pub(crate) fn best(&self, row: &Row, strength: Strength) -> Option<(&'static Setup, f64)> {
         let others = SETUPS.iter().filter(|s| s.peer != Peer::Wiber && s.strength == strength);
-        let figure = |setup: &'static Setup| {
-            Some((setup, self.median(row.work, setup.id, row.figure)?))
-        };
-        let best = others.filter_map(figure).reduce(|a, b| {
+        let figure =
+            |setup: &'static Setup| Some((setup, self.median(row.work, setup.id, row.figure)?));
+        others.filter_map(figure).reduce(|a, b| {
             let is_better = if row.more_is_better { b.1 > a.1 } else { b.1 < a.1 };
             if is_better { b } else { a }
-        });
-        best
+        })
     }
 
     /// How many times as good as this Wiber is: over 1 is better, whatever is measured.
@@ -116,6 +119,9 @@ impl Unit {
             Self::Time if figure >= 1e3 => format!("{} ms", three(figure / 1e3)),
             Self::Time => format!("{} µs", three(figure)),
             Self::LongTime => Self::Time.write(figure * 1e3),
+            Self::Bytes if figure >= 1024.0 * 1024.0 * 1024.0 => {
+                format!("{} GiB", three(figure / 1024.0 / 1024.0 / 1024.0))
+            }
             Self::Bytes if figure >= 1024.0 * 1024.0 => {
                 format!("{} MiB", three(figure / 1024.0 / 1024.0))
             }
@@ -162,6 +168,17 @@ pub(crate) struct Row {
     pub(crate) title: &'static str,
     pub(crate) unit: Unit,
     pub(crate) more_is_better: bool,
+}
+
+impl Row {
+    /// A short name, for the terminal and for files.
+    pub(crate) fn label(&self) -> String {
+        match self.figure.rsplit('_').next() {
+            Some("rate") | None => self.name.to_owned(),
+            Some(figure) if figure == self.name => figure.to_owned(),
+            Some(figure) => format!("{} {figure}", self.name),
+        }
+    }
 }
 
 const fn rate(name: &'static str, work: &'static str, title: &'static str) -> Row {
@@ -241,8 +258,12 @@ mod tests {
     #[test]
     fn wiber_is_held_against_the_best_of_each_strength() {
         let runs = [
-            ("wiber", 10.0), ("wiber", 30.0), ("wiber", 20.0),
-            ("redis-always", 5.0), ("nats-always", 8.0), ("nats-default", 40.0),
+            ("wiber", 10.0),
+            ("wiber", 30.0),
+            ("wiber", 20.0),
+            ("redis-always", 5.0),
+            ("nats-always", 8.0),
+            ("nats-default", 40.0),
         ];
         let runs = runs.map(|(setup, figure)| run("pub-1", setup, figure)).to_vec();
         let results = Results { runs, ..Results::default() };

@@ -207,13 +207,18 @@ impl Work<'_> {
     }
 }
 
-/// What is measured: from its start to its end, and the answers that had come at both.
+/// What is measured, from one answer to another. Some brokers answer many messages at once, and
+/// seldom: it begins and ends with the first answers after a time, which is as early in a burst at
+/// both ends.
 #[derive(Debug)]
 struct Span {
     until: Until,
     begin: Instant,
+    /// When it began to be measured, and how many were answered then.
     start: Option<(Instant, u64)>,
+    /// The same of its end.
     end: Option<(Instant, u64)>,
+    answered: u64,
     is_over: bool,
 }
 
@@ -224,24 +229,28 @@ impl Span {
             Until::Count(_) => Some((begin, 0)),
             Until::Time(..) => None,
         };
-        Self { until, begin, start, end: None, is_over: false }
+        Self { until, begin, start, end: None, answered: 0, is_over: false }
     }
 
-    /// So many were answered by now. Whether now is measured.
+    /// So many were answered by now. Whether an answer that came now is measured.
     fn note(&mut self, now: Instant, answered: u64) -> bool {
-        match self.until {
-            Until::Count(_) => self.end = Some((now, answered)),
-            Until::Time(warm_up, time) => {
-                let passed = now.duration_since(self.begin);
-                if passed < warm_up || self.is_over {
-                    return false;
-                }
-                if self.start.is_none() {
+        let is_new = std::mem::replace(&mut self.answered, answered) != answered;
+        if !is_new || self.is_over {
+            return false;
+        }
+        match (self.until, self.start) {
+            (Until::Count(_), _) => self.end = Some((now, answered)),
+            (Until::Time(warm_up, _), None) => {
+                if now.duration_since(self.begin) >= warm_up {
                     self.start = Some((now, answered));
-                    return false;
                 }
-                self.end = Some((now, answered));
-                self.is_over = passed >= warm_up + time;
+                return false;
+            }
+            (Until::Time(_, time), Some((start, _))) => {
+                if now.duration_since(start) >= time {
+                    self.end = Some((now, answered));
+                    self.is_over = true;
+                }
             }
         }
         true
@@ -250,5 +259,40 @@ impl Span {
     fn rate(&self) -> f64 {
         let (Some((start, first)), Some((end, last))) = (self.start, self.end) else { return 0.0 };
         crate::figures::rate(last - first, end.duration_since(start))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_measured_goes_from_an_answer_to_an_answer() {
+        let second = Duration::from_secs;
+        let mut span = Span::new(Until::Time(second(1), second(2)));
+        let begin = span.begin;
+        let mut note = |at, answered| span.note(begin + Duration::from_millis(at), answered);
+        assert!(!note(500, 100), "warming up");
+        assert!(!note(1100, 100), "no answer");
+        assert!(!note(1200, 200), "from here on");
+        assert!(note(1700, 300));
+        assert!(!note(3300, 300), "no answer");
+        assert!(note(3700, 450));
+        assert!(!note(3800, 500), "it is over");
+        assert!(span.is_over);
+        assert!((span.rate() - 100.0).abs() < 1e-6, "{span:?}");
+    }
+
+    #[test]
+    fn bursts_count_as_often_as_their_waits() {
+        let mut span = Span::new(Until::Time(Duration::ZERO, Duration::from_secs(1)));
+        let begin = span.begin;
+        // A burst of 1,000 answers each second, each in two reads.
+        for burst in 1..=3 {
+            let at = begin + Duration::from_secs(burst);
+            span.note(at, burst * 1000 - 500);
+            span.note(at + Duration::from_millis(1), burst * 1000);
+        }
+        assert!((span.rate() - 1000.0).abs() < 1e-6, "{span:?}");
     }
 }

@@ -95,8 +95,7 @@ fn version(peer: Peer, program: &Path) -> Option<String> {
     if peer == Peer::Rabbitmq {
         // Asking it starts a virtual machine; its folder has the version in its name.
         let name = |entry: std::fs::DirEntry| entry.file_name().into_string().ok();
-        let mut names =
-            std::fs::read_dir("/usr/lib/rabbitmq/lib").ok()?.flatten().filter_map(name);
+        let mut names = std::fs::read_dir("/usr/lib/rabbitmq/lib").ok()?.flatten().filter_map(name);
         return names.find_map(|name| Some(name.strip_prefix("rabbitmq_server-")?.to_owned()));
     }
     let flag = if peer == Peer::Beanstalkd { "-v" } else { "--version" };

@@ -110,7 +110,8 @@ impl NoServices {
             let mut file = options.write(true).create_new(true).mode(0o755).open(&path)?;
             file.write_all(script)?;
         } else {
-            let text = format!("printf '#!/bin/sh\\nexit 101\\n' >{0} && chmod 755 {0}", path.display());
+            let text =
+                format!("printf '#!/bin/sh\\nexit 101\\n' >{0} && chmod 755 {0}", path.display());
             run(as_root("sh").args(["-c", &text]))?;
         }
         Ok(Self { ours: Some(path) })

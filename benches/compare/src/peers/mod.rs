@@ -142,13 +142,7 @@ pub(crate) static SETUPS: [Setup; 13] = [
         settings: "streams; `appendonly yes`, `appendfsync always`, no snapshots, no rewriting",
         ..SAME
     },
-    Setup {
-        id: "valkey-always",
-        peer: Peer::Valkey,
-        mode: "always",
-        settings: "as Redis",
-        ..SAME
-    },
+    Setup { id: "valkey-always", peer: Peer::Valkey, mode: "always", settings: "as Redis", ..SAME },
     Setup {
         id: "nats-always",
         peer: Peer::Nats,

@@ -111,8 +111,10 @@ fn rabbitmq(program: String, data: &str, dir: &Path, port: u16) -> Result<Start>
         ("RABBITMQ_MNESIA_BASE", data.to_owned()),
         ("RABBITMQ_LOG_BASE", path("log")),
         ("RABBITMQ_PID_FILE", path("pid")),
-        ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-         "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false".to_owned()),
+        (
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+            "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false".to_owned(),
+        ),
         ("ERL_EPMD_PORT", mapper.to_string()),
         ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
         ("LANG", "C.UTF-8".to_owned()),

@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Result, bail};
 
-use super::{
-    Consumer, Dialog, Protocol, Publisher, TOPIC, Taken, line, number, put_number, shown,
-};
+use super::{Consumer, Dialog, Protocol, Publisher, TOPIC, Taken, line, number, put_number, shown};
 
 /// Publish and subscribe without storing. A `PONG` is the only answer that there is.
 #[derive(Debug)]

@@ -166,12 +166,12 @@ fn bulk(input: &[u8]) -> Result<Option<(&[u8], usize)>> {
     }
 }
 
+/// What some lines and strings say, and the bytes they take.
+type Items<'a, const N: usize> = Option<([&'a [u8]; N], usize)>;
+
 /// What so many lines and strings in a row say, and the bytes they take. `$` in the pattern stands
 /// for a string, `*` for the head of a list.
-fn items<'a, const N: usize>(
-    input: &'a [u8],
-    pattern: &[u8; N],
-) -> Result<Option<([&'a [u8]; N], usize)>> {
+fn items<'a, const N: usize>(input: &'a [u8], pattern: &[u8; N]) -> Result<Items<'a, N>> {
     let mut items: [&[u8]; N] = [b""; N];
     let mut used = 0;
     for (item, kind) in items.iter_mut().zip(pattern) {
