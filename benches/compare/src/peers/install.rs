@@ -1,10 +1,8 @@
 //! Gets the peers that are missing: from the system's packages, else from Python packages that carry
 //! the program, in a virtual environment that belongs to this crate.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -65,17 +63,27 @@ fn has_candidate(package: &str) -> bool {
     text.contains("Candidate: ") && !text.contains("Candidate: (none)")
 }
 
+/// Installs a package without starting a service: `invoke-rc.d` asks the file whether it may. It is
+/// a shell in a group of its own that does it, so that the file goes again even if this program is
+/// ended meanwhile. The lists of packages may be old, or not there at all.
+const APT: &str = r#"
+policy=/usr/sbin/policy-rc.d
+if [ -e "$policy" ]; then
+    "$policy" any start >/dev/null 2>&1
+    [ $? -eq 101 ] || { echo "$policy lets packages start services" >&2; exit 1; }
+else
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 1' HUP INT TERM
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" || exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+get() { apt-get install -qq -y --no-install-recommends "$1"; }
+get "$1" || { apt-get update -qq && get "$1"; }
+"#;
+
 fn apt(package: &str, say: &dyn Fn(&str)) -> Result<()> {
     say(&format!("installing the package {package}"));
-    let _no_services = NoServices::begin()?;
-    let install = || {
-        let mut command = as_root("apt-get");
-        command.args(["install", "-qq", "-y", "--no-install-recommends", package]);
-        // Asked by debconf and by scripts that start services.
-        run(command.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1"))
-    };
-    // The lists may be old or not there at all.
-    install().or_else(|_| run(as_root("apt-get").args(["update", "-qq"])).and_then(|()| install()))
+    run(as_root("sh").args(["-c", APT, "install", package]).process_group(0))
 }
 
 fn pip(package: &str, environment: &Path, say: &dyn Fn(&str)) -> Result<()> {
@@ -86,43 +94,4 @@ fn pip(package: &str, environment: &Path, say: &dyn Fn(&str)) -> Result<()> {
     }
     let flags = ["install", "--quiet", "--disable-pip-version-check", package];
     run(Command::new(program).args(flags))
-}
-
-/// While this is there, installing a package starts no service: `invoke-rc.d` asks this file.
-struct NoServices {
-    /// The file that has to go again.
-    ours: Option<PathBuf>,
-}
-
-impl NoServices {
-    fn begin() -> Result<Self> {
-        let path = PathBuf::from("/usr/sbin/policy-rc.d");
-        if path.exists() {
-            let mut asked = Command::new(&path);
-            asked.args(["any", "start"]).stdout(Stdio::null()).stderr(Stdio::null());
-            let code = asked.status().ok().and_then(|status| status.code());
-            ensure!(code == Some(101), "{} lets packages start services", path.display());
-            return Ok(Self { ours: None });
-        }
-        let script = b"#!/bin/sh\nexit 101\n";
-        if is_root() {
-            let mut options = OpenOptions::new();
-            let mut file = options.write(true).create_new(true).mode(0o755).open(&path)?;
-            file.write_all(script)?;
-        } else {
-            let text =
-                format!("printf '#!/bin/sh\\nexit 101\\n' >{0} && chmod 755 {0}", path.display());
-            run(as_root("sh").args(["-c", &text]))?;
-        }
-        Ok(Self { ours: Some(path) })
-    }
-}
-
-impl Drop for NoServices {
-    fn drop(&mut self) {
-        if let Some(path) = self.ours.take() {
-            // If it stays, services are not started by themselves; nothing worse.
-            drop(run(as_root("rm").arg("-f").arg(path)));
-        }
-    }
 }
