@@ -79,12 +79,17 @@ impl Results {
         self.of(work, setup).find_map(|run| run.error.as_deref())
     }
 
-    /// The best of the peers of this strength.
+    /// The best of the peers of this strength. How long a start takes is compared only among those
+    /// with as many messages.
     pub(crate) fn best(&self, row: &Row, strength: Strength) -> Option<(&'static Setup, f64)> {
         let others = SETUPS.iter().filter(|s| s.peer != Peer::Wiber && s.strength == strength);
+        let messages = |id| self.median(row.work, id, "messages");
+        let is_alike = |setup: &&Setup| {
+            row.name != "start" || messages(setup.id) == messages(Peer::Wiber.id())
+        };
         let figure =
             |setup: &'static Setup| Some((setup, self.median(row.work, setup.id, row.figure)?));
-        others.filter_map(figure).reduce(|a, b| {
+        others.filter(is_alike).filter_map(figure).reduce(|a, b| {
             let is_better = if row.more_is_better { b.1 > a.1 } else { b.1 < a.1 };
             if is_better { b } else { a }
         })

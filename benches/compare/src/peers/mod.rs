@@ -149,7 +149,6 @@ pub(crate) static SETUPS: [Setup; 13] = [
         mode: "always",
         settings: "JetStream on files, one node, `sync_interval: always`",
         filled_by: Some("nats-default"),
-        share: 20,
         ..SAME
     },
     Setup {

@@ -56,11 +56,17 @@ const PARTS: &[Part] = &[
     },
     Part {
         heading: "Starts",
-        text: "From the start of the process until it answers that it has every message.",
+        text: "From the start of the process until it answers that it has every message: as many \
+               as wait in the table above.",
         rows: &["start"],
         plots: &["start-killed"],
     },
 ];
+
+/// Whether the document shows the plot of this name.
+pub(super) fn shows(plot: &str) -> bool {
+    PARTS.iter().any(|part| part.plots.contains(&plot))
+}
 
 /// The whole text.
 pub(super) fn document(results: &Results, plots: &[Plot]) -> String {
@@ -131,7 +137,8 @@ fn conditions(results: &Results, out: &mut String) {
          than 5 % of the processors were stolen by the hypervisor was done over, twice at most. \
          Every message was counted: one that was lost or came twice would be a failure. \
          *Slanted* are settings of the peers that say OK before the message is synced to disk, or \
-         store nothing; all others say it after, as Wiber does.",
+         store nothing; all others say it after, as Wiber does. In the plots these are grey, and \
+         those blue.",
         cores = machine.cores,
         processor = machine.processor,
         kernel = machine.kernel,
@@ -161,7 +168,8 @@ fn ratios(results: &Results, out: &mut String) {
         out,
         "*Equal* is a peer that says OK only after the sync, as Wiber does, and *weaker* one that \
          says it before, or stores nothing; of each the best. Over 1, Wiber is so many times as \
-         good: more a second, or less time, or less memory.",
+         good: more a second, or less time, or less memory. Starts are compared with peers that had \
+         as many messages.",
     );
     put(
         out,

@@ -8,6 +8,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::can;
+use super::document::shows;
 use crate::peers::{Peer, SETUPS, Setup, Strength};
 use crate::results::{ROWS, Results, Row, Unit};
 
@@ -40,7 +41,7 @@ const STYLE: &str = "<style>text{fill:#333}\
 /// Above this ratio of the longest to the shortest bar, the scale is logarithmic.
 const LINEAR_MAX: f64 = 30.0;
 
-/// Draws each figure of which there are any.
+/// Draws what the document shows, as far as there are figures of it.
 pub(super) fn draw(results: &Results, folder: &Path) -> Result<Vec<Plot>> {
     let mut plots = Vec::new();
     for row in &ROWS {
@@ -52,10 +53,10 @@ pub(super) fn draw(results: &Results, folder: &Path) -> Result<Vec<Plot>> {
             SETUPS.iter().filter(|setup| can(row, setup)).filter_map(figure).collect();
         // In the order of the table: equals before weaker ones.
         bars.sort_by_key(|(setup, _)| setup.strength == Strength::Weaker);
-        if bars.len() < 2 {
+        let name = row.label().replace(' ', "-");
+        if bars.len() < 2 || !shows(&name) {
             continue;
         }
-        let name = row.label().replace(' ', "-");
         let path = folder.join(format!("{name}.svg"));
         let svg = chart(row, &bars)?;
         fs::write(&path, svg).with_context(|| format!("failed to write {}", path.display()))?;
