@@ -1,0 +1,110 @@
+//! Connections that publish, consume or do nothing, over the text protocol.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+/// A connection that was greeted.
+pub(crate) struct Client {
+    pub(crate) lines: BufReader<OwnedReadHalf>,
+    pub(crate) out: OwnedWriteHalf,
+}
+
+impl Client {
+    pub(crate) async fn new(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).await.expect("the broker takes connections");
+        stream.set_nodelay(true).expect("a socket has this option");
+        let (lines, out) = stream.into_split();
+        // Thousands of them are open at a time.
+        let mut client = Self { lines: BufReader::with_capacity(1024, lines), out };
+        client.expect("OK connected").await;
+        client
+    }
+
+    pub(crate) async fn send(&mut self, line: &str) {
+        let line = format!("{line}\n");
+        self.out.write_all(line.as_bytes()).await.expect("the broker reads");
+    }
+
+    pub(crate) async fn line(&mut self) -> String {
+        let mut line = String::new();
+        let got = self.lines.read_line(&mut line).await.expect("the broker answers");
+        assert!(got > 0, "the broker closed a connection");
+        line
+    }
+
+    pub(crate) async fn expect(&mut self, start: &str) {
+        let line = self.line().await;
+        assert!(line.starts_with(start), "{line} instead of {start}");
+    }
+}
+
+/// Publishes `count` messages of `size` bytes to `topics` topics in turn, as fast as they are taken,
+/// and waits for all answers.
+pub(crate) async fn publish(addr: SocketAddr, topics: u64, count: u64, size: usize) {
+    let Client { lines, mut out } = Client::new(addr).await;
+    let message = "x".repeat(size);
+    let write = tokio::spawn(async move {
+        let mut bytes = Vec::with_capacity((64 << 10) + size);
+        for number in 0..count {
+            bytes.extend_from_slice(format!("PUB t{} {message}\n", number % topics).as_bytes());
+            if bytes.len() >= 64 << 10 || number + 1 == count {
+                out.write_all(&bytes).await.expect("the broker reads");
+                bytes.clear();
+            }
+        }
+        out
+    });
+    answers(lines, count).await;
+    drop(write.await.expect("it does not panic"));
+}
+
+/// Reads so many lines, of which none is an error.
+pub(crate) async fn answers(mut lines: BufReader<OwnedReadHalf>, count: u64) {
+    let mut block = vec![0; 256 << 10];
+    let (mut got, mut is_start) = (0, true);
+    while got < count {
+        let len = lines.read(&mut block).await.expect("the broker answers");
+        assert!(len > 0, "the broker closed a connection");
+        for byte in &block[..len] {
+            assert!(!is_start || *byte != b'E', "a command was refused");
+            is_start = *byte == b'\n';
+            got += u64::from(is_start);
+        }
+    }
+}
+
+/// Takes part in a group of `t0` until it ends, and acknowledges all it gets; counts in `handled`.
+pub(crate) async fn member(addr: SocketAddr, group: String, handled: Arc<AtomicU64>) -> Client {
+    let mut client = Client::new(addr).await;
+    client.send(&format!("SUB t0 {group}")).await;
+    client.expect("OK subscribed").await;
+    let Client { mut lines, mut out } = client;
+    tokio::spawn(async move {
+        let (mut line, mut acks) = (Vec::new(), Vec::new());
+        while lines.read_until(b'\n', &mut line).await.is_ok_and(|got| got > 0) {
+            if line.starts_with(b"MSG ") {
+                let id = line.split(|byte| *byte == b' ').nth(2).expect("it has an id");
+                acks.extend_from_slice(b"ACK ");
+                acks.extend_from_slice(id);
+                acks.push(b'\n');
+            } else {
+                assert!(line.starts_with(b"OK ack"), "{}", String::from_utf8_lossy(&line));
+                handled.fetch_add(1, Ordering::Relaxed);
+            }
+            line.clear();
+            if lines.buffer().is_empty() && !acks.is_empty() {
+                // The broker ends before its members do.
+                if out.write_all(&acks).await.is_err() {
+                    return;
+                }
+                acks.clear();
+            }
+        }
+    });
+    Client::new(addr).await
+}
