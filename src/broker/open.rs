@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::{self, Disk, Lock};
 use crate::ids::{GroupName, TopicName};
-use crate::log::{self, LogError, LogMark, TopicLog};
+use crate::log::{self, LogError, LogMark, SegmentFile, TopicLog};
 use crate::time::{Now, Timestamp};
 use crate::wal::{self, Examined, Identity, Lsn, Torn, Wal, WalError};
 
@@ -280,13 +280,14 @@ impl Opening<'_> {
         }
         let (mut messages, mut torn) = (0, 0);
         let topics = scan.topics.len();
-        for name in scan.topics.keys() {
+        for (name, files) in &scan.topics {
             let (log, adopted) = TopicLog::adopt(
                 Arc::clone(self.disk),
                 &self.layout.data,
                 name.clone(),
                 self.settings.log,
                 Arc::clone(&self.settings.tail),
+                files,
             )?;
             messages += adopted.records;
             torn += usize::from(adopted.torn.is_some());
@@ -336,11 +337,17 @@ impl Opening<'_> {
     /// Opens the logs that the checkpoint knows, and takes from them what it does not cover.
     fn open_logs(&self, checkpoint: &Checkpoint, shards: &mut [Shard]) -> Result<(), OpenError> {
         let damaged = |why: String| OpenError::Damaged { path: self.layout.checkpoints(), why };
+        let scan = log::scan(self.disk.as_ref(), &self.layout.data)?;
+        let files = |name: &TopicName| scan.topics.get(name).map_or(&[][..], Vec::as_slice);
+        let mut names = BTreeSet::new();
         let mut opened = Vec::new();
         for (lsn, state) in &checkpoint.topics {
             let name = TopicName::parse(state.topic.as_bytes())
                 .map_err(|bad| damaged(format!("topic {:?}: {bad}", state.topic)))?;
-            let log = self.open_log(&name, &state.mark)?;
+            if !names.insert(name.clone()) {
+                return Err(damaged(format!("topic {name} is there twice")));
+            }
+            let log = self.open_log(&name, &state.mark, files(&name))?;
             let mut topic = self.workshop().with_log(&name, log);
             for (group, progress) in &state.groups {
                 let group = GroupName::parse(group.as_bytes())
@@ -350,10 +357,14 @@ impl Opening<'_> {
             opened.push((*lsn, topic));
         }
         for (lsn, mut topic) in opened {
-            topic.log_mut().cut()?;
             let name = topic.name().clone();
+            topic.log_mut().cut(files(&name))?;
             self.shard_of(shards, &name).topics.insert(topic, lsn);
         }
+        // Also what a start that was cut short has changed.
+        self.disk
+            .sync_dir(&self.layout.data)
+            .map_err(|source| unusable(&self.layout.data, source))?;
         for (number, at) in &checkpoint.shards {
             if let Some(shard) = shards.get_mut(*number as usize) {
                 shard.set_applied(*at);
@@ -362,7 +373,12 @@ impl Opening<'_> {
         Ok(())
     }
 
-    fn open_log(&self, name: &TopicName, mark: &LogMark) -> Result<TopicLog, LogError> {
+    fn open_log(
+        &self,
+        name: &TopicName,
+        mark: &LogMark,
+        files: &[SegmentFile],
+    ) -> Result<TopicLog, LogError> {
         TopicLog::open(
             Arc::clone(self.disk),
             &self.layout.data,
@@ -370,6 +386,7 @@ impl Opening<'_> {
             self.settings.log,
             Arc::clone(&self.settings.tail),
             mark,
+            files,
         )
     }
 
@@ -395,8 +412,8 @@ impl Opening<'_> {
         })?;
         for (name, files) in strangers {
             if coming.contains(name) {
-                let mut log = self.open_log(name, &LogMark::default())?;
-                log.cut()?;
+                let mut log = self.open_log(name, &LogMark::default(), files)?;
+                log.cut(files)?;
                 let topic = self.workshop().with_log(name, log);
                 self.shard_of(shards, name).topics.insert(topic, Lsn::default());
                 continue;

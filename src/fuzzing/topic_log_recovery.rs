@@ -14,7 +14,9 @@ use super::Script;
 use crate::disk::sim::SimDisk;
 use crate::disk::{Disk, Open};
 use crate::ids::{Offset, TopicName};
-use crate::log::{LogError, LogMark, LogSettings, NewRecord, Reader, TailBudget, TopicLog};
+use crate::log::{
+    LogError, LogMark, LogSettings, NewRecord, Reader, SegmentFile, TailBudget, TopicLog, scan,
+};
 use crate::time::Timestamp;
 
 const DIR: &str = "/data";
@@ -189,8 +191,20 @@ fn without_index(files: impl IntoIterator<Item = (PathBuf, Vec<u8>)>) -> Vec<(Pa
     files.into_iter().filter(|(path, _)| !is_index(path)).collect()
 }
 
+/// The topic's files.
+fn files(disk: &SimDisk) -> Vec<SegmentFile> {
+    let scan = scan(disk, Path::new(DIR)).expect("the disk is well");
+    scan.topics
+        .into_iter()
+        .find(|(name, _)| *name == topic())
+        .map_or(Vec::new(), |(_, files)| files)
+}
+
 fn open_at(disk: &SimDisk, mark: &LogMark) {
-    let open = || TopicLog::open(arc(disk), Path::new(DIR), topic(), SETTINGS, budget(), mark);
+    let open = || {
+        let files = files(disk);
+        TopicLog::open(arc(disk), Path::new(DIR), topic(), SETTINGS, budget(), mark, &files)
+    };
     let before = disk.files();
     let opened = open();
     assert_eq!(disk.files(), before, "opening changes nothing");
@@ -198,17 +212,18 @@ fn open_at(disk: &SimDisk, mark: &LogMark) {
         Ok(log) => log,
         Err(error) => return assert!(error.is_damage(), "the disk is well: {error}"),
     };
-    log.cut().expect("the disk takes all");
+    log.cut(&files(disk)).expect("the disk takes all");
     let cut = logs(disk);
     let mut log = open().expect("what was cut to its mark opens at it");
-    log.cut().expect("the disk takes all");
+    log.cut(&files(disk)).expect("the disk takes all");
     assert_eq!(logs(disk), cut, "cut again, nothing changes");
     read_all(&mut log.reader());
     goes_on(&mut log);
 }
 
 fn adopt(disk: &SimDisk) {
-    let adopt = || TopicLog::adopt(arc(disk), Path::new(DIR), topic(), SETTINGS, budget());
+    let adopt =
+        || TopicLog::adopt(arc(disk), Path::new(DIR), topic(), SETTINGS, budget(), &files(disk));
     let (log, adopted) = match adopt() {
         Ok(adopted) => adopted,
         Err(error) => return assert!(error.is_damage(), "the disk is well: {error}"),

@@ -71,8 +71,8 @@ pub struct Adopted {
 }
 
 impl TopicLog {
-    /// Opens a log at a checkpoint's mark. Verifies what can be verified without reading it all,
-    /// and changes nothing.
+    /// Opens a log at a checkpoint's mark, given the topic's files. Verifies what can be verified
+    /// without reading it all, and changes nothing.
     ///
     /// # Errors
     /// [`LogError::Damaged`] if the files do not have what the mark says.
@@ -83,8 +83,8 @@ impl TopicLog {
         settings: LogSettings,
         tail: Arc<TailBudget>,
         mark: &LogMark,
+        files: &[SegmentFile],
     ) -> Result<Self, LogError> {
-        let files = scan(disk.as_ref(), dir)?.topics.remove(&topic).unwrap_or_default();
         let paths = Paths { dir: dir.to_owned(), topic };
         let sealed = |file: &&SegmentFile| file.first.is_some_and(|first| first < mark.segment);
         let mut segments: Vec<_> = files
@@ -99,7 +99,7 @@ impl TopicLog {
             return Err(LogError::damaged(&path, 0, why));
         }
         if mark.len > 0 {
-            let path = marked_file(&files, &paths, mark);
+            let path = marked_file(files, &paths, mark);
             check_end(disk.as_ref(), &paths.topic, &path, mark)?;
         }
         segments.push((mark.segment, mark.len));
@@ -108,15 +108,22 @@ impl TopicLog {
         Ok(Self::with(disk, shared, settings, *mark))
     }
 
-    /// Removes what lies behind the mark that the log was opened with. Cut short by a crash, it can
-    /// be done again.
+    /// Removes what lies behind the mark that the log was opened with, given the same files. Cut short
+    /// by a crash, it can be done again.
     ///
     /// # Errors
     /// [`LogError::Io`].
-    pub fn cut(&mut self) -> Result<(), LogError> {
+    pub fn cut(&mut self, files: &[SegmentFile]) -> Result<(), LogError> {
         let paths = &self.shared.paths;
         let disk = self.disk.as_ref();
-        let files = scan(disk, &paths.dir)?.topics.remove(&paths.topic).unwrap_or_default();
+        let mark = self.mark;
+        let is_behind = |file: &SegmentFile| match file.first {
+            Some(first) => first >= mark.segment,
+            None => mark.len == 0 || file.len > mark.len,
+        };
+        if !files.iter().any(is_behind) {
+            return Ok(());
+        }
         let is_later = |file: &&SegmentFile| file.first.is_some_and(|f| f > self.mark.segment);
         for file in files.iter().filter(is_later) {
             let path = paths.dir.join(&file.name);
@@ -151,12 +158,12 @@ impl TopicLog {
         topic: TopicName,
         settings: LogSettings,
         tail: Arc<TailBudget>,
+        files: &[SegmentFile],
     ) -> Result<(Self, Adopted), LogError> {
-        let files = scan(disk.as_ref(), dir)?.topics.remove(&topic).unwrap_or_default();
         let paths = Paths { dir: dir.to_owned(), topic };
         let mut adoption = Adoption::default();
         let mut segments = Vec::new();
-        for file in &files {
+        for file in files {
             let path = paths.dir.join(&file.name);
             let first = adoption.next;
             let len = adoption.read(disk.as_ref(), &paths, &path, file)?;

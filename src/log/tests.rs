@@ -62,7 +62,13 @@ fn fresh(disk: &SimDisk) -> TopicLog {
 }
 
 fn open(disk: &SimDisk, mark: &LogMark) -> Result<TopicLog, LogError> {
-    TopicLog::open(arc(disk), Path::new(DIR), topic(), SETTINGS, budget(), mark)
+    let files = files(disk);
+    TopicLog::open(arc(disk), Path::new(DIR), topic(), SETTINGS, budget(), mark, &files)
+}
+
+/// The topic's files.
+fn files(disk: &SimDisk) -> Vec<SegmentFile> {
+    scan(disk, Path::new(DIR)).unwrap().topics.remove(&topic()).unwrap_or_default()
 }
 
 fn read_from(reader: &mut Reader, offset: u64) -> Vec<u64> {
@@ -319,15 +325,16 @@ fn after_any_crash_the_mark_is_there_and_the_rest_can_be_written_again() {
             // Cut short and done again, it comes to the same.
             for changes in 0.. {
                 let mut cut = open(&second, &mark).unwrap();
+                let files = files(&second);
                 second.cut_power_after(changes);
-                if cut.cut().is_ok() {
+                if cut.cut(&files).is_ok() {
                     second.heal();
                     break;
                 }
                 second = second.crash(Crash::Random { seed: changes });
             }
             let mut log = open(&second, &mark).unwrap();
-            log.cut().unwrap();
+            log.cut(&files(&second)).unwrap();
             let mut reader = log.reader();
             assert_eq!(read_from(&mut reader, 1), (1..=before).collect::<Vec<_>>());
             append(&mut log, before + 1..=before + after);
@@ -367,7 +374,8 @@ fn adopt(text: &str) -> (SimDisk, Result<(TopicLog, Adopted), LogError>) {
     let disk = disk();
     let file = disk.open(&Path::new(DIR).join("chat.log"), Open::Create).unwrap();
     file.write_at(text.as_bytes(), 0).unwrap();
-    let adopted = TopicLog::adopt(arc(&disk), Path::new(DIR), topic(), SETTINGS, budget());
+    let adopted =
+        TopicLog::adopt(arc(&disk), Path::new(DIR), topic(), SETTINGS, budget(), &files(&disk));
     (disk, adopted)
 }
 
@@ -531,7 +539,8 @@ fn a_sealed_file_whose_name_is_wrong_is_not_adopted() {
     let disk = disk();
     let path = Path::new("/data/chat@00000000000000000039.log");
     disk.open(path, Open::Create).unwrap().write_at(PROTOTYPE.as_bytes(), 0).unwrap();
-    let adopted = TopicLog::adopt(arc(&disk), Path::new(DIR), topic(), SETTINGS, budget());
+    let adopted =
+        TopicLog::adopt(arc(&disk), Path::new(DIR), topic(), SETTINGS, budget(), &files(&disk));
     let error = adopted.unwrap_err().to_string();
     assert!(error.contains("line 1: offset 1 where 39 belongs"), "{error}");
 }
