@@ -35,11 +35,31 @@ pub enum Bug {
     AckBeforeCommit,
     /// A checkpoint counts before the topics' files are synced.
     CheckpointUnsynced,
+    /// A message whose time is over stays among what its holder has.
+    LeaseKept,
+    /// What an acknowledgement makes room for is not delivered before something else happens.
+    AckMovesNothing,
+    /// The bound on the unsettled messages of a group does not hold.
+    MemoryUnbounded,
+    /// A message is given up one failure too early.
+    DeadLetterEarly,
+    /// A message that is refused on a full disk is stored nevertheless.
+    RefusedStored,
+    /// A checkpoint leaves out the groups that have nothing settled above their floor.
+    GroupForgotten,
+    /// An answer takes the first place that waits for one, not its own.
+    ReplyOutOfTurn,
+    /// The last record of the log, for which nothing vouches, is cut though it is whole.
+    LastRecordCut,
+    /// With `fsync = interval`, nobody syncs when the interval is over.
+    IntervalForgotten,
+    /// What recovery reads of the log is believed to be on disk when a sync says so.
+    TailBelieved,
 }
 
 /// All of them.
 #[cfg(any(test, feature = "sim"))]
-pub const ALL: [Bug; 14] = [
+pub const ALL: [Bug; 24] = [
     Bug::ReplyBeforeSync,
     Bug::NoDirectorySync,
     Bug::SyncRetried,
@@ -54,6 +74,16 @@ pub const ALL: [Bug; 14] = [
     Bug::IdReused,
     Bug::AckBeforeCommit,
     Bug::CheckpointUnsynced,
+    Bug::LeaseKept,
+    Bug::AckMovesNothing,
+    Bug::MemoryUnbounded,
+    Bug::DeadLetterEarly,
+    Bug::RefusedStored,
+    Bug::GroupForgotten,
+    Bug::ReplyOutOfTurn,
+    Bug::LastRecordCut,
+    Bug::IntervalForgotten,
+    Bug::TailBelieved,
 ];
 
 #[cfg(any(test, feature = "sim"))]

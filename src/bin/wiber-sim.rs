@@ -120,6 +120,8 @@ struct Sums {
     lives: u64,
     published: usize,
     acked: usize,
+    repeated: usize,
+    lost: usize,
 }
 
 fn threads() -> usize {
@@ -144,6 +146,8 @@ fn many(from: u64, seeds: u64, time: Option<u64>, steps: usize) -> ExitCode {
                             sums.lives += report.lives;
                             sums.published += report.published;
                             sums.acked += report.acked;
+                            sums.repeated += report.repeated;
+                            sums.lost += report.lost;
                         }
                         Err(failure) => {
                             *failed.lock().expect("nobody panics with it") = Some(failure);
@@ -158,11 +162,13 @@ fn many(from: u64, seeds: u64, time: Option<u64>, steps: usize) -> ExitCode {
         eprintln!("replay it with: wiber-sim --seed {} --steps {steps}", failure.seed);
         return ExitCode::FAILURE;
     }
-    let Sums { seeds, lives, published, acked } = sums.into_inner().expect("nobody panics with it");
+    let Sums { seeds, lives, published, acked, repeated, lost } =
+        sums.into_inner().expect("nobody panics with it");
     let seconds = Now::read().moment.since(begun).as_secs_f64();
     println!(
-        "{seeds} seeds: {lives} lives, {published} messages published, {acked} acknowledged, \
-         nothing lost, in {seconds:.0} s"
+        "{seeds} seeds: {lives} lives, {published} messages published, {repeated} of them sent again, \
+         {acked} acknowledged, {lost} lost that fsync = interval or never may lose, nothing else, in \
+         {seconds:.0} s"
     );
     ExitCode::SUCCESS
 }
@@ -183,12 +189,15 @@ fn plant(seeds: u64, only: Option<&str>) -> ExitCode {
     });
     let mut done = done.into_inner().expect("nobody panics with it");
     done.sort_by_key(|caught| bugs::ALL.iter().position(|bug| *bug == caught.bug));
-    println!("{:<20} {:>5}  caught by", "planted", "seed");
+    println!("{:<20} {:>5}  seen by", "planted", "seeds");
     for caught in &done {
         let name = format!("{:?}", caught.bug);
         let by = match &caught.by {
             Some(failure) => format!("{}: {}", failure.oracle, failure.what),
-            None => "nothing: it was not noticed".to_owned(),
+            None => {
+                let other = caught.other.as_ref().map_or("nobody", |other| other.oracle);
+                format!("{other}, and not by {}", bugs::oracle(caught.bug))
+            }
         };
         let line: String =
             format!("{name:<20} {:>5}  {by}", caught.seeds).chars().take(80).collect();

@@ -110,11 +110,13 @@ impl Shard {
         for item in letter.items {
             match item {
                 Item::Publish { tag, topic, messages } => {
-                    if let Some(refusal) = self.gate.refusal() {
-                        answers.extend(
-                            messages.iter().map(|_| Answer::refused(tag.as_ref(), &refusal)),
-                        );
-                        continue;
+                    let refusal = self.gate.refusal();
+                    if let Some(refusal) = &refusal {
+                        let refused = |_| Answer::refused(tag.as_ref(), refusal);
+                        answers.extend(messages.iter().map(refused));
+                        if !planted::has(Bug::RefusedStored) {
+                            continue;
+                        }
                     }
                     let commands = &mut self.open.commands;
                     let first = commands.appends();
@@ -122,6 +124,9 @@ impl Shard {
                     commands.time(now.wall);
                     for message in messages {
                         commands.append(message.of(&letter.bytes));
+                    }
+                    if refusal.is_some() {
+                        continue;
                     }
                     answers.push(Answer::Published(Published {
                         tag,
@@ -327,7 +332,7 @@ impl Shard {
             part.topics.push(TopicState {
                 topic: slot.topic.name().as_str().to_owned(),
                 mark: slot.topic.log().mark(),
-                groups: slot.topic.progress().map(durable).collect(),
+                groups: slot.topic.progress().filter(is_kept).map(durable).collect(),
             });
             part.syncs.push(slot.topic.log_mut().unsynced());
         }
@@ -474,6 +479,11 @@ impl Shard {
         };
         (&mut self.topics.slot_mut(key).topic, desk)
     }
+}
+
+/// Whether a checkpoint has the group: all of them.
+fn is_kept((_, progress): &(&GroupName, &Progress)) -> bool {
+    !planted::has(Bug::GroupForgotten) || progress.ranges() > 0
 }
 
 /// A group as a checkpoint has it.

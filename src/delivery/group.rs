@@ -11,6 +11,7 @@ use super::members::{Member, Members};
 use super::policy::Policy;
 use super::progress::{Change, Progress};
 use crate::ids::{ConnId, Offset};
+use crate::planted::{self, Bug};
 use crate::time::{Moment, Now};
 
 /// One group of one topic. See the [module](super).
@@ -80,6 +81,8 @@ impl Group {
     ///
     /// Afterwards nothing that could be delivered is left undelivered.
     pub fn on(&mut self, now: Now, event: Event<'_>, out: &mut Vec<Action>) {
+        let moves_nothing =
+            planted::has(Bug::AckMovesNothing) && matches!(event, Event::Ack { .. });
         match event {
             Event::Join { member, name, prefetch } => self.join(member, name, prefetch, out),
             Event::Leave { member, why } => self.leave(now, member, why, out),
@@ -105,7 +108,9 @@ impl Group {
                 }
             }
         }
-        self.hand_out(now, out);
+        if !moves_nothing {
+            self.hand_out(now, out);
+        }
     }
 
     /// When to send the next [`Event::Wake`]. A wake at or after this moment always does something,
@@ -352,7 +357,14 @@ impl Group {
     /// Ends a delivery in vain: the message is ready, waiting, or given up.
     fn fail(&mut self, now: Now, slot: Slot, failure: Failure, out: &mut Vec<Action>) -> Verdict {
         let Failure { outcome, reason, error, uncounted, delay, dead } = failure;
-        let lease = self.end_lease(slot).expect("only a leased message fails");
+        let lease = match self.leases.get(slot).state() {
+            State::Leased(lease)
+                if planted::has(Bug::LeaseKept) && outcome == Outcome::Timeout =>
+            {
+                lease
+            }
+            _ => self.end_lease(slot).expect("only a leased message fails"),
+        };
         let name = self.members.get(lease.holder).name.clone();
         let message = self.leases.get_mut(slot);
         let offset = message.offset;
@@ -369,7 +381,10 @@ impl Group {
         };
         let delay = delay.unwrap_or_else(|| self.policy.delay_after(message.failures));
         message.failures = message.failures.saturating_add(u32::from(attempt.counts()));
-        let (retry, of) = (message.failures, self.policy.max_retries);
+        let (retry, mut of) = (message.failures, self.policy.max_retries);
+        if planted::has(Bug::DeadLetterEarly) {
+            of -= 1;
+        }
         if dead || (attempt.counts() && retry > of) {
             return self.give_up(slot, name, attempt, out);
         }
@@ -453,7 +468,8 @@ impl Group {
 
     /// The next message that was never given out, if another may be.
     fn new_at(&self) -> Option<Offset> {
-        if self.leases.len() >= self.policy.unsettled_max {
+        let is_bound = !planted::has(Bug::MemoryUnbounded);
+        if is_bound && self.leases.len() >= self.policy.unsettled_max {
             return None;
         }
         let beyond = self.next > self.progress.settled_up_to();

@@ -9,6 +9,45 @@ use crate::disk::sim::{Crash, Failure, Fault, Op};
 
 use super::world::World;
 
+/// What fails with EIO: everything that the disk can be asked for. Syncs fail most often: they are
+/// what is believed.
+const FAILING: &[Op] = &[
+    Op::Sync,
+    Op::Sync,
+    Op::Sync,
+    Op::Sync,
+    Op::SyncDir,
+    Op::SyncDir,
+    Op::Write,
+    Op::Write,
+    Op::Create,
+    Op::Open,
+    Op::Rename,
+    Op::Remove,
+    Op::Truncate,
+    Op::CreateDir,
+    Op::Read,
+    Op::Read,
+    Op::Len,
+    Op::List,
+    Op::Lock,
+    Op::Space,
+];
+
+/// What a full disk says no to: everything that changes something. Writes most often.
+const FILLING: &[Op] = &[
+    Op::Write,
+    Op::Write,
+    Op::Write,
+    Op::Create,
+    Op::Rename,
+    Op::Remove,
+    Op::Truncate,
+    Op::CreateDir,
+    Op::Sync,
+    Op::SyncDir,
+];
+
 impl World {
     /// Something goes wrong, or almost.
     pub(super) fn chaos(&mut self) {
@@ -57,24 +96,16 @@ impl World {
         self.heal_at = Some(self.now.moment + time);
     }
 
+    /// The disk fails while the daemon starts.
+    pub(super) fn fail_soon(&mut self) {
+        let failure = if self.rng.random_bool(0.5) { Failure::Io } else { Failure::NoSpace };
+        self.fail(failure, 1);
+    }
+
     fn fail(&mut self, failure: Failure, times: u64) {
-        let ops: &[Op] = match failure {
-            Failure::Io => {
-                // Syncs fail most often: they are what is believed.
-                &[
-                    Op::Sync,
-                    Op::Sync,
-                    Op::Sync,
-                    Op::SyncDir,
-                    Op::Write,
-                    Op::Create,
-                    Op::Rename,
-                    Op::Read,
-                ]
-            }
-            Failure::NoSpace | Failure::Short { .. } => {
-                &[Op::Write, Op::Write, Op::Write, Op::Create, Op::Rename, Op::Sync, Op::SyncDir]
-            }
+        let ops = match failure {
+            Failure::Io => FAILING,
+            Failure::NoSpace | Failure::Short { .. } => FILLING,
         };
         let op = ops[self.rng.random_range(0..ops.len())];
         let skip = self.rng.random_range(0..10);

@@ -1,6 +1,5 @@
 //! Clients: publishers that try again, members that acknowledge, stall or fall silent, plain
-//! subscribers and readers of history. Each checks what it can see by itself: that replies come in
-//! the order of its commands, and messages in the order of their offsets.
+//! subscribers and readers of history. What they hear goes to the ledger, with what they had to hear.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use rand::rngs::StdRng;
 
 use crate::time::Moment;
 
-use super::ledger::{Ledger, Place, Unit};
+use super::ledger::{Due, Heard, Ledger, Place, Unit};
 use super::trace::Trace;
 
 /// How often a member lets the broker hear of it.
@@ -31,10 +30,18 @@ pub(super) struct Scene<'a> {
 
 /// What a client is there for.
 pub(super) enum Role {
-    Publisher { topics: Vec<&'static str>, count: u64 },
+    /// `again` holds the messages whose answer a broken connection took away.
+    Publisher { topics: Vec<&'static str>, count: u64, again: VecDeque<(&'static str, String)> },
     Member { topic: &'static str, group: &'static str, held: Vec<Held>, heard: Moment },
     Follower { topic: &'static str, last: Option<u64> },
     Historian { topic: &'static str },
+}
+
+impl Role {
+    /// Publishes to these topics.
+    pub(super) fn publisher(topics: Vec<&'static str>) -> Role {
+        Role::Publisher { topics, count: 0, again: VecDeque::new() }
+    }
 }
 
 /// A message that a member has, and when it will acknowledge it.
@@ -44,7 +51,7 @@ pub(super) struct Held {
     due: Option<Moment>,
 }
 
-/// An answer that must come next.
+/// An answer that must come.
 enum Expected {
     Line(String),
     Published { topic: &'static str, message: String },
@@ -99,7 +106,13 @@ impl Client {
     /// Its connection is gone. What it had asked for may have been done or not.
     pub(super) fn disconnected(&mut self) {
         self.conn = None;
-        self.expected.clear();
+        for expected in self.expected.drain(..) {
+            if let (Role::Publisher { again, .. }, Expected::Published { topic, message }) =
+                (&mut self.role, expected)
+            {
+                again.push_back((topic, message));
+            }
+        }
     }
 
     /// Whether everything that it asked for is answered, but for heartbeats, which never end. A
@@ -151,16 +164,17 @@ impl Client {
         match &mut self.role {
             Role::Publisher { .. }
                 if scene.is_calm && (self.is_served || !self.expected.is_empty()) => {}
-            Role::Publisher { topics, count } => {
+            Role::Publisher { topics, count, again } => {
                 for _ in 0..if scene.is_calm { 1 } else { rng.random_range(1..6) } {
-                    *count += 1;
-                    let topic = topics[rng.random_range(0..topics.len())];
-                    let filling = ["", " ", "\"quoted\"", "höher", "\\", "\u{7}"];
-                    let filling = filling[rng.random_range(0..filling.len())];
-                    let length = rng.random_range(0..150);
-                    let message = format!("{name}-{count}-{filling}{}", "x".repeat(length));
+                    // Some send again what may or may not be stored, others give it up.
+                    let repeated = again.pop_front().filter(|_| rng.random_bool(0.6));
+                    let (topic, message) = repeated.unwrap_or_else(|| {
+                        *count += 1;
+                        let topic = topics[rng.random_range(0..topics.len())];
+                        (topic, text(name, *count, rng))
+                    });
                     out.push_str(&format!("PUB {topic} {message}\n"));
-                    ledger.sent.insert(message.clone(), topic.to_owned());
+                    ledger.send(&message, topic);
                     self.expected.push_back(Expected::Published { topic, message });
                 }
             }
@@ -193,70 +207,63 @@ impl Client {
     }
 
     /// Bytes arrived.
-    pub(super) fn receive(&mut self, bytes: &[u8], scene: &mut Scene<'_>) -> Result<(), String> {
+    pub(super) fn receive(&mut self, bytes: &[u8], scene: &mut Scene<'_>) {
         self.received.extend_from_slice(bytes);
         while let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.received.drain(..=end).collect();
-            let line = String::from_utf8(line).map_err(|e| e.to_string())?;
-            let line = line.trim_end_matches('\n');
+            let line = String::from_utf8_lossy(&line[..end]).into_owned();
             scene.trace.line(scene.now, format_args!("{} ← {line}", self.name));
-            self.line(line, scene).map_err(|why| format!("{}: {why}: {line}", self.name))?;
+            let due = self.take(&line, scene);
+            scene.ledger.heard.push(Heard { who: self.name.clone(), line, due });
         }
-        Ok(())
     }
 
-    fn line(&mut self, line: &str, scene: &mut Scene<'_>) -> Result<(), String> {
+    /// Takes a line for what it should be; gives what that is.
+    fn take(&mut self, line: &str, scene: &mut Scene<'_>) -> Due {
         let words: Vec<&str> = line.splitn(6, ' ').collect();
         if words[0] == "MSG" {
             return self.message(&words, scene);
         }
-        let front = self.expected.front_mut().ok_or("nothing was asked")?;
-        if let ("HISTORY", Expected::History { topic, last }) = (words[0], &mut *front) {
-            let offset: u64 = number(&words)?;
-            let follows = last.is_none_or(|last| offset == last + 1);
-            *last = Some(offset);
-            return (follows && words[1] == *topic).then_some(()).ok_or("out of order".to_owned());
+        if let Some(Expected::History { topic, last }) = self.expected.front_mut()
+            && words[0] == "HISTORY"
+        {
+            let due = Due::History { topic, last: *last };
+            *last = offset(&words);
+            return due;
         }
-        match self.expected.pop_front().expect("it was just seen") {
-            Expected::Line(expected) if line == expected => Ok(()),
-            Expected::History { .. } if line == "OK history end" => Ok(()),
-            // The disk failed while it was read.
-            Expected::History { .. } if line.starts_with("ERR BUSY") => Ok(()),
-            Expected::Published { topic, message } => match words[..2] {
-                ["OK", "published"] => {
-                    let offset = number(&words)?;
-                    let (topic, id) = (topic.to_owned(), words[2].to_owned());
+        let Some(expected) = self.expected.pop_front() else { return Due::Nothing };
+        let is = |what: [&str; 2]| words.get(..2) == Some(&what);
+        match expected {
+            Expected::Line(line) => Due::Line(line),
+            Expected::History { topic, last } => Due::History { topic, last },
+            Expected::Published { topic, message } => {
+                if let (true, Some(offset)) = (is(["OK", "published"]), offset(&words)) {
+                    let place =
+                        Place { topic: topic.to_owned(), id: words[2].to_owned(), offset };
                     self.is_served |= scene.is_calm;
-                    scene.ledger.publish(&message, Place { topic, id, offset })
+                    scene.ledger.publish(&message, place, scene.now);
+                } else if is(["ERR", "DISK_FULL"]) {
+                    scene.ledger.refuse(&message);
                 }
-                ["ERR", "DISK_FULL"] => {
-                    scene.ledger.refused.insert(message);
-                    Ok(())
+                Due::Published(topic)
+            }
+            Expected::Acked(unit) => {
+                if is(["OK", "ack_received"]) {
+                    scene.ledger.ack(unit, scene.now);
                 }
-                _ => Err("not an answer to PUB".to_owned()),
-            },
-            Expected::Acked(unit) => match words[..2] {
-                ["OK", "ack_received"] => {
-                    scene.ledger.ack(unit);
-                    Ok(())
-                }
-                ["ERR", "NOT_PENDING"] => Ok(()),
-                _ => Err("not an answer to ACK".to_owned()),
-            },
-            Expected::Line(expected) => Err(format!("expected {expected}")),
-            Expected::History { .. } => Err("not an answer to HISTORY".to_owned()),
+                Due::Acked
+            }
         }
     }
 
-    fn message(&mut self, words: &[&str], scene: &mut Scene<'_>) -> Result<(), String> {
-        let offset: u64 = number(words)?;
+    fn message(&mut self, words: &[&str], scene: &mut Scene<'_>) -> Due {
         match &mut self.role {
             Role::Follower { topic, last } => {
-                let follows = last.is_none_or(|last| offset == last + 1);
-                *last = Some(offset);
-                (follows && words[1] == *topic).then_some(()).ok_or("out of order".to_owned())
+                let due = Due::Follow { topic, last: *last };
+                *last = offset(words);
+                due
             }
-            Role::Member { topic, held, .. } if words[1] == *topic => {
+            Role::Member { topic, held, .. } => {
                 let delay = match scene.rng.random_range(0..100) {
                     _ if scene.is_calm => Some(0),
                     0..60 => Some(scene.rng.random_range(0..1500)),
@@ -264,15 +271,25 @@ impl Client {
                     _ => Some(scene.rng.random_range(3000..6000)),
                 };
                 let due = delay.map(|delay| scene.now + Duration::from_millis(delay));
-                held.push(Held { id: words[2].to_owned(), offset, due });
-                Ok(())
+                if let Some(offset) = offset(words) {
+                    held.push(Held { id: words[2].to_owned(), offset, due });
+                }
+                Due::Deliver { topic }
             }
-            _ => Err("a message that nobody asked for".to_owned()),
+            Role::Publisher { .. } | Role::Historian { .. } => Due::Nothing,
         }
     }
 }
 
+/// A message that was never sent before.
+fn text(name: &str, count: u64, rng: &mut StdRng) -> String {
+    let filling = ["", " ", "\"quoted\"", "höher", "\\", "\u{7}"];
+    let filling = filling[rng.random_range(0..filling.len())];
+    let length = rng.random_range(0..150);
+    format!("{name}-{count}-{filling}{}", "x".repeat(length))
+}
+
 /// The offset, which is the fourth word of all lines that have one.
-fn number(words: &[&str]) -> Result<u64, String> {
-    words.get(3).and_then(|word| word.parse().ok()).ok_or_else(|| "no offset".to_owned())
+pub(super) fn offset(words: &[&str]) -> Option<u64> {
+    words.get(3)?.parse().ok()
 }

@@ -24,7 +24,9 @@
 pub mod bugs;
 mod chaos;
 mod client;
+mod journal;
 mod ledger;
+mod loss;
 mod node;
 mod oracle;
 mod records;

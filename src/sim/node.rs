@@ -7,6 +7,8 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use rand::RngExt;
+use rand::rngs::StdRng;
 
 use crate::broker::checkpoint::Part;
 use crate::broker::commit::LogWriter;
@@ -30,6 +32,8 @@ use crate::session::read::ReadJob;
 use crate::time::{Moment, Now};
 use crate::wal::{self, Lsn, SpareJob};
 
+use super::journal::Journal;
+
 /// Where its files are.
 pub(super) const DIR: &str = "/srv/data";
 
@@ -44,14 +48,38 @@ pub(super) const PREFETCH: u32 = 3;
 /// How long a member may be silent.
 pub(super) const DEAD_AFTER: Duration = Duration::from_secs(6);
 
+/// What differs from run to run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    pub(super) fsync: Fsync,
+    /// Most unsettled messages of a group.
+    pub(super) unsettled_max: usize,
+}
+
+impl Plan {
+    /// The plan of this seed.
+    pub(super) fn draw(seed: u64, rng: &mut StdRng) -> Plan {
+        let fsync = match rng.random_range(0..10) {
+            0..6 => Fsync::Always,
+            6..8 => Fsync::Interval(Duration::from_millis(rng.random_range(1..400))),
+            _ => Fsync::Never,
+        };
+        // Below what the members of a group may hold together, or out of reach.
+        let unsettled_max = if rng.random_bool(0.3) { 5 } else { 1000 };
+        Plan { seed, fsync, unsettled_max }
+    }
+}
+
 /// The settings of a life: everything small, so that everything happens often.
-pub(super) fn settings(seed: u64) -> Settings {
+fn settings(plan: Plan) -> Settings {
+    let Plan { seed, fsync, unsettled_max } = plan;
     Settings {
         data_dir: PathBuf::from(DIR),
         shards: SHARDS,
         node_seed: seed,
         wal_secret: !seed,
-        fsync: Fsync::Always,
+        fsync,
         wal: wal::Settings { segment_bytes: 8 << 10 },
         log: LogSettings { segment_bytes: 2000 },
         checkpoint_bytes: 4 << 10,
@@ -62,7 +90,7 @@ pub(super) fn settings(seed: u64) -> Settings {
             max_retries: MAX_RETRIES,
             backoff: vec![Duration::from_millis(500), Duration::from_secs(1)],
             dead_letters: true,
-            unsettled_max: 1000,
+            unsettled_max,
         },
         prefetch: PREFETCH,
         open_logs_max: 2,
@@ -78,8 +106,6 @@ pub(super) struct Node {
     inboxes: Vec<Vec<Message>>,
     log: LogWriter,
     log_inbox: Vec<Submission>,
-    /// How many records the last two writes had.
-    written: [u64; 2],
     checkpoints: Checkpoints,
     taken: Option<Vec<Part>>,
     spare: Option<SpareJob>,
@@ -105,8 +131,8 @@ pub(super) struct Sent {
 }
 
 impl Node {
-    pub(super) fn start(disk: &SimDisk, seed: u64, now: Now) -> Result<(Node, Found), OpenError> {
-        let settings = settings(seed);
+    pub(super) fn start(disk: &SimDisk, plan: Plan, now: Now) -> Result<(Node, Found), OpenError> {
+        let settings = settings(plan);
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let opened = open::open(&disk, &settings, now)?;
         // The lock is that of this life, and a simulated death frees it.
@@ -123,7 +149,6 @@ impl Node {
             inboxes: opened.shards.iter().map(|_| Vec::new()).collect(),
             shards: opened.shards,
             log_inbox: Vec::new(),
-            written: [0; 2],
             checkpoints: opened.checkpoints,
             taken: None,
             spare: None,
@@ -172,28 +197,37 @@ impl Node {
     }
 
     /// A turn of the log's thread.
-    pub(super) fn log_turn(&mut self) -> Result<(), Fatal> {
+    pub(super) fn log_turn(&mut self, now: Now, journal: &mut Journal) -> Result<(), Fatal> {
         if self.spare.is_none() {
             self.spare = self.log.spare_job();
         }
+        let is_full = !self.write(journal)?;
+        self.log.sync_if_due(now.moment)?;
+        self.settings.gate.set(Full::Wal, is_full);
+        Ok(())
+    }
+
+    /// Writes what waits for it; false if there is no room.
+    fn write(&mut self, journal: &mut Journal) -> Result<bool, Fatal> {
         if self.log_inbox.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
-        self.written = [self.written[1], self.log_inbox.len() as u64];
+        journal.write(self.last_written(), self.log.durable(), &self.log_inbox);
         let first = match self.log.write(&self.log_inbox) {
-            Err(full) if full.is_no_space() => {
-                self.settings.gate.set(Full::Wal, true);
-                return Ok(());
-            }
+            Err(full) if full.is_no_space() => return Ok(false),
             written => written?.get(),
         };
-        self.settings.gate.set(Full::Wal, false);
         for (lsn, batch) in (first..).zip(self.log_inbox.drain(..)) {
             let Submission { shard, index, payload } = batch;
             let committed = Message::Committed { index, lsn: Lsn::new(lsn), payload };
             self.inboxes[shard as usize].push(committed);
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// When the log's thread has to sync what was written.
+    pub(super) fn sync_at(&self) -> Option<Moment> {
+        self.log.sync_at()
     }
 
     /// A turn of the thread that prepares segments.
@@ -292,19 +326,12 @@ impl Node {
         self.log.stats().last()
     }
 
-    /// How many of the last records may have none after them that says that they were durable;
-    /// `before` were so when this life began.
-    pub(super) fn unvouched(&self, before: u64) -> u64 {
-        let [first, second] = self.written;
-        first.max(second).max(if first == 0 { before } else { 0 })
-    }
-
     fn connections(&self) -> impl Iterator<Item = u64> {
         self.sessions.keys().copied()
     }
 
     /// Stops in order.
-    pub(super) fn stop(mut self, now: Now) -> Result<(), Fatal> {
+    pub(super) fn stop(mut self, now: Now, journal: &mut Journal) -> Result<(), Fatal> {
         let connections: Vec<u64> = self.connections().collect();
         connections.into_iter().for_each(|conn| self.disconnect(conn));
         loop {
@@ -315,7 +342,7 @@ impl Node {
             if is_idle {
                 break;
             }
-            self.log_turn()?;
+            self.log_turn(now, journal)?;
         }
         if let Some(parts) = self.parts(now)? {
             self.write_checkpoint(parts, true, now)?;

@@ -1,6 +1,6 @@
-//! What is stored, read message by message as it becomes visible.
+//! What is stored, read message by message as it becomes visible. Oracles judge it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::ids::Offset;
 use crate::log::Reader;
@@ -16,16 +16,37 @@ pub(super) struct Record {
     pub(super) raw: Option<String>,
 }
 
+/// What was found where the next message of a topic should stand.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) topic: String,
+    /// How many messages of the topic come before it.
+    pub(super) index: usize,
+    pub(super) line: Line,
+}
+
+/// See [`Found`].
+#[derive(Debug)]
+pub(super) enum Line {
+    /// A message that nobody saw before, with the offset that it says it has.
+    New(Offset),
+    /// One that was seen in an earlier life of the daemon, as it is now.
+    Again(Offset, Record),
+    /// None that can be read, and why.
+    Unreadable(String),
+}
+
 /// All topics, as they were seen.
 #[derive(Default)]
 pub(super) struct Records {
     /// By topic, in the order of their offsets.
     pub(super) topics: BTreeMap<String, Vec<Record>>,
-    /// Of those, the ones since the oracles last looked: topic and index.
+    /// What was found since the oracles last looked.
+    pub(super) found: Vec<Found>,
+    /// Of those, the ones that nobody saw before: topic and index.
     pub(super) fresh: Vec<(String, usize)>,
-    ids: BTreeSet<(String, String)>,
     readers: BTreeMap<String, Reader>,
-    /// While the directory is read again after a start: how much of each topic was compared.
+    /// While the directory is read again after a start: how much of each topic was found.
     compared: BTreeMap<String, usize>,
 }
 
@@ -36,8 +57,22 @@ impl Records {
         self.compared.clear();
     }
 
+    /// Forgets what the oracles have looked at.
+    pub(super) fn looked(&mut self) {
+        self.found.clear();
+        self.fresh.clear();
+    }
+
+    /// Forgets the messages behind the first `count` of a topic: they are lost, as they may be.
+    pub(super) fn forget_behind(&mut self, topic: &str, count: usize) {
+        if let Some(known) = self.topics.get_mut(topic) {
+            known.truncate(count);
+        }
+        self.fresh.retain(|(name, index)| name != topic || *index < count);
+    }
+
     /// Reads what is new.
-    pub(super) fn follow(&mut self, node: &Node) -> Result<(), String> {
+    pub(super) fn follow(&mut self, node: &Node) {
         for topic in node.shards.iter().flat_map(|shard| shard.topics()) {
             let name = topic.name().as_str().to_owned();
             let end = topic.log().shared().end();
@@ -48,39 +83,37 @@ impl Records {
             let reader = self.readers.entry(name.clone()).or_insert_with(|| topic.log().reader());
             let known = self.topics.entry(name.clone()).or_default();
             while (*done as u64) < end.get() {
-                let line = reader.next().map_err(|error| format!("unreadable: {error}"))?;
-                let line = line.ok_or_else(|| format!("{name} ends before {end}"))?;
-                let expected = Offset::new(*done as u64 + 1);
-                if line.offset != expected {
-                    return Err(format!("{name}: offset {} where {expected} belongs", line.offset));
-                }
+                let index = *done;
+                let found = |line| Found { topic: name.clone(), index, line };
+                let line = match reader.next() {
+                    Ok(Some(line)) => line,
+                    Ok(None) => {
+                        let why = format!("it ends before {end}");
+                        self.found.push(found(Line::Unreadable(why)));
+                        break;
+                    }
+                    Err(error) => {
+                        self.found.push(found(Line::Unreadable(error.to_string())));
+                        break;
+                    }
+                };
+                let is_letter = topic.name().is_dead_letter();
                 let record = Record {
                     id: line.id.to_string(),
                     message: String::from_utf8_lossy(&line.message).into_owned(),
-                    raw: topic
-                        .name()
-                        .is_dead_letter()
-                        .then(|| String::from_utf8_lossy(line.raw).into_owned()),
+                    raw: is_letter.then(|| String::from_utf8_lossy(line.raw).into_owned()),
                 };
-                match known.get(*done) {
-                    Some(before) if *before == record => {}
-                    Some(before) => {
-                        let now = &record.message;
-                        let was = &before.message;
-                        return Err(format!("{name} {expected} was {was} and is now {now}"));
-                    }
-                    None => {
-                        if !self.ids.insert((name.clone(), record.id.clone())) {
-                            return Err(format!("{name}: the id {} is there twice", record.id));
-                        }
-                        known.push(record);
-                        self.fresh.push((name.clone(), *done));
-                    }
+                let offset = line.offset;
+                if index < known.len() {
+                    self.found.push(found(Line::Again(offset, record)));
+                } else {
+                    known.push(record);
+                    self.fresh.push((name.clone(), index));
+                    self.found.push(found(Line::New(offset)));
                 }
                 *done += 1;
             }
         }
-        Ok(())
     }
 
     /// Right after a start: nothing that was seen is missing.

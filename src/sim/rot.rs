@@ -7,15 +7,15 @@ use rand::RngExt;
 
 use crate::broker::open::Found;
 use crate::disk::Disk;
-use crate::disk::sim::Crash;
+use crate::disk::sim::{Crash, SimDisk};
 use crate::log::{LogError, Reader, scan};
 
 use super::node::{DIR, Node};
 use super::world::{Seen, World};
 
-/// Flips a bit in a copy of the disk, and looks what a start on it says.
-pub(super) fn check(world: &mut World) -> Result<(), Seen> {
-    let copy = world.disk.copy(Crash::KeepAll);
+/// Flips a bit in a copy of the disk from `before` the last start, and looks what a start on it says.
+pub(super) fn check(world: &mut World, before: &SimDisk) -> Result<(), Seen> {
+    let copy = before.copy(Crash::KeepAll);
     let files: Vec<_> = copy.files().into_iter().filter(|(_, bytes)| !bytes.is_empty()).collect();
     if files.is_empty() {
         return Ok(());
@@ -34,23 +34,23 @@ pub(super) fn check(world: &mut World) -> Result<(), Seen> {
     world.note(format_args!("rot: bit {bit} of byte {at} of {}", path.display()));
     let seen = |why| ("rot", format!("bit {bit} of byte {at} of {}: {why}", path.display()));
     copy.flip_bit(path, at as u64, bit).map_err(|error| seen(error.to_string()))?;
-    match Node::start(&copy, 0, world.now) {
+    match Node::start(&copy, world.plan, world.now) {
         Err(error) if error.to_string().contains(&*path.to_string_lossy()) => Ok(()),
         Err(error) if error.is_damage() => Ok(()),
         Err(error) => Err(seen(format!("the start says {error}"))),
         Ok((node, Found::Recovered { torn_bytes: 1.., .. })) => {
             // When the very last records of the log have rotted, nothing can tell: they look like
             // those of a write that the power cut.
-            let lost = world.last_written.get().saturating_sub(node.last_written().get());
-            let is_last = lost <= world.unvouched;
-            is_last.then_some(()).ok_or_else(|| seen(format!("{lost} records of the log were cut")))
+            let last = node.last_written();
+            let is_last = last >= world.journal.vouched();
+            is_last.then_some(()).ok_or_else(|| seen(format!("the log is cut at record {last}")))
         }
         Ok(_) => read_all(world, &copy).map_err(seen),
     }
 }
 
 /// Everything that was answered OK is there as it was, but for messages that say they are damaged.
-fn read_all(world: &World, copy: &crate::disk::sim::SimDisk) -> Result<(), String> {
+fn read_all(world: &World, copy: &SimDisk) -> Result<(), String> {
     let disk: Arc<dyn Disk> = Arc::new(copy.clone());
     let topics = scan(copy, Path::new(DIR)).map_err(|error| error.to_string())?.topics;
     for (name, known) in &world.records.topics {

@@ -46,6 +46,10 @@ pub struct Report {
     pub published: usize,
     /// Answered `OK ack_received`.
     pub acked: usize,
+    /// Texts that were sent again after a broken connection.
+    pub repeated: usize,
+    /// Answered OK, and lost in a power cut as the fsync setting allows.
+    pub lost: usize,
 }
 
 /// What an oracle saw.
@@ -105,6 +109,8 @@ fn live(options: &Options) -> Result<Report, Seen> {
         checkpoints: world.checkpoints,
         published: world.ledger.published.len(),
         acked: world.ledger.acked.len(),
+        repeated: world.ledger.repeated,
+        lost: world.ledger.lost,
     })
 }
 

@@ -9,11 +9,12 @@ use rand::{RngExt, SeedableRng};
 use crate::broker::fatal::Fatal;
 use crate::disk::sim::{Crash, SimDisk};
 use crate::time::{Moment, Now, Timestamp};
-use crate::wal::Lsn;
 
 use super::client::{Client, Role, Scene};
+use super::journal::Journal;
 use super::ledger::Ledger;
-use super::node::Node;
+use super::loss::{Ended, Loss, SYNC_TIME};
+use super::node::{Node, Plan};
 use super::oracle::{Oracles, View};
 use super::records::Records;
 use super::rot;
@@ -34,7 +35,7 @@ struct Link {
 /// See the module.
 pub(super) struct World {
     pub(super) rng: StdRng,
-    seed: u64,
+    pub(super) plan: Plan,
     pub(super) now: Now,
     pub(super) disk: SimDisk,
     pub(super) node: Option<Node>,
@@ -45,7 +46,8 @@ pub(super) struct World {
     clients: Vec<Client>,
     pub(super) ledger: Ledger,
     pub(super) records: Records,
-    oracles: Oracles,
+    pub(super) journal: Journal,
+    pub(super) oracles: Oracles,
     pub(super) trace: Trace,
     pub(super) is_calm: bool,
     /// The disk had faults in this life of the daemon: what they broke may show later.
@@ -53,9 +55,10 @@ pub(super) struct World {
     /// When a full disk has room again.
     pub(super) heal_at: Option<Moment>,
     is_fresh: bool,
-    /// Of the daemon that died last: the last record of its log, and how many nothing vouches for.
-    pub(super) last_written: Lsn,
-    pub(super) unvouched: u64,
+    /// A shard had a turn since the oracles looked.
+    has_moved: bool,
+    /// How the daemon ended; `None` once it has started again and the oracles have looked.
+    ended: Option<Ended>,
     pub(super) lives: u64,
     pub(super) checkpoints: u64,
 }
@@ -65,9 +68,10 @@ impl World {
         let mut rng = StdRng::seed_from_u64(seed);
         let wall = Timestamp::from_micros(1_700_000_000_000_000);
         let clients = cast(&mut rng);
-        World {
+        let plan = Plan::draw(seed, &mut rng);
+        let mut world = World {
             rng,
-            seed,
+            plan,
             now: Now { moment: Moment::from_millis(1000), wall },
             disk: SimDisk::new(),
             node: None,
@@ -77,30 +81,65 @@ impl World {
             clients,
             ledger: Ledger::default(),
             records: Records::default(),
+            journal: Journal::default(),
             oracles: Oracles::default(),
             trace: Trace::new(is_printed),
             is_calm: false,
             is_faulty: false,
             heal_at: None,
             is_fresh: false,
-            last_written: Lsn::ZERO,
-            unvouched: 0,
+            has_moved: false,
+            ended: None,
             lives: 0,
             checkpoints: 0,
-        }
+        };
+        world.note(format_args!("{plan:?}"));
+        world
     }
 
     /// One step: a little time, somebody's turn, and a look at everything.
     pub(super) fn step(&mut self) -> Result<(), Seen> {
         self.pass_time();
-        let turn = match self.rng.random_range(0..1000) {
-            0..400 => self.client_turn()?,
+        let turn = match self.sync_that_is_due() {
+            Ok(()) => self.turn(),
+            failed => failed,
+        };
+        if let Err(error) = &turn {
+            self.note(format_args!("the daemon ends: {error}"));
+            if !self.is_faulty && !self.disk.is_off() {
+                return Err(("no fault", error.to_string()));
+            }
+        }
+        if self.disk.is_off() {
+            let seed = self.rng.random();
+            self.die(Crash::Random { seed });
+        } else if turn.is_err() {
+            self.die(Crash::KeepAll);
+        }
+        self.start_if_due()?;
+        self.look()
+    }
+
+    /// Somebody's turn.
+    fn turn(&mut self) -> Result<(), Fatal> {
+        match self.rng.random_range(0..1000) {
+            0..400 => {
+                self.client_turn();
+                Ok(())
+            }
             400..600 => self.session_turn(),
-            600..760 => self.node_turn(|node, draw, now| {
-                node.shard_turn(draw % node.shards(), now).map(|()| false)
-            }),
-            760..900 => self.node_turn(|node, _, _| node.log_turn().map(|()| false)),
-            900..970 => self.node_turn(|node, _, now| node.keeper_turn(now)),
+            600..760 => {
+                self.has_moved = true;
+                self.node_turn(|node, draw, now| {
+                    node.shard_turn(draw % node.shards(), now).map(|()| false)
+                })
+            }
+            760..900 => self.log_turn(),
+            900..970 => {
+                // It asks the shards for their state.
+                self.has_moved = true;
+                self.node_turn(|node, _, now| node.keeper_turn(now))
+            }
             970..998 => self.node_turn(|node, _, _| {
                 node.spare_turn();
                 Ok(false)
@@ -110,17 +149,19 @@ impl World {
                 self.chaos();
                 Ok(())
             }
-        };
-        if let Err(error) = turn {
-            self.note(format_args!("the daemon ends: {error}"));
-            if !self.is_faulty && !self.disk.is_off() {
-                return Err(("no fault", error.to_string()));
-            }
-            let seed = self.rng.random();
-            self.die(if self.disk.is_off() { Crash::Random { seed } } else { Crash::KeepAll });
         }
-        self.start_if_due()?;
-        self.look()
+    }
+
+    fn log_turn(&mut self) -> Result<(), Fatal> {
+        let Some(node) = &mut self.node else { return Ok(()) };
+        node.log_turn(self.now, &mut self.journal)
+    }
+
+    /// The log's thread sleeps no longer than until a sync is due, and does it soon.
+    fn sync_that_is_due(&mut self) -> Result<(), Fatal> {
+        let sync_at = self.node.as_ref().and_then(Node::sync_at);
+        let is_late = sync_at.is_some_and(|at| at + SYNC_TIME <= self.now.moment);
+        if is_late { self.log_turn() } else { Ok(()) }
     }
 
     fn pass_time(&mut self) {
@@ -128,7 +169,10 @@ impl World {
             0 => self.rng.random_range(100_000..1_000_000),
             _ => self.rng.random_range(0..3_000),
         };
-        let time = Duration::from_micros(micros);
+        let mut time = Duration::from_micros(micros);
+        if let Some(at) = self.node.as_ref().and_then(Node::sync_at) {
+            time = time.min((at + SYNC_TIME).since(self.now.moment));
+        }
         self.now = Now { moment: self.now.moment + time, wall: self.now.wall.plus(time) };
         if self.heal_at.is_some_and(|at| at <= self.now.moment) {
             self.heal();
@@ -162,12 +206,12 @@ impl World {
     }
 
     /// A client connects, reads what arrived, or does something.
-    fn client_turn(&mut self) -> Result<Result<(), Fatal>, Seen> {
+    fn client_turn(&mut self) {
         let publishes = |client: &Client| matches!(client.role, Role::Publisher { .. });
         let publishers = self.clients.iter().filter(|client| publishes(client)).count();
         let is_busy = self.rng.random_bool(0.3);
         let at = self.rng.random_range(0..if is_busy { publishers } else { self.clients.len() });
-        let Some(node) = &mut self.node else { return Ok(Ok(())) };
+        let Some(node) = &mut self.node else { return };
         let Some(conn) = self.clients[at].conn else {
             let conn = self.next_conn;
             self.next_conn += 1;
@@ -177,7 +221,7 @@ impl World {
             self.links.insert(conn, Link { client: at, up, down, is_over: false });
             let name = self.clients[at].name.clone();
             self.note(format_args!("{name} connects as c{conn}"));
-            return Ok(Ok(()));
+            return;
         };
         let link = self.links.get_mut(&conn).expect("a connected client has a link");
         let mut scene = Scene {
@@ -193,12 +237,11 @@ impl World {
         } else {
             let count = scene.rng.random_range(1..=link.down.len().min(2000));
             let bytes: Vec<u8> = link.down.drain(..count).collect();
-            client.receive(&bytes, &mut scene).map_err(|why| ("replies", why))?;
+            client.receive(&bytes, &mut scene);
         }
         if link.is_over && link.down.is_empty() {
             self.cut(conn);
         }
-        Ok(Ok(()))
     }
 
     /// A session reads some of what was sent to it, and writes.
@@ -247,18 +290,24 @@ impl World {
         self.links.keys().nth(at).copied()
     }
 
-    /// The daemon ends at once, and with it all connections.
+    /// The daemon ends at once, and with it all connections. If only the process died, the disk still
+    /// has all of it, but nothing more is durable than was.
     pub(super) fn die(&mut self, how: Crash) {
         self.note(format_args!("the daemon is gone: {how:?}"));
+        let (at, last) = (self.now.moment, self.journal.last());
+        let ended = self.ended.get_or_insert(Ended { at, is_cut: false, last });
         if let Some(node) = self.node.take() {
-            self.last_written = node.last_written();
-            self.unvouched = node.unvouched(self.unvouched);
+            ended.last = node.last_written();
         }
         self.links.clear();
         self.clients.iter_mut().for_each(Client::disconnected);
         self.records.begin_life();
-        self.disk = self.disk.crash(how);
-        self.heal_at = None;
+        if how == Crash::KeepAll {
+            self.disk.heal();
+        } else {
+            ended.is_cut = true;
+            self.disk = self.disk.crash(how);
+        }
         self.is_faulty = false;
         self.restart_at = self.now.moment + Duration::from_millis(self.rng.random_range(0..2000));
         if self.rng.random_bool(0.2) {
@@ -272,26 +321,37 @@ impl World {
         if self.node.is_some() || self.now.moment < self.restart_at {
             return Ok(());
         }
-        if self.lives > 0 && self.rng.random_bool(0.3) {
-            rot::check(self)?;
-        }
-        let is_cut = !self.is_calm && self.rng.random_bool(0.1);
-        if is_cut {
+        let before = (self.lives > 0 && self.rng.random_bool(0.3))
+            .then(|| self.disk.copy(Crash::KeepAll));
+        match self.rng.random_range(0..100) {
+            _ if self.is_calm => {}
             // The power may go again while the daemon recovers.
-            self.disk.cut_power_after(self.rng.random_range(0..30));
+            0..10 => self.disk.cut_power_after(self.rng.random_range(0..30)),
+            10..15 => self.fail_soon(),
+            _ => {}
         }
-        match Node::start(&self.disk, self.seed, self.now) {
+        match Node::start(&self.disk, self.plan, self.now) {
             Ok((node, found)) => {
-                self.node = Some(node);
                 self.is_fresh = true;
                 self.lives += 1;
                 self.note(format_args!("the daemon starts: {found:?}"));
-                Ok(())
+                self.journal.cut(node.last_written());
+                if let Some(loss) = self.ended.and_then(|ended| Loss::of(self.plan.fsync, ended)) {
+                    self.forgive(&node, &loss);
+                }
+                self.node = Some(node);
+                self.look()?;
+                before.map_or(Ok(()), |before| rot::check(self, &before))
             }
             Err(error) if self.disk.is_off() => {
                 self.note(format_args!("no start: {error}"));
                 let seed = self.rng.random();
                 self.die(Crash::Random { seed });
+                Ok(())
+            }
+            Err(error) if self.is_faulty && !error.is_damage() => {
+                self.note(format_args!("no start: {error}"));
+                self.die(Crash::KeepAll);
                 Ok(())
             }
             Err(error) => Err(("recovery", error.to_string())),
@@ -304,17 +364,28 @@ impl World {
         if self.disk.is_off() {
             return Ok(());
         }
-        self.disk.set_unwatched(true);
-        let followed = self.records.follow(node);
-        self.disk.set_unwatched(false);
-        followed.map_err(|why| ("dense", why))?;
         let is_fresh = std::mem::take(&mut self.is_fresh);
-        let (ledger, records) = (&self.ledger, &self.records);
-        let view = View { node, ledger, records, is_fresh };
+        let has_moved = std::mem::take(&mut self.has_moved) || is_fresh;
+        if has_moved {
+            self.disk.set_unwatched(true);
+            self.records.follow(node);
+            self.disk.set_unwatched(false);
+        }
+        let view = View {
+            now: self.now.moment,
+            node,
+            ledger: &self.ledger,
+            records: &self.records,
+            journal: &self.journal,
+            is_fresh,
+            has_moved,
+            ended: self.ended.take(),
+        };
         self.oracles.check(&view)?;
-        self.records.fresh.clear();
+        self.records.looked();
         self.ledger.fresh_published.clear();
         self.ledger.fresh_acked.clear();
+        self.ledger.heard.clear();
         Ok(())
     }
 
@@ -337,9 +408,12 @@ impl World {
     /// Stops the daemon in order; afterwards the power goes, and the next start finds all.
     pub(super) fn stop_in_order(&mut self) -> Result<(), Seen> {
         let Some(node) = self.node.take() else { return Ok(()) };
-        node.stop(self.now).map_err(|error| ("stop", error.to_string()))?;
+        node.stop(self.now, &mut self.journal).map_err(|error| ("stop", error.to_string()))?;
         self.die(Crash::LoseUnsynced);
-        let started = Node::start(&self.disk, self.seed, self.now);
+        // Nothing at all may be lost.
+        let ended = Ended { at: self.now.moment, is_cut: false, last: self.journal.last() };
+        self.ended = Some(ended);
+        let started = Node::start(&self.disk, self.plan, self.now);
         let (node, found) = started.map_err(|error| ("recovery", error.to_string()))?;
         if found != crate::broker::open::Found::Clean {
             return Err(("stop", format!("after a stop in order the start finds {found:?}")));
@@ -357,7 +431,7 @@ fn cast(rng: &mut StdRng) -> Vec<Client> {
         clients.push(Client::new(name, role));
     };
     for _ in 0..rng.random_range(1..4) {
-        add("pub", Role::Publisher { topics: vec!["a", "b", "c"], count: 0 });
+        add("pub", Role::publisher(vec!["a", "b", "c"]));
     }
     let groups = [("a", "g"), ("a", "h"), ("b", "g"), ("a.dlq", "d")];
     for (topic, group) in groups {

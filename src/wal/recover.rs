@@ -35,6 +35,16 @@ pub struct Examined {
     last: Lsn,
     bytes: u64,
     continuity: Continuity,
+    /// Where the records begin of which nothing says that they were durable.
+    doubtful: Option<Standing>,
+}
+
+/// Where a record stands.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    lsn: Lsn,
+    number: usize,
+    at: u64,
 }
 
 /// A segment whose records are all good up to `end`.
@@ -60,12 +70,19 @@ pub fn examine(
     let files = Files::list(disk, dir)?;
     let start = files.start(from)?;
     let next = files.segments[start].first.unwrap_or(Lsn::new(1));
-    let mut walk = Walk { files: &files, next, from, bytes: 0 };
+    let mut walk = Walk { files: &files, next, from, bytes: 0, doubtful: VecDeque::new() };
     let mut continuity = Continuity::default();
     let mut walked = Vec::new();
     let recycled = walk.all(start, &mut walked, &mut continuity)?;
+    if planted::has(Bug::LastRecordCut)
+        && let (Some(cut), Some(end)) = (walk.doubtful.pop_back(), walked.last_mut())
+        && cut.number == end.number
+    {
+        (end.end, end.last, walk.next) = (cut.at, cut.lsn.prev(), cut.lsn);
+    }
     let behind = walk.behind(*walked.last().expect("the walk has a first segment"), recycled)?;
     let (last, bytes) = (walk.next.prev(), walk.bytes);
+    let doubtful = walk.doubtful.pop_front();
     let Behind { tails, torn, unborn } = behind;
     let segment_bytes = segment::bytes_by(settings);
     Ok(Examined {
@@ -79,6 +96,7 @@ pub fn examine(
         last,
         bytes,
         continuity,
+        doubtful,
     })
 }
 
@@ -90,6 +108,8 @@ struct Walk<'a> {
     from: Lsn,
     /// Bytes of records that are to be replayed.
     bytes: u64,
+    /// Good records of which neither the checkpoint nor a later one says that they were durable.
+    doubtful: VecDeque<Standing>,
 }
 
 struct Behind {
@@ -171,6 +191,9 @@ impl Walk<'_> {
             if found.lsn > self.from {
                 self.bytes += found.size as u64;
             }
+            self.doubtful.push_back(Standing { lsn: found.lsn, number, at });
+            let durable = self.from.max(found.durable);
+            while self.doubtful.pop_front_if(|first| first.lsn <= durable).is_some() {}
             self.next = found.lsn.next();
             at += found.size as u64;
         }
@@ -306,6 +329,10 @@ impl Examined {
     /// Cuts the torn tail off (with zeros, so that no stale record can ever stand behind a new one),
     /// makes the rest durable, and opens the log for writing behind its last good record.
     ///
+    /// What nothing says was durable is written again: it may have been read from the system's
+    /// memory alone. After a sync that failed the system believes that the disk has what it has not,
+    /// and no later sync writes it.
+    ///
     /// # Errors
     /// What the disk says. Recovery can be tried again from the start.
     pub fn finish(self) -> Result<Wal, WalError> {
@@ -320,6 +347,7 @@ impl Examined {
         for path in files.leftovers.iter().chain(&unborn) {
             files.disk.remove(path).map_err(failed("remove", path))?;
         }
+        self.write_doubtful()?;
         let (end, full) = self.walked.split_last().expect("the walk has a first segment");
         let active = self.segment(end.number)?;
         // If only the process had died, what was read may not be on the disk yet.
@@ -353,6 +381,32 @@ impl Examined {
             bytes: self.bytes,
             continuity: self.continuity,
         }))
+    }
+
+    /// Writes again, and durably, what may be nowhere but in the system's memory.
+    fn write_doubtful(&self) -> Result<(), WalError> {
+        let Some(first) = self.doubtful.filter(|_| !planted::has(Bug::TailBelieved)) else {
+            return Ok(());
+        };
+        for walked in self.walked.iter().filter(|walked| walked.number >= first.number) {
+            let path = self.files.path(walked.number);
+            let mut at = if walked.number == first.number { first.at } else { HEADER_BYTES };
+            let mut reader = self.files.reader(walked.number)?;
+            let file = self.files.open(walked.number, Open::Write)?;
+            while at < walked.end {
+                let left = usize::try_from(walked.end - at).unwrap_or(usize::MAX);
+                let bytes = reader.bytes(at, 1)?;
+                let bytes = &bytes[..bytes.len().min(left)];
+                if bytes.is_empty() {
+                    let reason = "it has changed since it was examined".to_owned();
+                    return Err(self.files.damaged(walked.number, at, reason));
+                }
+                file.write_at(bytes, at).map_err(failed("write again the end of", &path))?;
+                at += bytes.len() as u64;
+            }
+            file.sync().map_err(failed("sync", &path))?;
+        }
+        Ok(())
     }
 
     fn segment(&self, number: usize) -> Result<Segment, WalError> {

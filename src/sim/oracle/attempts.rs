@@ -46,4 +46,9 @@ impl Attempts {
         self.seen = now;
         Ok(())
     }
+
+    /// The last attempts may be lost.
+    pub(super) fn forget(&mut self) {
+        self.seen.clear();
+    }
 }

@@ -1,16 +1,17 @@
 //! A dead letter is there once for each message and group, tells all of it, and only of what
 //! failed as often as the policy says and was not acknowledged.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::super::ledger::Unit;
 use super::super::node::MAX_RETRIES;
+use super::super::records::Records;
 use super::View;
 
-/// What was dead-lettered.
+/// What was dead-lettered, and how many dead letters stand before it.
 #[derive(Default)]
 pub(super) struct DeadLetters {
-    pub(super) units: BTreeSet<Unit>,
+    units: BTreeMap<Unit, (String, usize)>,
 }
 
 impl DeadLetters {
@@ -24,10 +25,10 @@ impl DeadLetters {
             let (from, group) = (text("original_topic"), text("group"));
             let unit = (from.clone(), group.clone(), offset);
             let what = format!("the dead letter of {from} {offset} in {group}");
-            if view.ledger.acked.contains(&unit) {
+            if view.ledger.acked.contains_key(&unit) {
                 return Err(format!("{what} is of an acknowledged message"));
             }
-            if !self.units.insert(unit) {
+            if self.units.insert(unit, (topic.clone(), *at)).is_some() {
                 return Err(format!("{what} is there twice"));
             }
             let index = usize::try_from(offset).map_err(|e| e.to_string())?;
@@ -52,5 +53,17 @@ impl DeadLetters {
             }
         }
         Ok(())
+    }
+
+    /// Whether there is a dead letter of the message.
+    pub(super) fn has(&self, unit: &Unit) -> bool {
+        self.units.contains_key(unit)
+    }
+
+    /// Only these messages are there still.
+    pub(super) fn forget(&mut self, records: &Records) {
+        let is_there =
+            |topic: &String, at: usize| records.topics.get(topic).is_some_and(|all| at < all.len());
+        self.units.retain(|_, (topic, at)| is_there(topic, *at));
     }
 }

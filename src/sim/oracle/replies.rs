@@ -1,0 +1,47 @@
+//! What a client hears is the answer to what it asked, in the order in which it asked, and the next
+//! message of what it reads.
+
+use crate::ids::{DerivedId, TopicName};
+
+use super::super::client::offset;
+use super::super::ledger::{Due, Heard};
+use super::View;
+
+pub(super) fn check(view: &View<'_>) -> Result<(), String> {
+    view.ledger.heard.iter().try_for_each(|heard| {
+        let Heard { who, line, due } = heard;
+        judge(line, due).map_err(|why| format!("{who}: {why}: {line}"))
+    })
+}
+
+fn judge(line: &str, due: &Due) -> Result<(), String> {
+    let words: Vec<&str> = line.splitn(6, ' ').collect();
+    let starts = |with: [&str; 2]| words.get(..2) == Some(&with);
+    let is_next = |topic: &str, last: Option<u64>| {
+        let follows = |at: u64| last.is_none_or(|last| at == last + 1);
+        words.get(1) == Some(&topic) && offset(&words).is_some_and(follows)
+    };
+    let right = match due {
+        Due::Nothing => return Err("nothing was asked".to_owned()),
+        Due::Line(expected) => line == expected,
+        Due::Published(topic) => {
+            let is_placed = offset(&words).is_some() && is_of(topic, words[2]);
+            starts(["OK", "published"]) && is_placed || starts(["ERR", "DISK_FULL"])
+        }
+        Due::Acked => line == "OK ack_received" || starts(["ERR", "NOT_PENDING"]),
+        // A disk that fails while it is read ends a history with an error.
+        Due::History { topic, last } => match words[0] {
+            "HISTORY" => is_next(topic, *last),
+            _ => line == "OK history end" || starts(["ERR", "BUSY"]),
+        },
+        Due::Follow { topic, last } => is_next(topic, *last),
+        Due::Deliver { topic } => is_next(topic, None),
+    };
+    right.then_some(()).ok_or_else(|| format!("it expected {due:?}"))
+}
+
+/// Whether the id is one of a message of the topic.
+fn is_of(topic: &str, id: &str) -> bool {
+    let topic = TopicName::parse(topic.as_bytes()).expect("topics of the cast are topics");
+    DerivedId::parse(id.as_bytes()).is_some_and(|id| id.tag == topic.tag())
+}
