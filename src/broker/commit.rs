@@ -218,7 +218,8 @@ pub struct WalThread {
 }
 
 impl WalThread {
-    /// Serves until asked to stop.
+    /// Serves until asked to stop. While the disk has no room for what is to be written, all the
+    /// rest goes on: what was written before is synced in time, and a checkpoint may make room.
     ///
     /// # Errors
     /// [`WalError`]: what is on disk is not known any more, and the process has to end.
@@ -226,24 +227,40 @@ impl WalThread {
         let mut messages = Vec::new();
         let mut batch = Vec::new();
         let mut sync_at: Option<Moment> = None;
+        // With no room on the disk: when to look again.
+        let mut retry_at: Option<Moment> = None;
+        let mut stop = false;
         self.log.offer_spare(&mut lock(&self.log.writer));
         loop {
-            let patience = sync_at.map(|at| at.since(Now::read().moment));
+            let wake_at = [sync_at, retry_at].into_iter().flatten().min();
+            let patience = wake_at.map(|at| at.since(Now::read().moment));
             self.log.mailbox.drain(&mut messages, patience);
             let mut writer = lock(&self.log.writer);
-            let mut stop = false;
             let mut asked = Vec::new();
             for message in messages.drain(..) {
                 match message {
                     WalMessage::Write(submission) => batch.push(submission),
                     WalMessage::Sync(sender) => asked.push(sender),
-                    WalMessage::Free(lsn) => writer.free_through(lsn),
+                    WalMessage::Free(lsn) => {
+                        writer.free_through(lsn);
+                        // Perhaps there is room now.
+                        retry_at = retry_at.map(|_| Moment::default());
+                    }
                     WalMessage::OfferSpare => {}
                     WalMessage::Stop => stop = true,
                 }
             }
-            self.write(&mut writer, &mut batch)?;
-            if stop || !asked.is_empty() {
+            let is_pausing = retry_at.is_some_and(|at| Now::read().moment < at);
+            if !batch.is_empty() && !is_pausing {
+                let is_written = self.write(&mut writer, &mut batch)?;
+                if is_written && retry_at.is_some() {
+                    // If there is still no room for the next segment, whoever prepares it says so.
+                    self.gate.set(Full::Wal, false);
+                }
+                retry_at = (!is_written).then(|| Now::read().moment + NO_SPACE_PAUSE);
+            }
+            let stops = stop && batch.is_empty();
+            if stops || !asked.is_empty() {
                 let durable = writer.sync()?;
                 for sender in asked {
                     // Whoever asked may have given up waiting.
@@ -254,37 +271,102 @@ impl WalThread {
             }
             self.log.offer_spare(&mut writer);
             sync_at = writer.sync_at();
-            if stop {
+            if stops {
                 return Ok(());
             }
         }
     }
 
-    fn write(&self, writer: &mut LogWriter, batch: &mut Vec<Submission>) -> Result<(), WalError> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let mut was_full = false;
-        let first = loop {
-            match writer.write(batch) {
-                Ok(first) => break first,
-                Err(full) if full.is_no_space() => {
-                    was_full = true;
-                    self.gate.set(Full::Wal, true);
-                    std::thread::sleep(NO_SPACE_PAUSE);
-                }
-                Err(other) => return Err(other),
+    /// Writes the batches; false if the disk has no room, and nothing was written.
+    fn write(
+        &self,
+        writer: &mut LogWriter,
+        batch: &mut Vec<Submission>,
+    ) -> Result<bool, WalError> {
+        let first = match writer.write(batch) {
+            Ok(first) => first,
+            Err(full) if full.is_no_space() => {
+                self.gate.set(Full::Wal, true);
+                return Ok(false);
             }
+            Err(other) => return Err(other),
         };
-        if was_full {
-            // If there is still no room for the next segment, whoever prepares it says so again.
-            self.gate.set(Full::Wal, false);
-        }
         for (lsn, submission) in (first.get()..).zip(batch.drain(..)) {
             let shard = &self.shards[submission.shard as usize];
             let Submission { index, payload, .. } = submission;
             shard.post(Message::Committed { index, lsn: Lsn::new(lsn), payload });
         }
-        Ok(())
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::disk::sim::{Crash, SimDisk};
+    use crate::disk::{Disk, Space};
+    use crate::wal::{Identity, Settings, examine};
+
+    const DIR: &str = "/wal";
+
+    fn batch(index: u64, bytes: usize) -> WalMessage {
+        WalMessage::Write(Submission { shard: 0, index, payload: vec![1; bytes] })
+    }
+
+    fn arc(disk: &SimDisk) -> Arc<dyn Disk> {
+        Arc::new(disk.clone())
+    }
+
+    /// Waits until a power cut would leave so many records.
+    fn wait_durable(disk: &SimDisk, settings: Settings, last: u64) {
+        let begin = Now::read().moment;
+        loop {
+            let left = arc(&disk.copy(Crash::LoseUnsynced));
+            let found = examine(left, Path::new(DIR), settings, Lsn::ZERO).map(|log| log.last());
+            if found.as_ref().is_ok_and(|found| *found == Lsn::new(last)) {
+                return;
+            }
+            let waited = Now::read().moment.since(begin);
+            assert!(waited < Duration::from_secs(20), "there is {found:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The log once waited for room and did nothing else: what had been answered was not synced when
+    /// its interval was over, and no checkpoint could be made, which might have given it room.
+    #[test]
+    fn a_log_without_room_syncs_what_it_wrote_and_serves_checkpoints() {
+        let (disk, settings) = (SimDisk::new(), Settings { segment_bytes: 8192 });
+        let identity = Identity { node: 1, secret: 2 };
+        let wal = Wal::create(arc(&disk), Path::new(DIR), identity, settings).unwrap();
+        let writer = LogWriter::new(wal, Fsync::Interval(Duration::from_millis(30)));
+        let (spares, jobs) = mpsc::channel();
+        let log = Arc::new(Log::new(writer, spares));
+        let (shards, gate) = (vec![Arc::default()], Arc::<PublishGate>::default());
+        let thread = WalThread { log: Arc::clone(&log), shards, gate: Arc::clone(&gate) };
+        let shard = Arc::clone(&thread.shards[0]);
+        let thread = std::thread::spawn(move || thread.run());
+        // Nobody prepares segments, and there is no room for one.
+        drop(jobs);
+        disk.set_space(Space { free: 0, total: 1 << 30 });
+        log.mailbox.post(batch(1, 2000));
+        let mut committed = Vec::new();
+        shard.drain(&mut committed, None);
+        log.mailbox.post(batch(2, 4000));
+        while gate.refusal().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        wait_durable(&disk, settings, 1);
+        let (sender, receiver) = mpsc::sync_channel(1);
+        log.mailbox.post(WalMessage::Sync(sender));
+        assert_eq!(receiver.recv_timeout(Duration::from_secs(20)), Ok(Lsn::new(1)));
+        disk.set_space(Space { free: 1 << 30, total: 1 << 30 });
+        shard.drain(&mut committed, None);
+        assert_eq!((committed.len(), gate.refusal()), (2, None));
+        log.mailbox.post(WalMessage::Stop);
+        thread.join().unwrap().unwrap();
+        wait_durable(&disk, settings, 2);
     }
 }

@@ -1,6 +1,8 @@
 //! A small directory, every byte of it flipped in turn: the check names the file, and after the
 //! repair the broker starts and has every message that was not hit.
 
+mod crash;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -22,10 +22,12 @@ pub struct Caught {
 pub fn oracle(bug: Bug) -> &'static str {
     match bug {
         Bug::ReplyBeforeSync | Bug::IntervalForgotten => "published",
-        Bug::NoDirectorySync | Bug::IdReused => "dense",
-        Bug::SyncRetried | Bug::StaleRecordTaken | Bug::CheckpointUnsynced | Bug::TailBelieved => {
-            "recovery"
-        }
+        Bug::IdReused => "dense",
+        Bug::NoDirectorySync
+        | Bug::SyncRetried
+        | Bug::StaleRecordTaken
+        | Bug::CheckpointUnsynced
+        | Bug::TailBelieved => "recovery",
         Bug::CutInTheMiddle => "rot",
         Bug::LostWakeUp => "liveness",
         Bug::HashOrder => "determinism",

@@ -256,6 +256,24 @@ fn after_the_process_died_alone_what_was_found_is_made_durable() {
 }
 
 #[test]
+fn what_a_failed_sync_left_in_memory_is_written_again_before_it_is_believed() {
+    let disk = new_disk();
+    let mut wal = create(&disk);
+    append(&mut wal, &[b"durable"]).unwrap();
+    wal.sync().unwrap();
+    append(&mut wal, &[b"its sync fails", &[7; 3000]]).unwrap();
+    disk.fail_next(crate::disk::sim::Op::Sync, 1, crate::disk::sim::Failure::Io);
+    wal.sync().unwrap_err();
+    drop(wal);
+    // The machine goes on: the bytes are there to be read, and no sync will ever write them.
+    let (seen, mut wal) = finish(&disk, 0);
+    assert_eq!((seen.len(), wal.durable()), (3, Lsn::new(3)));
+    append(&mut wal, &[b"vouches for all before it", &[8; 4000]]).unwrap();
+    wal.sync().unwrap();
+    assert_eq!(finish(&disk.crash(Crash::LoseUnsynced), 0).0.len(), 5);
+}
+
+#[test]
 #[should_panic(expected = "which is not durable")]
 fn a_checkpoint_must_not_run_ahead_of_the_log() {
     let mut wal = create(&new_disk());
