@@ -168,9 +168,7 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError::Io`]; the checkpoints before it are then still there.
     pub fn write(&self, disk: &dyn Disk, dir: &Path, ts: Timestamp) -> Result<(), CheckpointError> {
-        let path = dir.join(file_name(self.number));
-        let bytes = self.to_bytes(ts);
-        disk::replace(disk, &path, &bytes).map_err(|source| io_error(&path, source))?;
+        self.put(disk, dir, ts)?;
         let mut numbers = numbers(disk, dir)?;
         numbers.reverse();
         for old in numbers.iter().skip(KEPT) {
@@ -178,6 +176,21 @@ impl Checkpoint {
             disk.remove(&path).map_err(|source| io_error(&path, source))?;
         }
         Ok(())
+    }
+
+    /// Writes it, and removes none.
+    ///
+    /// # Errors
+    /// As for [`Checkpoint::write`].
+    pub(crate) fn put(
+        &self,
+        disk: &dyn Disk,
+        dir: &Path,
+        ts: Timestamp,
+    ) -> Result<(), CheckpointError> {
+        let path = dir.join(file_name(self.number));
+        let bytes = self.to_bytes(ts);
+        disk::replace(disk, &path, &bytes).map_err(|source| io_error(&path, source))
     }
 
     fn to_bytes(&self, ts: Timestamp) -> Vec<u8> {

@@ -5,6 +5,10 @@
 //! as in the checkpoint, with every acknowledgement that can be read of the log: those name their
 //! message, so that a gap before them does not matter. An acknowledgement that is lost means that a
 //! message comes again.
+//!
+//! Nothing is taken away before what it was needed for is durable: what the log gave is in a
+//! checkpoint that covers it before the log goes, and the old checkpoints go last. Cut short
+//! anywhere, it begins anew and comes to the same.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -43,6 +47,8 @@ pub(super) fn rebuild(
         aside,
         topics: known(&state, report),
         next: state.base.as_ref().map(|base| base.lsn().next()),
+        read: Lsn::ZERO,
+        indexes: BTreeMap::new(),
         after_gap: 0,
         done: Vec::new(),
     };
@@ -119,6 +125,10 @@ struct Rebuild<'a> {
     topics: BTreeMap<TopicName, Known>,
     /// The record that comes next; `None` behind a gap.
     next: Option<Lsn>,
+    /// The last record that was read of the log.
+    read: Lsn,
+    /// The last batch of each shard that was read.
+    indexes: BTreeMap<u32, u64>,
     /// Messages behind the gap, whose offsets nobody knows.
     after_gap: u64,
     done: Vec<Done>,
@@ -149,6 +159,8 @@ impl Rebuild<'_> {
     fn record(&mut self, record: &Record<'_>) -> Result<(), CheckError> {
         self.next = self.next.filter(|next| *next == record.lsn).map(Lsn::next);
         let is_gap = self.next.is_none();
+        self.read = record.lsn;
+        self.indexes.insert(record.shard, record.index);
         let mut reader = CommandReader::new(record.payload);
         let (mut name, mut group, mut ts) = (None, None, Timestamp::default());
         // A batch that can't be read to its end comes from elsewhere: the rest of it is left.
@@ -211,10 +223,11 @@ impl Rebuild<'_> {
     fn replace(&mut self, state: &State, seeds: Seeds) -> Result<(), CheckError> {
         let (disk, wal_dir) = (self.disk.as_ref(), self.layout.wal());
         let folder = self.layout.checkpoints();
-        let kept_number = state.base.as_ref().map(|base| base.number);
-        let old: Vec<_> = checkpoint::numbers(disk, &folder).unwrap_or_default();
-        for number in old.iter().filter(|number| Some(**number) != kept_number) {
-            self.take(&checkpoint::path(&folder, *number), "put aside")?;
+        disk.create_dir(&folder).map_err(unusable(&folder))?;
+        let mut number = state.last_number + 1;
+        if let Some(base) = state.base.as_ref().filter(|base| base.lsn() < self.read) {
+            self.interim(number, base).put(disk, &folder, self.aside.now)?;
+            number += 1;
         }
         for entry in disk.list(&wal_dir).unwrap_or_default() {
             self.take(&wal_dir.join(entry.name), "put aside")?;
@@ -224,11 +237,10 @@ impl Rebuild<'_> {
         let identity = Identity { node: node.unwrap_or(seeds.node), secret: seeds.secret };
         let settings = wal::Settings::default();
         drop(Wal::create(Arc::clone(self.disk), &wal_dir, identity, settings)?);
-        let checkpoint = self.checkpoint(state);
-        disk.create_dir(&folder).map_err(unusable(&folder))?;
-        checkpoint.write(disk, &folder, self.aside.now)?;
-        if let Some(number) = kept_number {
-            self.take(&checkpoint::path(&folder, number), "put aside")?;
+        let checkpoint = self.checkpoint(number, state);
+        checkpoint.put(disk, &folder, self.aside.now)?;
+        for old in checkpoint::numbers(disk, &folder)?.into_iter().filter(|old| *old != number) {
+            self.take(&checkpoint::path(&folder, old), "put aside")?;
         }
         if node.is_none() {
             let path = self.layout.node();
@@ -264,8 +276,24 @@ impl Rebuild<'_> {
         Ok(kept)
     }
 
-    fn checkpoint(&mut self, state: &State) -> Checkpoint {
-        let mut checkpoint = Checkpoint { number: state.last_number + 1, ..Checkpoint::default() };
+    /// A checkpoint that covers all that was read of the log.
+    fn interim(&self, number: u64, base: &Checkpoint) -> Checkpoint {
+        let mut checkpoint = Checkpoint { number, ..Checkpoint::default() };
+        for (shard, applied) in &base.shards {
+            let index = self.indexes.get(shard).copied().unwrap_or(applied.index);
+            checkpoint.shards.insert(*shard, Applied { index, lsn: self.read });
+        }
+        for (name, topic) in &self.topics {
+            let Known { mark, groups, .. } = topic;
+            let (topic, groups) = (name.as_str().to_owned(), groups.clone());
+            checkpoint.topics.push((self.read, TopicState { topic, mark: *mark, groups }));
+        }
+        checkpoint
+    }
+
+    /// The checkpoint that goes with an empty log.
+    fn checkpoint(&mut self, number: u64, state: &State) -> Checkpoint {
+        let mut checkpoint = Checkpoint { number, ..Checkpoint::default() };
         match &state.base {
             Some(base) => {
                 let shards = base.shards.keys().map(|shard| (*shard, Applied::default()));

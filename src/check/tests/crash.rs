@@ -90,7 +90,7 @@ fn a_repair_of_lines_and_a_checkpoint_can_be_cut_short_anywhere() {
 
 #[test]
 fn a_repair_of_the_log_can_be_cut_short_anywhere() {
-    repaired_at_every_crash(&[("0000000000000002.wal", 4200)]);
+    repaired_at_every_crash(&[("0000000000000001.wal", 4200)]);
 }
 
 #[test]
