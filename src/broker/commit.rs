@@ -252,11 +252,7 @@ impl WalThread {
             }
             let is_pausing = retry_at.is_some_and(|at| Now::read().moment < at);
             if !batch.is_empty() && !is_pausing {
-                let is_written = self.write(&mut writer, &mut batch)?;
-                if is_written && retry_at.is_some() {
-                    // If there is still no room for the next segment, whoever prepares it says so.
-                    self.gate.set(Full::Wal, false);
-                }
+                let is_written = self.write(&mut writer, &mut batch, retry_at.is_some())?;
                 retry_at = (!is_written).then(|| Now::read().moment + NO_SPACE_PAUSE);
             }
             let stops = stop && batch.is_empty();
@@ -277,11 +273,13 @@ impl WalThread {
         }
     }
 
-    /// Writes the batches; false if the disk has no room, and nothing was written.
+    /// Writes the batches; false if the disk has no room, and nothing was written. With `was_full`
+    /// it had none the last time.
     fn write(
         &self,
         writer: &mut LogWriter,
         batch: &mut Vec<Submission>,
+        was_full: bool,
     ) -> Result<bool, WalError> {
         let first = match writer.write(batch) {
             Ok(first) => first,
@@ -291,6 +289,10 @@ impl WalThread {
             }
             Err(other) => return Err(other),
         };
+        if was_full {
+            // If there is still no room for the next segment, whoever prepares it says so.
+            self.gate.set(Full::Wal, false);
+        }
         for (lsn, submission) in (first.get()..).zip(batch.drain(..)) {
             let shard = &self.shards[submission.shard as usize];
             let Submission { index, payload, .. } = submission;

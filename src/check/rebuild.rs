@@ -8,7 +8,8 @@
 //!
 //! Nothing is taken away before what it was needed for is durable: what the log gave is in a
 //! checkpoint that covers it before the log goes, and the old checkpoints go last. Cut short
-//! anywhere, it begins anew and comes to the same.
+//! anywhere, it begins anew and comes to the same; if only the taking away was cut short, all is well,
+//! and the broker takes the rest away when it has newer ones.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -235,7 +236,8 @@ impl Rebuild<'_> {
         let named = open::read_node(disk, self.layout).ok().flatten();
         let node = named.as_ref().and_then(|node| u64::from_str_radix(&node.node, 16).ok());
         let identity = Identity { node: node.unwrap_or(seeds.node), secret: seeds.secret };
-        let settings = wal::Settings::default();
+        // The smallest: the segments behind it are as whoever starts the broker wants them.
+        let settings = wal::Settings { segment_bytes: 0 };
         drop(Wal::create(Arc::clone(self.disk), &wal_dir, identity, settings)?);
         let checkpoint = self.checkpoint(number, state);
         checkpoint.put(disk, &folder, self.aside.now)?;

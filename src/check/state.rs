@@ -66,9 +66,9 @@ impl Verify<'_> {
         let good: Vec<_> =
             checkpoints.into_iter().filter_map(|(_, checkpoint)| checkpoint.ok()).collect();
         let mut good = good.into_iter();
-        let (base, older) = (good.next(), good.next());
+        let base = good.next();
         let node = match &base {
-            Some(base) => self.wal(base, older.as_ref())?,
+            Some(base) => self.wal(base, good.as_slice())?,
             None => None,
         };
         self.state.base = base;
@@ -129,13 +129,9 @@ impl Verify<'_> {
         }
     }
 
-    /// Examines the log as the next start does, and what the older checkpoint would need of it.
+    /// Examines the log as the next start does, and what the older checkpoints would need of it.
     /// Gives the node that stands in it.
-    fn wal(
-        &mut self,
-        base: &Checkpoint,
-        older: Option<&Checkpoint>,
-    ) -> Result<Option<u64>, CheckError> {
+    fn wal(&mut self, base: &Checkpoint, older: &[Checkpoint]) -> Result<Option<u64>, CheckError> {
         let examined = match self.examine(base.lsn()) {
             Ok(Some(examined)) => examined,
             Ok(None) => {
@@ -163,11 +159,16 @@ impl Verify<'_> {
             self.foreign(file.clone());
         }
         self.payloads(&examined)?;
-        if let Some(older) = older
-            && let Err(WalError::Damaged { file, at, reason }) = self.examine(older.lsn())
-        {
-            let what = format!("{reason}; the newest checkpoint covers it");
-            self.damage(Kind::Wal, file, Some(at), &what, Mend::Nothing);
+        let mut is_said = false;
+        for older in older {
+            let Err(WalError::Damaged { file, at, reason }) = self.examine(older.lsn()) else {
+                continue;
+            };
+            if !is_said {
+                let what = format!("{reason}; the newest checkpoint covers it");
+                self.damage(Kind::Wal, file, Some(at), &what, Mend::Nothing);
+                is_said = true;
+            }
             let path = checkpoint::path(&self.layout.checkpoints(), older.number);
             let what = "the log behind it is damaged, so it can't be gone back to";
             self.damage(Kind::Checkpoint, path, None, what, Mend::SetAside);

@@ -358,9 +358,7 @@ impl Group {
     fn fail(&mut self, now: Now, slot: Slot, failure: Failure, out: &mut Vec<Action>) -> Verdict {
         let Failure { outcome, reason, error, uncounted, delay, dead } = failure;
         let lease = match self.leases.get(slot).state() {
-            State::Leased(lease)
-                if planted::has(Bug::LeaseKept) && outcome == Outcome::Timeout =>
-            {
+            State::Leased(lease) if planted::has(Bug::LeaseKept) && outcome == Outcome::Timeout => {
                 lease
             }
             _ => self.end_lease(slot).expect("only a leased message fails"),

@@ -31,10 +31,24 @@ pub(super) struct Scene<'a> {
 /// What a client is there for.
 pub(super) enum Role {
     /// `again` holds the messages whose answer a broken connection took away.
-    Publisher { topics: Vec<&'static str>, count: u64, again: VecDeque<(&'static str, String)> },
-    Member { topic: &'static str, group: &'static str, held: Vec<Held>, heard: Moment },
-    Follower { topic: &'static str, last: Option<u64> },
-    Historian { topic: &'static str },
+    Publisher {
+        topics: Vec<&'static str>,
+        count: u64,
+        again: VecDeque<(&'static str, String)>,
+    },
+    Member {
+        topic: &'static str,
+        group: &'static str,
+        held: Vec<Held>,
+        heard: Moment,
+    },
+    Follower {
+        topic: &'static str,
+        last: Option<u64>,
+    },
+    Historian {
+        topic: &'static str,
+    },
 }
 
 impl Role {
@@ -238,8 +252,7 @@ impl Client {
             Expected::History { topic, last } => Due::History { topic, last },
             Expected::Published { topic, message } => {
                 if let (true, Some(offset)) = (is(["OK", "published"]), offset(&words)) {
-                    let place =
-                        Place { topic: topic.to_owned(), id: words[2].to_owned(), offset };
+                    let place = Place { topic: topic.to_owned(), id: words[2].to_owned(), offset };
                     self.is_served |= scene.is_calm;
                     scene.ledger.publish(&message, place, scene.now);
                 } else if is(["ERR", "DISK_FULL"]) {

@@ -321,8 +321,8 @@ impl World {
         if self.node.is_some() || self.now.moment < self.restart_at {
             return Ok(());
         }
-        let before = (self.lives > 0 && self.rng.random_bool(0.3))
-            .then(|| self.disk.copy(Crash::KeepAll));
+        let before =
+            (self.lives > 0 && self.rng.random_bool(0.3)).then(|| self.disk.copy(Crash::KeepAll));
         match self.rng.random_range(0..100) {
             _ if self.is_calm => {}
             // The power may go again while the daemon recovers.

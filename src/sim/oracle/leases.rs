@@ -23,7 +23,9 @@ pub(super) fn check(view: &View<'_>) -> Result<(), String> {
             let leased = group.counts().in_flight;
             if holders.len() != leased {
                 let held = holders.len();
-                return Err(format!("{what}: members hold {held} messages, and {leased} are leased"));
+                return Err(format!(
+                    "{what}: members hold {held} messages, and {leased} are leased"
+                ));
             }
         }
     }

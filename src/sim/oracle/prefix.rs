@@ -53,7 +53,9 @@ pub(super) fn check(view: &View<'_>) -> Result<(), String> {
         return Err(format!("the topics end at {ends:?}, and by the log at {:?}", state.ends));
     }
     match state.groups.keys().find(|key| !groups.contains(*key)) {
-        Some((topic, group)) => Err(format!("the log creates group {group} of {topic}: it is gone")),
+        Some((topic, group)) => {
+            Err(format!("the log creates group {group} of {topic}: it is gone"))
+        }
         None => Ok(()),
     }
 }

@@ -22,7 +22,10 @@ impl Stored {
             }
             let message = &record.message;
             if view.ledger.sent.get(message).is_none_or(|sent| sent.topic != topic) {
-                return Err(format!("{topic} {} holds {message}, which was not sent there", at + 1));
+                return Err(format!(
+                    "{topic} {} holds {message}, which was not sent there",
+                    at + 1
+                ));
             }
             *self.times.entry(message.clone()).or_default() += 1;
             self.is_allowed(view, message)?;
