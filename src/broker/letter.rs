@@ -11,6 +11,7 @@ use crate::ids::{ConnId, GroupName, Offset, TopicName};
 use crate::log::LogShared;
 use crate::proto::Tag;
 
+use super::bell::Bell;
 use super::lock;
 
 /// The requests of one read of one connection that concern one shard, in their order.
@@ -130,8 +131,9 @@ pub enum Then {
 
 /// The way from shards to one session: pieces in order, and "there is more to read" for plain
 /// subscribers. What can wait in it is bounded by what the session asked for and by its credit.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbox {
+    bell: Arc<Bell>,
     waiting: std::sync::Mutex<Waiting>,
     closed: AtomicBool,
 }
@@ -145,13 +147,18 @@ struct Waiting {
 }
 
 impl Outbox {
+    /// The way to a session on the thread of this bell.
+    pub fn new(bell: Arc<Bell>) -> Self {
+        Self { bell, waiting: std::sync::Mutex::default(), closed: AtomicBool::new(false) }
+    }
+
     /// Puts pieces in and wakes the session.
     pub fn post(&self, pieces: impl IntoIterator<Item = Piece>) {
         let mut waiting = lock(&self.waiting);
         waiting.pieces.extend(pieces);
         let waker = waiting.waker.take();
         drop(waiting);
-        waker.into_iter().for_each(Waker::wake);
+        waker.into_iter().for_each(|waker| self.bell.wake(waker));
     }
 
     /// Wakes the session, which then looks whether its subscriptions have more.
@@ -160,7 +167,7 @@ impl Outbox {
         waiting.is_nudged = true;
         let waker = waiting.waker.take();
         drop(waiting);
-        waker.into_iter().for_each(Waker::wake);
+        waker.into_iter().for_each(|waker| self.bell.wake(waker));
     }
 
     /// Takes all pieces.

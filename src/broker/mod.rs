@@ -17,6 +17,7 @@
 //! Not here: sockets and sessions (`session`, `server`), and what a command means (`topic`).
 
 mod batch;
+pub mod bell;
 pub mod checkpoint;
 pub mod commit;
 mod conns;

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::broker::bell::Bell;
 use crate::ids::ConnId;
 use crate::proto::{ErrorCode, WireError, encode};
 use crate::session::task::{self, Context};
@@ -37,8 +39,10 @@ pub(super) async fn serve(
                     let conn = ConnId(next);
                     next += 1;
                     prepare(&stream);
-                    let session = session(stream.into_std(), peer, conn, context.clone());
-                    sessions.spawn_on(session, workers.next());
+                    let (thread, bell) = workers.next();
+                    let context = context.clone();
+                    let session = session(stream.into_std(), peer, conn, context, bell);
+                    sessions.spawn_on(session, thread);
                 }
                 Ok((stream, _)) => refuse(stream, connections_max).await,
                 Err(error) => {
@@ -68,9 +72,10 @@ async fn session(
     peer: SocketAddr,
     conn: ConnId,
     context: Context,
+    bell: Arc<Bell>,
 ) {
     match stream.and_then(TcpStream::from_std) {
-        Ok(stream) => task::run(stream, peer.to_string(), conn, context).await,
+        Ok(stream) => task::run(stream, peer.to_string(), conn, context, bell).await,
         Err(error) => {
             tracing::warn!(event = "accept_failed", "failed to take a connection over: {error}");
         }

@@ -5,14 +5,17 @@
 //! wakes a second one for nearly every message that comes alone.
 
 use std::io;
+use std::sync::Arc;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
 
+use crate::broker::bell::Bell;
+
 /// The threads. They end when this is dropped, and their sessions with them.
 #[derive(Debug)]
 pub(super) struct Workers {
-    handles: Vec<Handle>,
+    threads: Vec<(Handle, Arc<Bell>)>,
     next: usize,
     _stop: watch::Sender<()>,
 }
@@ -25,21 +28,25 @@ impl Workers {
         let start = |number| {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let handle = runtime.handle().clone();
+            let bell = Arc::new(Bell::default());
+            let ringer = Arc::clone(&bell);
+            runtime.spawn(async move { ringer.serve().await });
             let mut stopped = stopped.clone();
             let serve = move || {
                 runtime.block_on(async { while stopped.changed().await.is_ok() {} });
                 runtime.shutdown_background();
             };
             std::thread::Builder::new().name(format!("io-{number}")).spawn(serve)?;
-            Ok(handle)
+            Ok((handle, bell))
         };
-        let handles = (0..count).map(start).collect::<io::Result<_>>()?;
-        Ok(Self { handles, next: 0, _stop: stop })
+        let threads = (0..count).map(start).collect::<io::Result<_>>()?;
+        Ok(Self { threads, next: 0, _stop: stop })
     }
 
     /// Whose turn it is to get a connection.
-    pub(super) fn next(&mut self) -> &Handle {
-        self.next = (self.next + 1) % self.handles.len();
-        &self.handles[self.next]
+    pub(super) fn next(&mut self) -> (&Handle, Arc<Bell>) {
+        self.next = (self.next + 1) % self.threads.len();
+        let (thread, bell) = &self.threads[self.next];
+        (thread, Arc::clone(bell))
     }
 }

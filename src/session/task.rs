@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
+use crate::broker::bell::Bell;
 use crate::broker::letter::{Letter, Outbox};
 use crate::broker::registry::Broker;
 use crate::ids::ConnId;
@@ -44,9 +45,15 @@ pub struct Context {
     pub draining: watch::Receiver<bool>,
 }
 
-/// Serves a connection until it is closed.
-pub async fn run(stream: TcpStream, peer: String, conn: ConnId, context: Context) {
-    let outbox = Arc::new(Outbox::default());
+/// Serves a connection on the thread of this bell, until it is closed.
+pub async fn run(
+    stream: TcpStream,
+    peer: String,
+    conn: ConnId,
+    context: Context,
+    bell: Arc<Bell>,
+) {
+    let outbox = Arc::new(Outbox::new(bell));
     let consumer = Arc::from(format!("c{conn}@{peer}"));
     let core = Core::new(
         conn,
