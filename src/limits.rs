@@ -37,7 +37,7 @@ pub const BATCH_BYTES_TARGET: usize = 4 << 20;
 pub const BATCH_BYTES_MAX: usize = BATCH_BYTES_TARGET + 2 * MESSAGE_BYTES_CEILING;
 
 /// Memory for ready wire bytes of recent messages, over all topics, in bytes.
-pub const TAIL_BYTES_MAX: usize = 64 << 20;
+pub const TAIL_BYTES_MAX: usize = 16 << 20;
 
 /// Distance of two entries of a log's sparse index, in bytes.
 pub const INDEX_STRIDE_BYTES: u64 = 64 << 10;

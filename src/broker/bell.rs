@@ -77,16 +77,16 @@ mod tests {
     fn one_wake_of_the_ringer_wakes_all() {
         let (ringer, sleeper) = (Arc::<Count>::default(), Arc::<Count>::default());
         let (bell, waker) = (Bell::default(), Waker::from(Arc::clone(&ringer)));
-        let mut cx = Context::from_waker(&waker);
+        let cx = Context::from_waker(&waker);
         // What came before there was a ringer is not forgotten.
         bell.wake(Arc::clone(&sleeper).into());
-        assert!(bell.poll(&mut cx).is_pending());
+        assert!(bell.poll(&cx).is_pending());
         assert_eq!((ringer.get(), sleeper.get()), (0, 1));
         for _ in 0..3 {
             bell.wake(Arc::clone(&sleeper).into());
         }
         assert_eq!((ringer.get(), sleeper.get()), (1, 1));
-        assert!(bell.poll(&mut cx).is_pending());
+        assert!(bell.poll(&cx).is_pending());
         assert_eq!(sleeper.get(), 4);
         bell.wake(Arc::clone(&sleeper).into());
         assert_eq!(ringer.get(), 2, "it sleeps again, and is woken again");

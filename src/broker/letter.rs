@@ -130,8 +130,9 @@ pub enum Then {
 }
 
 /// The way from shards to one session: pieces in order, and "there is more to read" for plain
-/// subscribers. What can wait in it is bounded by what the session asked for and by its credit.
-#[derive(Debug)]
+/// subscribers. What can wait in it is bounded by what the session asked for and by its credit. The
+/// default one wakes nobody: it is for those who look by themselves.
+#[derive(Debug, Default)]
 pub struct Outbox {
     bell: Arc<Bell>,
     waiting: std::sync::Mutex<Waiting>,

@@ -23,9 +23,13 @@ use super::shard::Shard;
 /// A letter up to this size may be brought in by its session, in bytes.
 const LETTER_BYTES_MAX: usize = 4 << 10;
 
-/// How long ago another connection's last letter has to be, for one to be brought in: those who come
-/// while a batch is written share the next one, and nobody finds the doorkeeper away.
-const ALONE: Duration = Duration::from_millis(2);
+/// How often letters may come from another connection than the one before, on average, for one to be
+/// brought in: about two syncs. Those who come more often had better share a batch, and wait for each
+/// other no longer than half of the time.
+const TURN: Duration = Duration::from_micros(250);
+
+/// Over how long that average is taken: a few may come closer together.
+const CALM: Duration = Duration::from_millis(2);
 
 /// A visit that took so long met a slow disk: for as long again nobody else shall wait for it.
 const SLOW: Duration = Duration::from_millis(20);
@@ -39,19 +43,23 @@ pub struct Home {
     visits: Mutex<Visits>,
 }
 
-/// Who came when.
+/// Who came when. The rate is held by the generic cell rate algorithm (ITU-T I.371).
 #[derive(Debug, Default)]
 struct Visits {
-    last: Option<(ConnId, Moment)>,
+    last: Option<ConnId>,
+    /// When as many others would have come that came, at the highest rate that is calm.
+    due: Moment,
     not_before: Moment,
 }
 
 impl Visits {
     /// Notes a letter; says whether it may be brought in.
     fn may_enter(&mut self, conn: ConnId, now: Moment) -> bool {
-        let last = self.last.replace((conn, now));
-        let is_alone = last.is_none_or(|(last, at)| last == conn || now >= at + ALONE);
-        is_alone && now >= self.not_before
+        if self.last.replace(conn) != Some(conn) {
+            // However crowded it was, it is calm again when nobody else came for as long.
+            self.due = (self.due.max(now) + TURN).min(now + 2 * CALM);
+        }
+        self.due <= now + CALM && now >= self.not_before
     }
 }
 
@@ -188,16 +196,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_comes_alone_may_enter() {
+    fn few_who_come_in_turn_may_enter() {
         let mut visits = Visits::default();
         let at =
             |micros| Moment::default() + Duration::from_secs(1) + Duration::from_micros(micros);
         let (a, b) = (ConnId(1), ConnId(2));
-        assert!(visits.may_enter(a, at(0)));
-        assert!(visits.may_enter(a, at(1)), "again, at any time");
-        assert!(!visits.may_enter(b, at(2)), "another was just here");
-        assert!(visits.may_enter(b, at(3)));
-        assert!(visits.may_enter(a, at(3) + ALONE));
+        // One alone, however often, and two that come in turn.
+        assert!((0..100).all(|n| visits.may_enter(a, at(n))));
+        assert!((1..100).all(|n| visits.may_enter(if n % 2 == 0 { a } else { b }, at(n * 250))));
+        // Eight in a row may come closer together, and no more.
+        let begin = 100_000;
+        let crowd = (0..100).map(|n| visits.may_enter(ConnId(n), at(begin + n)));
+        assert_eq!(crowd.filter(|may_enter| *may_enter).count(), 8);
+        assert!(!visits.may_enter(ConnId(99), at(begin + 1_000)), "nor the last of them again");
+        // It is calm again soon after the last of a crowd of any size.
+        assert!(visits.may_enter(ConnId(99), at(begin + 99) + CALM));
         visits.not_before = at(1_000_000);
         assert!(!visits.may_enter(a, at(999_999)), "the disk was slow");
         assert!(visits.may_enter(a, at(1_000_000)));

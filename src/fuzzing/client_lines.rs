@@ -172,7 +172,7 @@ fn session(stream: &[u8], message_bytes_max: usize, told: &[Told], draw: &mut Dr
         shards: 3,
         disk: Arc::new(SimDisk::new()),
     };
-    let outbox = Arc::new(Outbox::new(Arc::default()));
+    let outbox = Arc::new(Outbox::default());
     let now = Moment::from_millis(0);
     let mut core = Core::new(ConnId(1), Arc::from("c1"), Arc::new(settings), outbox, now);
     let (mut buffer, mut waiting, mut out) = (BytesMut::new(), Vec::new(), Vec::new());

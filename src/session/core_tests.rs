@@ -35,7 +35,7 @@ impl Story {
             disk: Arc::new(OsDisk),
         };
         let now = Moment::from_millis(0);
-        let outbox = Arc::new(Outbox::new(Arc::default()));
+        let outbox = Arc::new(Outbox::default());
         let core = Core::new(ConnId(1), Arc::from("c1"), Arc::new(settings), outbox, now);
         Self { core, now, told: String::new() }
     }

@@ -46,13 +46,7 @@ pub struct Context {
 }
 
 /// Serves a connection on the thread of this bell, until it is closed.
-pub async fn run(
-    stream: TcpStream,
-    peer: String,
-    conn: ConnId,
-    context: Context,
-    bell: Arc<Bell>,
-) {
+pub async fn run(stream: TcpStream, peer: String, conn: ConnId, context: Context, bell: Arc<Bell>) {
     let outbox = Arc::new(Outbox::new(bell));
     let consumer = Arc::from(format!("c{conn}@{peer}"));
     let core = Core::new(

@@ -161,7 +161,7 @@ impl Node {
 
     /// A client connects.
     pub(super) fn connect(&mut self, conn: u64, now: Moment) {
-        let outbox = Arc::new(Outbox::new(Arc::default()));
+        let outbox = Arc::new(Outbox::default());
         let settings = Arc::clone(&self.session_settings);
         let name = Arc::from(format!("c{conn}"));
         let core = Core::new(ConnId(conn), name, settings, Arc::clone(&outbox), now);

@@ -50,7 +50,7 @@ fn rest(home: &Home) {
 #[test]
 fn who_finds_the_shard_at_rest_has_the_answer_at_once() {
     let (home, disk) = home();
-    let outbox = Arc::new(Outbox::new(Arc::default()));
+    let outbox = Arc::new(Outbox::default());
     assert!(home.enter(letter(&outbox, 1, 5)).is_some(), "nobody is at home yet");
     let thread = {
         let home = Arc::clone(&home);
@@ -81,7 +81,7 @@ fn a_failure_that_a_visitor_meets_ends_the_thread() {
     };
     rest(&home);
     disk.fail_next(Op::Sync, 1, Failure::Io);
-    let outbox = Arc::new(Outbox::new(Arc::default()));
+    let outbox = Arc::new(Outbox::default());
     assert!(home.enter(letter(&outbox, 1, 5)).is_none());
     let fatal = thread.join().unwrap().unwrap_err().to_string();
     assert!(fatal.contains("sync"), "{fatal}");
