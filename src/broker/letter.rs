@@ -132,11 +132,38 @@ pub enum Then {
 /// The way from shards to one session: pieces in order, and "there is more to read" for plain
 /// subscribers. What can wait in it is bounded by what the session asked for and by its credit. The
 /// default one wakes nobody: it is for those who look by themselves.
+///
+/// A session that sleeps with nothing unsent lets others write to its socket for it
+/// ([`Outbox::sleep`]): what fits is then sent by the thread that has it, and the session hears of it
+/// when it wakes for something else. That saves waking a thread for every answer and every delivery.
 #[derive(Debug, Default)]
 pub struct Outbox {
     bell: Arc<Bell>,
     waiting: std::sync::Mutex<Waiting>,
     closed: AtomicBool,
+}
+
+/// A session's socket, for those who have something for it while it sleeps.
+pub trait Wire: std::fmt::Debug + Send + Sync {
+    /// Sends as many of these bytes as go without waiting; says how many. A broken connection takes
+    /// none: its session will find out.
+    fn send(&self, bytes: &[u8]) -> usize;
+}
+
+/// More than this is sent by the session's own thread, in bytes: whoever has answers for many sends
+/// the short ones in the time that it takes to wake somebody, and should not stay over long ones.
+const DIRECT_BYTES_MAX: usize = 16 << 10;
+
+/// Letters in a row, by number, whose answers come next on a connection.
+pub type Letters = std::ops::Range<u64>;
+
+/// What others sent while a session slept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sent {
+    /// So many letters were answered, in their order.
+    pub letters: usize,
+    /// With so many lines.
+    pub lines: usize,
 }
 
 #[derive(Debug, Default)]
@@ -145,18 +172,32 @@ struct Waiting {
     is_nudged: bool,
     /// The session, if it sleeps.
     waker: Option<Waker>,
+    wire: Option<Arc<dyn Wire>>,
+    /// While the wire may be used: the letters whose answers may come next on it.
+    direct: Option<Letters>,
+    sent: Sent,
 }
 
 impl Outbox {
     /// The way to a session on the thread of this bell.
-    pub fn new(bell: Arc<Bell>) -> Self {
-        Self { bell, waiting: std::sync::Mutex::default(), closed: AtomicBool::new(false) }
+    pub fn new(bell: Arc<Bell>, wire: Arc<dyn Wire>) -> Self {
+        let waiting = Waiting { wire: Some(wire), ..Waiting::default() };
+        Self { bell, waiting: std::sync::Mutex::new(waiting), closed: AtomicBool::new(false) }
     }
 
-    /// Puts pieces in and wakes the session.
+    /// Sends pieces if the session sleeps and lets it be done; puts in what is left, and wakes the
+    /// session for it.
     pub fn post(&self, pieces: impl IntoIterator<Item = Piece>) {
         let mut waiting = lock(&self.waiting);
-        waiting.pieces.extend(pieces);
+        for piece in pieces {
+            let left = waiting.send(piece);
+            waiting.pieces.extend(left);
+        }
+        if waiting.pieces.is_empty() {
+            return;
+        }
+        // What comes after these comes behind them.
+        waiting.direct = None;
         let waker = waiting.waker.take();
         drop(waiting);
         waker.into_iter().for_each(|waker| self.bell.wake(waker));
@@ -171,30 +212,177 @@ impl Outbox {
         waker.into_iter().for_each(|waker| self.bell.wake(waker));
     }
 
-    /// Takes all pieces.
-    pub fn take(&self, into: &mut Vec<Piece>) {
-        into.append(&mut lock(&self.waiting).pieces);
+    /// Takes all pieces; what was sent before them is said. From now on nobody but the session uses
+    /// its wire.
+    pub fn take(&self, into: &mut Vec<Piece>) -> Sent {
+        let mut waiting = lock(&self.waiting);
+        waiting.direct = None;
+        into.append(&mut waiting.pieces);
+        std::mem::take(&mut waiting.sent)
     }
 
-    /// Ready if there are pieces, or there was a nudge since this was ready last.
-    pub fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+    /// Ready if there are pieces, or there was a nudge since this was ready last. If not, and `direct`
+    /// is something, the wire may be used by others until [`Outbox::take`]: for pushes, and for the
+    /// answers to those letters in their order.
+    pub fn sleep(&self, cx: &Context<'_>, direct: Option<Letters>) -> Poll<()> {
         let mut waiting = lock(&self.waiting);
         if std::mem::take(&mut waiting.is_nudged) || !waiting.pieces.is_empty() {
             return Poll::Ready(());
         }
+        waiting.lend(direct);
         if !waiting.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             waiting.waker = Some(cx.waker().clone());
         }
         Poll::Pending
     }
 
+    /// For a session that sleeps without being woken: as [`Outbox::sleep`].
+    #[cfg(any(test, feature = "sim"))]
+    pub fn lend(&self, direct: Option<Letters>) {
+        let mut waiting = lock(&self.waiting);
+        if waiting.pieces.is_empty() {
+            waiting.lend(direct);
+        }
+    }
+
+    /// Gives it a wire.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn with_wire(wire: Arc<dyn Wire>) -> Self {
+        Self::new(Arc::default(), wire)
+    }
+
     /// The session is gone: nothing that arrives from now on will be read.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        let mut waiting = lock(&self.waiting);
+        (waiting.wire, waiting.direct) = (None, None);
     }
 
     /// Whether the session is gone.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+}
+
+impl Waiting {
+    /// Lets others use the wire. What they sent and the session has not heard of was sent for the
+    /// same letters.
+    fn lend(&mut self, direct: Option<Letters>) {
+        let sent = self.sent.letters as u64;
+        self.direct = direct.map(|letters| (letters.start + sent).min(letters.end)..letters.end);
+    }
+
+    /// Sends a piece whose turn it is, as far as it goes; gives back what is left.
+    fn send(&mut self, piece: Piece) -> Option<Piece> {
+        let (Some(letters), Some(wire)) = (&mut self.direct, &self.wire) else {
+            return Some(piece);
+        };
+        let (mut lines, is_reply) = match piece {
+            Piece::Reply { seq, lines, then: None }
+                if seq == letters.start
+                    && !letters.is_empty()
+                    && lines.len() <= DIRECT_BYTES_MAX =>
+            {
+                (lines, true)
+            }
+            Piece::Push(lines) if lines.len() <= DIRECT_BYTES_MAX => (lines, false),
+            other => {
+                self.direct = None;
+                return Some(other);
+            }
+        };
+        if is_reply {
+            letters.start += 1;
+            self.sent.letters += 1;
+            self.sent.lines += memchr::memchr_iter(b'\n', &lines).count();
+        }
+        let sent = wire.send(&lines);
+        if sent == lines.len() {
+            return None;
+        }
+        self.direct = None;
+        lines.drain(..sent);
+        Some(Piece::Push(lines))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Takes so many bytes in all.
+    #[derive(Debug)]
+    struct Short(Mutex<(Vec<u8>, usize)>);
+
+    impl Wire for Short {
+        fn send(&self, bytes: &[u8]) -> usize {
+            let (sent, room) = &mut *self.0.lock().unwrap();
+            let count = bytes.len().min(*room - sent.len());
+            sent.extend_from_slice(&bytes[..count]);
+            count
+        }
+    }
+
+    fn outbox(room: usize) -> (Outbox, Arc<Short>) {
+        let wire = Arc::new(Short(Mutex::new((Vec::new(), room))));
+        (Outbox::with_wire(Arc::clone(&wire) as Arc<dyn Wire>), wire)
+    }
+
+    fn sent(wire: &Short) -> String {
+        String::from_utf8(wire.0.lock().unwrap().0.clone()).unwrap()
+    }
+
+    fn reply(seq: u64, lines: &str) -> Piece {
+        Piece::Reply { seq, lines: lines.into(), then: None }
+    }
+
+    fn left(outbox: &Outbox) -> (Sent, String) {
+        let mut pieces = Vec::new();
+        let sent = outbox.take(&mut pieces);
+        (sent, format!("{pieces:?}"))
+    }
+
+    #[test]
+    fn whoever_has_answers_sends_them_while_the_session_sleeps() {
+        let (outbox, wire) = outbox(1000);
+        outbox.post([Piece::Push(b"early\n".to_vec())]);
+        assert_eq!(sent(&wire), "", "it is awake");
+        left(&outbox);
+        outbox.lend(Some(5..7));
+        outbox.post([Piece::Push(b"push\n".to_vec()), reply(5, "a\nb\n")]);
+        outbox.post([reply(6, "c\n")]);
+        assert_eq!(sent(&wire), "push\na\nb\nc\n");
+        // It looks at something else and sleeps again, without having heard.
+        outbox.lend(Some(5..7));
+        outbox.post([reply(7, "d\n")]);
+        assert_eq!(sent(&wire), "push\na\nb\nc\n", "no such letter was expected");
+        let (known, pieces) = left(&outbox);
+        assert_eq!(known, Sent { letters: 2, lines: 3 });
+        assert!(pieces.contains("seq: 7"), "{pieces}");
+    }
+
+    #[test]
+    fn nothing_overtakes_what_has_to_wait() {
+        let (outbox, wire) = outbox(7);
+        outbox.lend(Some(1..4));
+        outbox.post([reply(2, "2\n")]);
+        outbox.post([reply(1, "1\n")]);
+        assert_eq!(sent(&wire), "", "the first letter is not answered yet");
+        left(&outbox);
+        outbox.lend(Some(1..4));
+        outbox.post([reply(1, "one\n")]);
+        outbox.post([reply(2, "two\n"), reply(3, "three\n")]);
+        assert_eq!(sent(&wire), "one\ntwo", "no more goes in");
+        outbox.post([Piece::Push(b"p\n".to_vec())]);
+        let (known, pieces) = left(&outbox);
+        assert_eq!(known, Sent { letters: 2, lines: 2 }, "whose rest is in the pieces");
+        let (rest, three) = (pieces.find("Push([10])"), pieces.find("seq: 3"));
+        assert!(rest < three && rest.is_some(), "{pieces}");
+        outbox.lend(Some(4..5));
+        outbox.close();
+        outbox.post([reply(4, "four\n")]);
+        assert_eq!(sent(&wire), "one\ntwo", "the session is gone");
     }
 }

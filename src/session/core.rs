@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::broker::letter::{Item, Letter, Outbox, Piece, Span, Then};
+use crate::broker::letter::{Item, Letter, Letters, Outbox, Piece, Sent, Span, Then};
 use crate::broker::topics::shard_of;
 use crate::disk::Disk;
 use crate::ids::{ConnId, DerivedId, GroupName, Offset, TopicName};
@@ -27,6 +27,9 @@ const SLOTS_MAX: usize = 256;
 /// Most commands whose answers have not come to the output: what a peer that reads nothing can
 /// have made is some megabytes of them, however short its commands are.
 const OWED_MAX: usize = SESSION_OUT_BYTES_MAX / 64;
+
+/// Most letters whose answers others may send while a session sleeps.
+const DIRECT_LETTERS_MAX: usize = 8;
 
 /// What all sessions have in common.
 #[derive(Clone, Debug)]
@@ -299,6 +302,35 @@ impl Core {
         let named = self.memberships.iter().find(|(topic, _)| Some(topic.tag()) == tag);
         let (topic, _) = named.or(self.memberships.first())?;
         Some(shard_of(topic, self.settings.shards))
+    }
+
+    /// What others may send while nothing is done here: nothing of its own is unsent, and they wake it
+    /// for what they don't send. `None` if nothing, else pushes and the answers to these letters. With
+    /// one of those sent, nothing that is ready here may wait behind it.
+    pub fn direct(&self) -> Option<Letters> {
+        let is_quiet = self.out.is_empty() && self.history.is_none() && self.joining == 0;
+        if !is_quiet || !self.wants_input() {
+            return None;
+        }
+        let first = match self.slots.front() {
+            Some(Slot::Letter { seq, .. }) => *seq,
+            _ => self.next_seq,
+        };
+        let waits = |(slot, expected): (&Slot, u64)| matches!(slot, Slot::Letter { seq, reply: None, .. } if *seq == expected);
+        let are_letters =
+            self.slots.len() <= DIRECT_LETTERS_MAX && self.slots.iter().zip(first..).all(waits);
+        let count = if are_letters { self.slots.len() as u64 } else { 0 };
+        Some(first..first + count)
+    }
+
+    /// Others answered the first letters that wait.
+    pub fn sent(&mut self, sent: Sent) {
+        for _ in 0..sent.letters {
+            let slot = self.slots.pop_front();
+            let is_letter = matches!(slot, Some(Slot::Letter { reply: None, .. }));
+            assert!(is_letter, "only letters that wait are answered");
+        }
+        self.owed = self.owed.saturating_sub(sent.lines);
     }
 
     /// A piece from a shard.

@@ -8,14 +8,15 @@ use std::task::{self, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
 use crate::broker::bell::Bell;
-use crate::broker::letter::{Letter, Outbox};
+use crate::broker::letter::{Letter, Outbox, Wire};
 use crate::broker::registry::Broker;
 use crate::ids::ConnId;
 use crate::limits::READ_BYTES_MAX;
@@ -47,7 +48,9 @@ pub struct Context {
 
 /// Serves a connection on the thread of this bell, until it is closed.
 pub async fn run(stream: TcpStream, peer: String, conn: ConnId, context: Context, bell: Arc<Bell>) {
-    let outbox = Arc::new(Outbox::new(bell));
+    let (stream, writing) = stream.into_split();
+    let socket = Arc::new(Socket(writing));
+    let outbox = Arc::new(Outbox::new(bell, Arc::clone(&socket) as Arc<dyn Wire>));
     let consumer = Arc::from(format!("c{conn}@{peer}"));
     let core = Core::new(
         conn,
@@ -58,6 +61,7 @@ pub async fn run(stream: TcpStream, peer: String, conn: ConnId, context: Context
     );
     let mut task = Task {
         stream,
+        socket,
         core,
         outbox,
         broker: context.broker,
@@ -80,23 +84,34 @@ pub async fn run(stream: TcpStream, peer: String, conn: ConnId, context: Context
         task.broker.post(shard, letter);
     }
     if !task.is_ended && !task.is_draining {
-        linger(task.stream).await;
+        linger(task.stream, &task.socket).await;
     }
 }
 
 /// Reads what a peer sends behind its `QUIT`. To close with bytes unread resets the connection, and
 /// a peer then loses the answers that it has not read yet.
-async fn linger(mut stream: TcpStream) {
+async fn linger(stream: OwnedReadHalf, socket: &Socket) {
     let rest = async {
-        stream.shutdown().await?;
+        rustix::net::shutdown(socket.0.as_ref(), rustix::net::Shutdown::Write)?;
         tokio::io::copy(&mut stream.take(LINGER_BYTES_MAX), &mut tokio::io::sink()).await
     };
     // However it ends, the connection is closed: the peer had its time.
     drop(tokio::time::timeout(LINGER, rest).await);
 }
 
+/// The writing side of a socket.
+#[derive(Debug)]
+struct Socket(OwnedWriteHalf);
+
+impl Wire for Socket {
+    fn send(&self, bytes: &[u8]) -> usize {
+        self.0.try_write(bytes).unwrap_or(0)
+    }
+}
+
 struct Task {
-    stream: TcpStream,
+    stream: OwnedReadHalf,
+    socket: Arc<Socket>,
     core: Core,
     outbox: Arc<Outbox>,
     broker: Arc<Broker>,
@@ -146,7 +161,8 @@ impl Task {
     }
 
     fn take_pieces(&mut self) {
-        self.outbox.take(&mut self.pieces);
+        let sent = self.outbox.take(&mut self.pieces);
+        self.core.sent(sent);
         for piece in self.pieces.drain(..) {
             self.core.piece(piece);
         }
@@ -219,7 +235,7 @@ impl Task {
         while !self.core.out().is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = self.core.out().slices(&mut slices);
-            match self.stream.try_write_vectored(&slices[..count]) {
+            match self.socket.0.try_write_vectored(&slices[..count]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(sent) => self.core.out().advance(sent),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -231,12 +247,12 @@ impl Task {
 
     /// Waits until there is something to read, to write or to look at.
     fn poll_wait(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
-        let mut is_woken = self.outbox.poll(cx).is_ready();
+        let mut is_woken = self.outbox.sleep(cx, self.core.direct()).is_ready();
         if !self.is_ended && self.core.wants_input() {
             is_woken |= self.poll_read(cx)?.is_ready();
         }
         if !self.core.out().is_empty() {
-            is_woken |= self.stream.poll_write_ready(cx)?.is_ready();
+            is_woken |= self.socket.0.as_ref().poll_write_ready(cx)?.is_ready();
         }
         while let Poll::Ready(Some(done)) = self.jobs.poll_join_next(cx) {
             let (reading, job, done) = done.map_err(io::Error::other)?;
@@ -280,7 +296,7 @@ impl Task {
 
     /// Reads what has come. A connection on which nothing comes has no buffer.
     fn poll_read(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
-        if self.stream.poll_read_ready(cx)?.is_pending() {
+        if self.stream.as_ref().poll_read_ready(cx)?.is_pending() {
             return Poll::Pending;
         }
         self.buffer.reserve(self.core.read_hint().max(self.read_bytes));

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -15,7 +15,7 @@ use crate::broker::commit::LogWriter;
 use crate::broker::fatal::Fatal;
 use crate::broker::gate::{Full, PublishGate};
 use crate::broker::keeper::{Checkpoints, watch_room};
-use crate::broker::letter::{Letter, Outbox};
+use crate::broker::letter::{Letter, Outbox, Wire};
 use crate::broker::message::{Message, Submission};
 use crate::broker::open::{self, Found, OpenError};
 use crate::broker::settings::Settings;
@@ -117,8 +117,32 @@ pub(super) struct Node {
 struct Session {
     core: Core,
     outbox: Arc<Outbox>,
+    socket: Arc<Socket>,
     buffer: BytesMut,
     jobs: Vec<(Reading, ReadJob)>,
+}
+
+/// A session's socket while it sleeps: what shards sent, and how much more goes in.
+#[derive(Debug, Default)]
+struct Socket(Mutex<(Vec<u8>, usize)>);
+
+impl Wire for Socket {
+    fn send(&self, bytes: &[u8]) -> usize {
+        let (sent, room) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = bytes.len().min(*room);
+        sent.extend_from_slice(&bytes[..count]);
+        *room -= count;
+        count
+    }
+}
+
+impl Socket {
+    /// Takes what was sent, and has so much room from now on.
+    fn empty(&self, room: usize) -> Vec<u8> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.1 = room;
+        std::mem::take(&mut state.0)
+    }
 }
 
 /// What came of a session's turn.
@@ -161,11 +185,12 @@ impl Node {
 
     /// A client connects.
     pub(super) fn connect(&mut self, conn: u64, now: Moment) {
-        let outbox = Arc::new(Outbox::default());
+        let socket = Arc::new(Socket::default());
+        let outbox = Arc::new(Outbox::with_wire(Arc::clone(&socket) as Arc<dyn Wire>));
         let settings = Arc::clone(&self.session_settings);
         let name = Arc::from(format!("c{conn}"));
         let core = Core::new(ConnId(conn), name, settings, Arc::clone(&outbox), now);
-        let session = Session { core, outbox, buffer: BytesMut::new(), jobs: Vec::new() };
+        let session = Session { core, outbox, socket, buffer: BytesMut::new(), jobs: Vec::new() };
         self.sessions.insert(conn, session);
     }
 
@@ -287,7 +312,9 @@ impl Node {
             return Sent { bytes: Vec::new(), is_finished: true };
         };
         let mut pieces = Vec::new();
-        session.outbox.take(&mut pieces);
+        let known = session.outbox.take(&mut pieces);
+        let mut sent = Sent { bytes: session.socket.empty(0), is_finished: false };
+        session.core.sent(known);
         for piece in pieces {
             session.core.piece(piece);
         }
@@ -305,14 +332,17 @@ impl Node {
             session.core.read(reading, job, done);
         }
         session.jobs.extend(session.core.pull());
-        let mut sent = Sent::default();
         let mut slices = [std::io::IoSlice::new(&[]); 8];
         let count = session.core.out().slices(&mut slices);
+        let (before, end) = (sent.bytes.len(), sent.bytes.len().max(room));
         for slice in &slices[..count] {
-            let fits = slice.len().min(room - sent.bytes.len());
+            let fits = slice.len().min(end - sent.bytes.len());
             sent.bytes.extend_from_slice(&slice[..fits]);
         }
-        session.core.out().advance(sent.bytes.len());
+        session.core.out().advance(sent.bytes.len() - before);
+        // Little enough to be full now and then.
+        session.socket.empty(end.saturating_sub(sent.bytes.len()) / 16);
+        session.outbox.lend(session.core.direct());
         sent.is_finished = session.core.is_finished();
         self.post(letters);
         if sent.is_finished {
