@@ -152,7 +152,7 @@ pub trait Wire: std::fmt::Debug + Send + Sync {
 
 /// More than this is sent by the session's own thread, in bytes: whoever has answers for many sends
 /// the short ones in the time that it takes to wake somebody, and should not stay over long ones.
-const DIRECT_BYTES_MAX: usize = 16 << 10;
+const DIRECT_BYTES_MAX: usize = 2 << 10;
 
 /// Letters in a row, by number, whose answers come next on a connection.
 pub type Letters = std::ops::Range<u64>;

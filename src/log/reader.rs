@@ -186,6 +186,7 @@ impl Reader {
 
     /// Reads the next line and looks whether it is the expected message; passes by what is damaged.
     /// `None` at the end.
+    #[inline]
     fn check(&mut self) -> Result<Option<Found>, LogError> {
         let expected = self.next;
         let place = self.place.as_mut().expect("it was just found");

@@ -178,22 +178,29 @@ pub fn parse_line<'a>(topic: &TopicName, raw: &'a [u8]) -> Result<Line<'a>, Line
     Found::in_line(topic.tag(), raw)?.line(raw)
 }
 
-/// What was found in a good line, without the line: [`Found::line`] puts both together.
+/// What was found in a good line, without the line: [`Found::line`] puts both together. It is handed
+/// on for every line that is read, so it is small and its fields are of a size.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
     pub(super) offset: Offset,
-    /// Where things stand in a line as [`write_line`] writes it, but for base64 and further members.
-    parts: Option<Parts>,
+    ts: Timestamp,
+    id_end: u32,
+    ts_start: u32,
+    ts_end: u32,
+    message_end: u32,
+    form: Form,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Parts {
-    ts: Timestamp,
-    id_end: usize,
-    ts_start: usize,
-    ts_end: usize,
-    message_end: usize,
-    has_escapes: bool,
+/// How a line is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+enum Form {
+    /// As [`write_line`] writes it, but for base64 and further members.
+    Own,
+    /// The same, and its message has escapes.
+    Escaped,
+    /// Any other: it has to be read again.
+    Other,
 }
 
 /// How a line begins that [`write_line`] wrote.
@@ -203,7 +210,14 @@ const TS: &[u8] = b",\"ts\":";
 const MSG: &[u8] = b",\"msg\":\"";
 
 impl Found {
+    /// A line of another form than our own.
+    fn other(offset: Offset) -> Self {
+        let (ts, form) = (Timestamp::default(), Form::Other);
+        Self { offset, ts, id_end: 0, ts_start: 0, ts_end: 0, message_end: 0, form }
+    }
+
     /// Looks for a record of the topic with this tag in a line, and verifies its crc.
+    #[inline]
     pub(super) fn in_line(tag: u32, raw: &[u8]) -> Result<Self, LineError> {
         if !raw.starts_with(ID) && parse_lost(raw).is_some() {
             return Err(LineError::Lost);
@@ -216,26 +230,30 @@ impl Found {
         if raw.starts_with(ID) {
             return Err(no_record("its checksum is missing"));
         }
-        Ok(Self { offset: any_form(raw)?.offset, parts: None })
+        Ok(Self::other(any_form(raw)?.offset))
     }
 
     /// The record. `raw` is the line in which it was found.
+    #[inline]
     pub(super) fn line(self, raw: &[u8]) -> Result<Line<'_>, LineError> {
-        let Some(parts) = self.parts else { return any_form(raw) };
-        let head = std::str::from_utf8(&raw[..parts.ts_end]).map_err(no_record)?;
-        let message_start = parts.ts_end + MSG.len();
-        let message = if parts.has_escapes {
-            let literal = &raw[message_start - 1..=parts.message_end];
+        if self.form == Form::Other {
+            return any_form(raw);
+        }
+        let (ts_end, message_end) = (self.ts_end as usize, self.message_end as usize);
+        let head = std::str::from_utf8(&raw[..ts_end]).map_err(no_record)?;
+        let message_start = ts_end + MSG.len();
+        let message = if self.form == Form::Escaped {
+            let literal = &raw[message_start - 1..=message_end];
             let message: String = serde_json::from_slice(literal).map_err(no_record)?;
             Cow::Owned(message.into_bytes())
         } else {
-            Cow::Borrowed(&raw[message_start..parts.message_end])
+            Cow::Borrowed(&raw[message_start..message_end])
         };
         Ok(Line {
-            id: Cow::Borrowed(&head[ID.len()..parts.id_end]),
+            id: Cow::Borrowed(&head[ID.len()..self.id_end as usize]),
             offset: self.offset,
-            ts: parts.ts,
-            ts_text: &head[parts.ts_start..],
+            ts: self.ts,
+            ts_text: &head[self.ts_start as usize..],
             message,
             raw,
             is_checked: true,
@@ -244,6 +262,7 @@ impl Found {
 }
 
 /// A line as [`write_line`] writes it; `None` if it is another.
+#[inline]
 fn own_form(tag: u32, raw: &[u8]) -> Option<Result<Found, LineError>> {
     let cut = raw.len().checked_sub(CRC_BYTES)?;
     let (body, end) = raw.split_at(cut);
@@ -263,17 +282,16 @@ fn own_form(tag: u32, raw: &[u8]) -> Option<Result<Found, LineError>> {
         return Some(Err(error));
     }
     // From here on it is as it was written.
-    let parts = if has_escapes { None } else { own_parts(body, id_len, rest) };
-    let found = match parts {
-        Some(_) => Ok(Found { offset, parts }),
-        None => any_form(raw).map(|_| Found { offset, parts: None }),
-    };
-    Some(found)
+    if !has_escapes && let Some(found) = own_parts(body, offset, id_len, rest) {
+        return Some(Ok(found));
+    }
+    Some(any_form(raw).map(|_| Found::other(offset)))
 }
 
 /// The parts of a line's `body`, given what stands behind `,"ts":` in it; `None` if it is not as
 /// simple as most are.
-fn own_parts(body: &[u8], id_len: usize, rest: &[u8]) -> Option<Parts> {
+#[inline]
+fn own_parts(body: &[u8], offset: Offset, id_len: usize, rest: &[u8]) -> Option<Found> {
     let id_end = ID.len() + id_len;
     let ts_start = body.len() - rest.len();
     let ts_len = memchr::memchr(b',', rest)?;
@@ -283,7 +301,16 @@ fn own_parts(body: &[u8], id_len: usize, rest: &[u8]) -> Option<Parts> {
     let message_end = ts_start + ts_len + MSG.len() + message_len;
     let ts_end = ts_start + ts_len;
     let is_last = message_end + 1 == body.len();
-    is_last.then_some(Parts { ts, id_end, ts_start, ts_end, message_end, has_escapes })
+    let place = |at: usize| u32::try_from(at).ok();
+    is_last.then_some(Found {
+        offset,
+        ts,
+        id_end: place(id_end)?,
+        ts_start: place(ts_start)?,
+        ts_end: place(ts_end)?,
+        message_end: place(message_end)?,
+        form: if has_escapes { Form::Escaped } else { Form::Own },
+    })
 }
 
 /// How long a JSON string is whose inside begins here, and whether it has escapes; `None` if it has

@@ -9,7 +9,7 @@ use crate::proto::Tag;
 use crate::topic::lines;
 
 /// Most bytes of a log that one job reads; a larger message comes alone.
-const JOB_BYTES_MAX: usize = 256 << 10;
+const JOB_BYTES_MAX: usize = 1 << 20;
 
 /// What a line may need, to begin with.
 const LINE_BYTES_GUESS: usize = 256;
