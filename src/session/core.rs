@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 
 use crate::broker::letter::{Item, Letter, Letters, Outbox, Piece, Sent, Span, Then};
 use crate::broker::topics::shard_of;
@@ -27,6 +27,9 @@ const SLOTS_MAX: usize = 256;
 /// Most commands whose answers have not come to the output: what a peer that reads nothing can
 /// have made is some megabytes of them, however short its commands are.
 const OWED_MAX: usize = SESSION_OUT_BYTES_MAX / 64;
+
+/// A letter up to this size, in bytes, has its bytes for itself.
+const COPY_BYTES_MAX: usize = 2 << 10;
 
 /// Most letters whose answers others may send while a session sleeps.
 const DIRECT_LETTERS_MAX: usize = 8;
@@ -256,7 +259,7 @@ impl Core {
                 }
             }
         }
-        let bytes = buf.split_to(at).freeze();
+        let bytes = take(buf, at);
         let mut letters = Vec::new();
         for draft in drafts.0 {
             self.place(draft, &bytes, &mut letters);
@@ -605,6 +608,17 @@ fn unreadable(topic: &TopicName, error: &LogError) -> WireError {
         LogError::Corrupt { offset, .. } => told.with("offset", offset),
         LogError::Io { .. } | LogError::Sync { .. } | LogError::Damaged { .. } => told,
     }
+}
+
+/// The first `len` bytes of a buffer. Few of them are copied: a letter would keep the whole buffer as
+/// long as it waits, and the buffer can be used again.
+fn take(buf: &mut BytesMut, len: usize) -> Bytes {
+    if len > COPY_BYTES_MAX {
+        return buf.split_to(len).freeze();
+    }
+    let bytes = Bytes::copy_from_slice(&buf[..len]);
+    buf.advance(len);
+    bytes
 }
 
 fn span(base: usize, bytes: &[u8]) -> Span {

@@ -1,5 +1,6 @@
 //! A session's socket: reads, writes and waits for it, and carries letters and jobs.
 
+use std::cell::Cell;
 use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -27,6 +28,14 @@ use super::read::{ReadDone, ReadJob};
 
 /// What the first read of a connection asks for, in bytes.
 const READ_BYTES_MIN: usize = 4 << 10;
+
+/// A buffer up to this size is kept for the next connection, in bytes.
+const SPARE_BYTES_MAX: usize = 16 << 10;
+
+thread_local! {
+    /// A buffer that no connection of this thread has.
+    static SPARE: Cell<BytesMut> = Cell::default();
+}
 
 /// Most slices of one write.
 const SLICES_MAX: usize = 16;
@@ -216,8 +225,16 @@ impl Task {
             self.core.finish();
         }
         if self.buffer.is_empty() {
-            // An idle connection keeps no buffer.
-            self.buffer = BytesMut::new();
+            self.return_buffer();
+        }
+    }
+
+    /// An idle connection keeps no buffer: the next one of its thread that reads has it.
+    fn return_buffer(&mut self) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        if buffer.try_reclaim(READ_BYTES_MIN) && buffer.capacity() <= SPARE_BYTES_MAX {
+            SPARE.set(buffer);
         }
     }
 
@@ -299,11 +316,14 @@ impl Task {
         if self.stream.as_ref().poll_read_ready(cx)?.is_pending() {
             return Poll::Pending;
         }
+        if self.buffer.capacity() == 0 {
+            self.buffer = SPARE.take();
+        }
         self.buffer.reserve(self.core.read_hint().max(self.read_bytes));
         // A read that does not fill the buffer tells the runtime that there is no more.
         let Poll::Ready(got) = pin!(self.stream.read_buf(&mut self.buffer)).poll(cx)? else {
             if self.buffer.is_empty() {
-                self.buffer = BytesMut::new();
+                self.return_buffer();
             }
             return Poll::Pending;
         };
