@@ -52,6 +52,8 @@ pub struct Shard {
     pub(super) timers: Timers,
     /// How many groups have messages for members without credit.
     starved: usize,
+    /// How many groups keep a file open from one turn to the next.
+    kept: usize,
     gate: Arc<PublishGate>,
     pub(super) prefetch: u32,
     pub(super) open: Batch,
@@ -86,6 +88,7 @@ impl Shard {
             conns: Conns::default(),
             timers: Timers::default(),
             starved: 0,
+            kept: 0,
             gate,
             prefetch,
             open: Batch::default(),
@@ -476,6 +479,7 @@ impl Shard {
             pushes: &mut self.conns,
             timers: &mut self.timers,
             starved: &mut self.starved,
+            kept: &mut self.kept,
         };
         (&mut self.topics.slot_mut(key).topic, desk)
     }

@@ -171,6 +171,7 @@ fn session(stream: &[u8], message_bytes_max: usize, told: &[Told], draw: &mut Dr
         dead_after: Duration::from_secs(30),
         shards: 3,
         disk: Arc::new(SimDisk::new()),
+        shares: Arc::default(),
     };
     let outbox = Arc::new(Outbox::default());
     let now = Moment::from_millis(0);

@@ -25,6 +25,16 @@ pub struct Reader {
     /// The message that comes next.
     next: Offset,
     place: Option<Place>,
+    /// Without a place: where the next message stands, if that is known.
+    paused: Option<Paused>,
+    /// How much is read at once.
+    block_bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Paused {
+    segment: Offset,
+    at: u64,
 }
 
 #[derive(Debug)]
@@ -39,7 +49,7 @@ impl Reader {
     /// A reader at the first message that is kept.
     pub fn new(disk: Arc<dyn Disk>, shared: Arc<LogShared>) -> Self {
         let (tag, next) = (shared.topic().tag(), shared.first());
-        Self { disk, shared, tag, next, place: None }
+        Self { disk, shared, tag, next, place: None, paused: None, block_bytes: BLOCK_BYTES }
     }
 
     /// A reader of a directory that no daemon serves. A torn last line is not there for it.
@@ -58,7 +68,21 @@ impl Reader {
 
     /// Keeps no file open until the next [`Reader::next`].
     pub fn rest(&mut self) {
-        self.place = None;
+        (self.place, self.paused) = (None, None);
+    }
+
+    /// Keeps nothing but its place, and goes on from there with blocks of this size: that costs
+    /// opening the file and reading a block again.
+    pub fn pause(&mut self, block_bytes: usize) {
+        self.block_bytes = block_bytes;
+        if let Some(Place { segment, lines, .. }) = self.place.take() {
+            self.paused = Some(Paused { segment, at: lines.at });
+        }
+    }
+
+    /// Whether it has a file open, and a block of it in memory.
+    pub fn is_open(&self) -> bool {
+        self.place.is_some()
     }
 
     /// Goes to a message. The cost does not depend on how many there are before it.
@@ -68,7 +92,7 @@ impl Reader {
     pub fn seek(&mut self, offset: Offset) -> Result<(), LogError> {
         let offset = offset.max(self.shared.first());
         self.next = offset;
-        self.place = None;
+        self.rest();
         if offset > self.shared.end() {
             return Ok(());
         }
@@ -78,7 +102,7 @@ impl Reader {
         for attempt in 0..2 {
             let entry = index.before(offset);
             let (from, at) = entry.map_or((segment.first, 0), |entry| (entry.offset, entry.at));
-            let mut lines = self.shared.open(disk.as_ref(), segment.first, at, BLOCK_BYTES)?;
+            let mut lines = self.shared.open(disk.as_ref(), segment.first, at, self.block_bytes)?;
             // The index is derived: what it says counts only if the line there agrees.
             let is_right = match lines.next(segment.len)? {
                 Some(line) => parse_line(self.shared.topic(), line.bytes)
@@ -92,7 +116,7 @@ impl Reader {
             // Lines are counted, not read: one that is damaged is still a line.
             let mut here = from.next();
             if offset == from {
-                lines = self.shared.open(disk.as_ref(), segment.first, at, BLOCK_BYTES)?;
+                lines = self.shared.open(disk.as_ref(), segment.first, at, self.block_bytes)?;
                 here = from;
             }
             while here < offset && lines.next(segment.len)?.is_some() {
@@ -102,7 +126,7 @@ impl Reader {
             if !self.is_at(&mut lines, segment.len, offset)? {
                 // A line end was lost or came to it. Else the line itself is damaged.
                 let found = self.look_for(segment, at, offset)?.unwrap_or(counted);
-                lines = self.shared.open(disk.as_ref(), segment.first, found, BLOCK_BYTES)?;
+                lines = self.shared.open(disk.as_ref(), segment.first, found, self.block_bytes)?;
             }
             self.place = Some(Place { segment: segment.first, len: segment.len, lines });
             break;
@@ -129,7 +153,8 @@ impl Reader {
         from: u64,
         offset: Offset,
     ) -> Result<Option<u64>, LogError> {
-        let mut lines = self.shared.open(self.disk.as_ref(), segment.first, from, BLOCK_BYTES)?;
+        let mut lines =
+            self.shared.open(self.disk.as_ref(), segment.first, from, self.block_bytes)?;
         while let Some(line) = lines.next(segment.len)? {
             let parsed = parse_line(self.shared.topic(), line.bytes);
             if parsed.is_ok_and(|record| record.offset == offset) {
@@ -252,12 +277,19 @@ impl Reader {
             return Ok(true);
         }
         let segment = self.shared.segment_of(self.next);
+        if let Some(Paused { segment: first, at }) = self.paused.take()
+            && first == segment.first
+        {
+            let lines = self.shared.open(self.disk.as_ref(), first, at, self.block_bytes)?;
+            self.place = Some(Place { segment: first, len: segment.len, lines });
+            return Ok(at < segment.len);
+        }
         match &mut self.place {
             Some(place) if place.segment == segment.first => place.len = segment.len,
             // One segment is read to its end, and the next one begins.
             _ if segment.first == self.next => {
                 let disk = self.disk.as_ref();
-                let lines = self.shared.open(disk, segment.first, 0, BLOCK_BYTES)?;
+                let lines = self.shared.open(disk, segment.first, 0, self.block_bytes)?;
                 self.place = Some(Place { segment: segment.first, len: segment.len, lines });
             }
             _ => self.seek(self.next)?,

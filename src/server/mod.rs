@@ -140,6 +140,7 @@ impl Server {
                 dead_after: config.delivery.dead_after,
                 shards: broker.shards(),
                 disk,
+                shares: Arc::default(),
             }),
             draining,
         };

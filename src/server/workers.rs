@@ -12,6 +12,9 @@ use tokio::sync::watch;
 
 use crate::broker::bell::Bell;
 
+/// Most files that the sessions of one thread read at a time.
+const READERS_MAX: usize = 16;
+
 /// The threads. They end when this is dropped, and their sessions with them.
 #[derive(Debug)]
 pub(super) struct Workers {
@@ -26,7 +29,10 @@ impl Workers {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let (stop, stopped) = watch::channel(());
         let start = |number| {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let runtime = Builder::new_current_thread()
+                .max_blocking_threads(READERS_MAX)
+                .enable_all()
+                .build()?;
             let handle = runtime.handle().clone();
             let bell = Arc::new(Bell::default());
             let ringer = Arc::clone(&bell);

@@ -18,7 +18,7 @@ use crate::time::{Moment, Now};
 
 use super::drafts::{Draft, Drafts};
 use super::out::Out;
-use super::read::{Form, ReadDone, ReadJob};
+use super::read::{Form, ReadDone, ReadJob, Share, Shares};
 
 /// Most commands whose answers are outstanding, counted in letters and histories. At the bound the
 /// session reads no more until some are answered.
@@ -45,6 +45,8 @@ pub struct Settings {
     pub shards: u32,
     /// Where topics' files are read.
     pub disk: Arc<dyn Disk>,
+    /// The memory for what is read from them.
+    pub shares: Arc<Shares>,
 }
 
 /// See the module.
@@ -72,6 +74,8 @@ pub struct Core {
     known_to: Vec<u32>,
     history: Option<History>,
     out: Out,
+    /// Held while something is unsent of which more will be read.
+    share: Option<Share>,
     last_heard: Moment,
     is_silent: bool,
     is_closing: bool,
@@ -158,6 +162,7 @@ impl Core {
             known_to: Vec::new(),
             history: None,
             out,
+            share: None,
             last_heard: now,
             is_silent: false,
             is_closing: false,
@@ -441,25 +446,38 @@ impl Core {
     /// to be read from files, which the caller gives back to [`Core::read`].
     pub fn pull(&mut self) -> Vec<(Reading, ReadJob)> {
         let mut jobs = Vec::new();
-        if self.out.len() < SESSION_OUT_BYTES_MAX
+        let room = self.settings.shares.each();
+        if self.out.len() < room
             && let Some(job) = self.history.as_mut().and_then(|history| history.job.take())
         {
-            jobs.push((Reading::History, job));
+            jobs.push((Reading::History, job.with_bytes(room)));
         }
         for (number, follow) in self.follows.iter_mut().enumerate() {
-            if let Some(job) = follow.pull(&mut self.out, &self.settings.disk) {
-                jobs.push((Reading::Follow(number), job));
+            if let Some(job) = follow.pull(&mut self.out, room, &self.settings.disk) {
+                jobs.push((Reading::Follow(number), job.with_bytes(room)));
             }
         }
+        self.take_share();
         jobs
     }
 
     /// Whether [`Core::pull`] would find something, now that output was sent.
-    pub fn wants_pull(&self) -> bool {
+    pub fn wants_pull(&mut self) -> bool {
+        self.take_share();
         let has_more = |follow: &Follow| !follow.is_reading && follow.next <= follow.log.end();
         let is_history_due = self.history.as_ref().is_some_and(|history| history.job.is_some());
-        self.out.len() < SESSION_OUT_BYTES_MAX
+        self.out.len() < self.settings.shares.each()
             && (is_history_due || self.follows.iter().any(has_more))
+    }
+
+    /// Has a share of the memory while it needs it.
+    fn take_share(&mut self) {
+        let reads = self.history.is_some() || !self.follows.is_empty();
+        if self.out.is_empty() || !reads {
+            self.share = None;
+        } else if self.share.is_none() {
+            self.share = Some(self.settings.shares.take());
+        }
     }
 
     /// What a read job brought.
@@ -571,8 +589,8 @@ impl Slot {
 impl Follow {
     /// Moves chunks to the output while there is room; a job when the next messages are not in the
     /// tail cache any more.
-    fn pull(&mut self, out: &mut Out, disk: &Arc<dyn Disk>) -> Option<ReadJob> {
-        while !self.is_reading && out.len() < SESSION_OUT_BYTES_MAX && self.next <= self.log.end() {
+    fn pull(&mut self, out: &mut Out, room: usize, disk: &Arc<dyn Disk>) -> Option<ReadJob> {
+        while !self.is_reading && out.len() < room && self.next <= self.log.end() {
             match self.log.tail().since(self.next) {
                 Some((chunk, next)) => {
                     out.chunk(chunk);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use crate::broker::letter::{Item, Letter, Outbox, Piece, Then};
+use crate::broker::letter::{Item, Letter, Outbox, Piece, Sent, Then};
 use crate::disk::Disk;
 use crate::disk::os::OsDisk;
 use crate::disk::sim::SimDisk;
@@ -17,27 +17,30 @@ use crate::log::{LogSettings, NewRecord, TailBudget, TopicLog};
 use crate::time::{Moment, Now, Timestamp};
 
 use super::core::{Core, Settings};
-use super::read::{Form, ReadJob};
+use super::read::{Form, ReadJob, Shares};
 
 /// A session and the letters it sent.
 struct Story {
     core: Core,
     now: Moment,
     told: String,
+    shares: Arc<Shares>,
 }
 
 impl Story {
     fn new(shards: u32) -> Self {
+        let shares = Arc::<Shares>::default();
         let settings = Settings {
             message_bytes_max: 1000,
             dead_after: Duration::from_secs(30),
             shards,
             disk: Arc::new(OsDisk),
+            shares: Arc::clone(&shares),
         };
         let now = Moment::from_millis(0);
         let outbox = Arc::new(Outbox::default());
         let core = Core::new(ConnId(1), Arc::from("c1"), Arc::new(settings), outbox, now);
-        Self { core, now, told: String::new() }
+        Self { core, now, told: String::new(), shares }
     }
 
     fn letters(&mut self, letters: Vec<(u32, Letter)>) {
@@ -323,4 +326,63 @@ fn a_connection_has_so_many_subscriptions_and_no_more() {
         < ERR LIMIT too many subscriptions on one connection max=10000 retry_after=1s
         < ERR LIMIT too many subscriptions on one connection max=10000 retry_after=1s
     ");
+}
+
+#[test]
+fn others_may_answer_only_what_comes_next() {
+    let mut story = Story::new(1);
+    assert_eq!(story.core.direct(), None, "the greeting has not left");
+    story.leave();
+    assert_eq!(story.core.direct(), Some(0..0), "pushes");
+    story.receive("PUB chat a\n").receive("PUB chat b\nPUB chat c\n");
+    assert_eq!(story.core.direct(), Some(0..2));
+    story.core.sent(Sent { letters: 1, lines: 1 });
+    assert_eq!(story.core.direct(), Some(1..2));
+    // What is ready behind a letter would wait for ever if others answered that.
+    story.receive("SUB chat\nPING\n");
+    assert_eq!(story.core.direct(), Some(1..1));
+    story.reply(1, "b\nc\n", None).reply(2, "OK subscribed chat\n", None);
+    assert_eq!(story.core.direct(), Some(3..3));
+    story.receive("SUB chat g\n");
+    assert_eq!(story.core.direct(), None, "pushes wait for the answer to a SUB in a group");
+    story.reply(3, "OK subscribed chat in group g\n", None);
+    (0..9).for_each(|_| drop(story.receive("PUB chat x\n")));
+    assert_eq!(story.core.direct(), Some(4..4), "too many to look at each");
+    story.receive("HISTORY chat 1\n");
+    (4..13).for_each(|seq| drop(story.reply(seq, "OK\n", None)));
+    assert_eq!(story.core.direct(), Some(14..14), "a history comes next");
+    story.core.piece(Piece::Push(b"unsent\n".to_vec()));
+    assert_eq!(story.core.direct(), None);
+    story.leave().core.finish();
+    assert_eq!(story.core.direct(), None, "it has to see that it is finished");
+}
+
+#[test]
+fn sessions_that_read_share_the_memory_for_it() {
+    let shares = Arc::<Shares>::default();
+    assert_eq!(shares.each(), 1 << 20);
+    let taken: Vec<_> = (0..128).map(|_| shares.take()).collect();
+    assert_eq!(shares.each(), 512 << 10);
+    let more: Vec<_> = (0..10_000).map(|_| shares.take()).collect();
+    assert_eq!(shares.each(), 32 << 10);
+    drop((taken, more));
+    assert_eq!(shares.each(), 1 << 20);
+
+    let mut story = Story::new(1);
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let settings = LogSettings { segment_bytes: 1 << 30 };
+    let topic = TopicName::parse(b"chat").unwrap();
+    let tail = Arc::new(TailBudget::new(1 << 20));
+    let log = TopicLog::create(disk, Path::new("/"), topic.clone(), settings, tail);
+    let then = Some(Then::Follow { topic, log: log.shared(), from: Offset::FIRST });
+    story.receive("SUB chat\n").reply(0, "OK subscribed chat\n", then);
+    // The story has it, and the settings.
+    let count = |story: &Story| Arc::strong_count(&story.shares) - 2;
+    story.core.pull();
+    assert_eq!(count(&story), 0, "nothing is unsent");
+    story.core.piece(Piece::Push(b"unsent\n".to_vec()));
+    story.core.pull();
+    assert_eq!(count(&story), 1);
+    assert!(!story.leave().core.wants_pull());
+    assert_eq!(count(&story), 0);
 }

@@ -1,21 +1,58 @@
 //! Reading stored messages for a session, off its task and off every shard.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::disk::Disk;
 use crate::ids::{Offset, TopicName};
+use crate::limits::SESSION_OUT_BYTES_MAX;
 use crate::log::{LogError, LogShared, Reader};
 use crate::proto::Tag;
 use crate::topic::lines;
 
-/// Most bytes of a log that one job reads; a larger message comes alone.
-const JOB_BYTES_MAX: usize = 1 << 20;
+/// Memory for what sessions have read from files and their peers have not taken, in bytes.
+const SHARED_BYTES: usize = 64 << 20;
+
+/// The least that a session may hold of it, in bytes, however many there are.
+const SHARE_BYTES_MIN: usize = 32 << 10;
+
+/// What is read at once, in bytes.
+const BLOCK_BYTES_MAX: usize = 256 << 10;
 
 /// What a line may need, to begin with.
 const LINE_BYTES_GUESS: usize = 256;
 
 /// A job that has found so many damaged messages says so before it goes on.
 const DAMAGED_MAX: usize = 1000;
+
+/// How many sessions have something unsent that they will read more of: subscriptions that are
+/// behind, and histories. They share the memory for it.
+#[derive(Debug, Default)]
+pub struct Shares(AtomicUsize);
+
+impl Shares {
+    /// How many bytes a session may have unsent and still read more; a job reads as much again.
+    pub fn each(&self) -> usize {
+        let sessions = self.0.load(Ordering::Relaxed).max(1);
+        (SHARED_BYTES / sessions).clamp(SHARE_BYTES_MIN, SESSION_OUT_BYTES_MAX)
+    }
+
+    /// One session more, until what is returned is dropped.
+    pub fn take(self: &Arc<Self>) -> Share {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Share(Arc::clone(self))
+    }
+}
+
+/// The share of a session that has something unsent.
+#[derive(Debug)]
+pub struct Share(Arc<Shares>);
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// A place in a topic's files, and what the lines are for.
 #[derive(Debug)]
@@ -27,6 +64,8 @@ pub struct ReadJob {
     /// The last offset wanted.
     last: Offset,
     is_placed: bool,
+    /// Most bytes of a log that one job reads; a larger message comes alone.
+    bytes: usize,
 }
 
 /// What lines a job makes.
@@ -62,7 +101,14 @@ impl ReadJob {
         last: Offset,
     ) -> Self {
         let reader = Reader::new(Arc::clone(disk), log);
-        Self { reader, topic, form, next, last, is_placed: false }
+        Self { reader, topic, form, next, last, is_placed: false, bytes: SHARE_BYTES_MIN }
+    }
+
+    /// Lets the next job read so much.
+    #[must_use]
+    pub fn with_bytes(mut self, bytes: usize) -> Self {
+        self.bytes = bytes;
+        self
     }
 
     /// Goes on to a later end, from where the last job ended or from elsewhere.
@@ -77,11 +123,11 @@ impl ReadJob {
         self.next > self.last
     }
 
-    /// Reads one piece. Blocks on the disk.
+    /// Reads one piece. Blocks on the disk. Between its jobs it keeps no file open.
     pub fn run(&mut self) -> ReadDone {
         let wanted = (self.last.get() + 1).saturating_sub(self.next.get());
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
-        let lines = Vec::with_capacity(wanted.saturating_mul(LINE_BYTES_GUESS).min(JOB_BYTES_MAX));
+        let lines = Vec::with_capacity(wanted.saturating_mul(LINE_BYTES_GUESS).min(self.bytes));
         let mut done = ReadDone { lines, next: self.next, damaged: Vec::new(), error: None };
         while !self.is_done() && done.lines.is_empty() && done.damaged.len() < DAMAGED_MAX {
             if let Err(error) = self.piece(&mut done) {
@@ -90,6 +136,7 @@ impl ReadJob {
             }
         }
         done.next = self.next;
+        self.reader.pause(self.bytes.min(BLOCK_BYTES_MAX));
         done
     }
 
@@ -100,7 +147,7 @@ impl ReadJob {
         }
         let mut bytes = 0;
         let room = |done: &ReadDone| done.damaged.len() < DAMAGED_MAX;
-        while bytes < JOB_BYTES_MAX && room(done) && !self.is_done() {
+        while bytes < self.bytes && room(done) && !self.is_done() {
             let (topic, form) = (&self.topic, self.form);
             match self.reader.next() {
                 Ok(Some(record)) => {

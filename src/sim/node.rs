@@ -166,6 +166,7 @@ impl Node {
             dead_after: DEAD_AFTER,
             shards: SHARDS,
             disk: Arc::clone(&disk),
+            shares: Arc::default(),
         });
         let node = Node {
             log: LogWriter::new(opened.wal, settings.fsync),

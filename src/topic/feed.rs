@@ -9,6 +9,13 @@ use crate::log::{Chunk, Line, LogError, Reader, TopicLog};
 use super::decide::raw_number;
 use super::lines;
 
+/// Most groups of a shard that keep a file open, and a block of it in memory, from one turn to the
+/// next. The others open theirs anew whenever they deliver.
+const KEPT_MAX: usize = 64;
+
+/// What those others read at once, in bytes.
+const PAUSED_BLOCK_BYTES: usize = 32 << 10;
+
 /// The group's place in the tail cache and in the files.
 #[derive(Debug)]
 pub(super) struct Feed {
@@ -16,6 +23,8 @@ pub(super) struct Feed {
     reader: Reader,
     /// What the reader will give next.
     next: Offset,
+    /// It is one of those that may keep their file open.
+    is_kept: bool,
 }
 
 /// How the id of a message that was handed out leads back to its offset.
@@ -62,7 +71,7 @@ impl Default for Original {
 
 impl Feed {
     pub(super) fn new(reader: Reader) -> Self {
-        Self { chunk: None, reader, next: Offset::ZERO }
+        Self { chunk: None, reader, next: Offset::ZERO, is_kept: false }
     }
 
     /// Appends the message's line to `out` and returns its id.
@@ -103,6 +112,22 @@ impl Feed {
         self.reader.rest();
     }
 
+    /// At the end of a turn: closes its file, unless few others of the shard keep theirs open.
+    pub(super) fn end_turn(&mut self, kept: &mut usize) {
+        match (self.reader.is_open(), self.is_kept) {
+            (true, false) if *kept < KEPT_MAX => {
+                *kept += 1;
+                self.is_kept = true;
+            }
+            (true, false) => self.reader.pause(PAUSED_BLOCK_BYTES),
+            (false, true) => {
+                *kept -= 1;
+                self.is_kept = false;
+            }
+            (true, true) | (false, false) => {}
+        }
+    }
+
     fn cached(&mut self, log: &TopicLog, offset: Offset) -> Option<&[u8]> {
         if !self.chunk.as_ref().is_some_and(|chunk| chunk.holds(offset)) {
             self.chunk = log.tail().chunk_at(offset);
@@ -122,5 +147,48 @@ impl Feed {
             }
             None => unreachable!("a group is told the log's end, and asks only up to it"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::disk::Disk;
+    use crate::disk::sim::SimDisk;
+    use crate::log::{LogSettings, NewRecord, TailBudget};
+    use crate::time::Timestamp;
+
+    #[test]
+    fn few_groups_keep_a_file_open_and_all_go_on_where_they_were() {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+        disk.create_dir(Path::new("/data")).unwrap();
+        let topic = TopicName::parse(b"chat").unwrap();
+        let settings = LogSettings { segment_bytes: 100 };
+        let (dir, tail) = (Path::new("/data"), Arc::new(TailBudget::new(0)));
+        let mut log = TopicLog::create(disk, dir, topic.clone(), settings, tail);
+        for message in [b"one", b"two"] {
+            log.append(&NewRecord { ts: Timestamp::default(), id: None, message, extra: "" });
+        }
+        log.flush().unwrap();
+        let mut feeds: Vec<_> = (0..KEPT_MAX + 3).map(|_| Feed::new(log.reader())).collect();
+        let mut kept = 0;
+        for (offset, message) in [(1, "one"), (2, "two")] {
+            for feed in &mut feeds {
+                let mut out = Vec::new();
+                feed.write(&topic, topic.tag(), &log, Offset::new(offset), &mut out).unwrap();
+                assert!(String::from_utf8(out).unwrap().ends_with(&format!(" {message}\n")));
+                feed.end_turn(&mut kept);
+            }
+            assert_eq!(kept, KEPT_MAX);
+            let open = |feed: &&Feed| feed.reader.is_open();
+            assert_eq!(feeds.iter().filter(open).count(), KEPT_MAX);
+        }
+        for feed in &mut feeds {
+            feed.rest();
+            feed.end_turn(&mut kept);
+        }
+        assert_eq!(kept, 0);
     }
 }

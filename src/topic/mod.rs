@@ -51,6 +51,8 @@ pub struct Desk<'a> {
     pub timers: &'a mut Timers,
     /// How many groups have messages for members without credit.
     pub starved: &'a mut usize,
+    /// How many groups keep a file open from one turn to the next.
+    pub kept: &'a mut usize,
 }
 
 /// A topic's place on its shard, for as long as the topic is open.
@@ -252,6 +254,7 @@ impl Topic {
         if slot.group.members() == 0 {
             slot.feed.rest();
         }
+        slot.feed.end_turn(desk.kept);
         *desk.starved += usize::from(slot.group.is_starved());
         *desk.starved -= usize::from(starved);
         self.set_timer(key, desk.timers);
