@@ -16,6 +16,7 @@
 //!
 //! Not here: sockets and sessions (`session`, `server`), and what a command means (`topic`).
 
+pub mod ahead;
 mod batch;
 pub mod bell;
 pub mod checkpoint;

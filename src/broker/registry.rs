@@ -8,6 +8,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::disk::Disk;
 
+use super::ahead::Ahead;
 use super::checkpoint::Part;
 use super::commit::{Commit, Log, LogWriter, WalThread};
 use super::fatal::{Fatal, join, spawn};
@@ -35,6 +36,8 @@ struct Threads {
     log: Arc<Log>,
     keeper: JoinHandle<Option<Keeper>>,
     stop_keeper: SyncSender<()>,
+    ahead: Arc<Ahead>,
+    ahead_thread: JoinHandle<Option<()>>,
     _lock: Held,
 }
 
@@ -51,6 +54,8 @@ impl Broker {
         let (spares, spare_jobs) = mpsc::channel();
         let log = Arc::new(Log::new(writer, spares));
         spares::start(spare_jobs, Arc::clone(&settings.gate), Arc::clone(&log), &fatal);
+        let ahead = Arc::clone(&settings.ahead);
+        let ahead_thread = ahead.start(&fatal);
         let commit = Commit::Alone(Arc::clone(&log));
         let home = |shard| Arc::new(Home::new(shard, commit.clone()));
         let homes: Vec<_> = opened.shards.into_iter().map(home).collect();
@@ -81,6 +86,8 @@ impl Broker {
             log,
             keeper: spawn("keeper".to_owned(), fatal, move || keeper.run(&stopped)),
             stop_keeper,
+            ahead,
+            ahead_thread,
             _lock: opened.lock,
         };
         (Broker { homes, threads: Mutex::new(Some(threads)) }, failures)
@@ -126,6 +133,8 @@ impl Broker {
             home.mailbox().post(Message::Stop);
         }
         threads.shards.into_iter().try_for_each(join)?;
+        threads.ahead.stop();
+        join(threads.ahead_thread)?;
         let last = keeper.stats.last();
         let parts = self.homes.iter().map(|home| home.shard().part(last));
         let parts: Option<Vec<Part>> = parts.collect::<Result<_, _>>()?;

@@ -10,6 +10,7 @@ use crate::disk::Disk;
 use crate::log::{LogSettings, TailBudget};
 use crate::wal;
 
+use super::ahead::Ahead;
 use super::gate::PublishGate;
 use super::topics::Workshop;
 
@@ -46,6 +47,8 @@ pub struct Settings {
     pub tail: Arc<TailBudget>,
     /// What stands in the way of publishing.
     pub gate: Arc<PublishGate>,
+    /// Who syncs topics' files between checkpoints.
+    pub ahead: Arc<Ahead>,
 }
 
 impl Settings {
@@ -56,6 +59,7 @@ impl Settings {
             log: self.log,
             open_max: self.open_logs_max,
             tail: Arc::clone(&self.tail),
+            ahead: Arc::clone(&self.ahead),
             policy: Arc::new(Policy { dead_letters: true, ..self.policy.clone() }),
             dead_letter_policy: Arc::new(Policy { dead_letters: false, ..self.policy.clone() }),
         }

@@ -11,6 +11,7 @@ use crate::log::{LogError, LogSettings, TailBudget, TopicLog};
 use crate::topic::{Topic, TopicKey};
 use crate::wal::Lsn;
 
+use super::ahead::Ahead;
 use super::letter::Outbox;
 
 /// What every topic is made with.
@@ -26,6 +27,8 @@ pub struct Workshop {
     pub open_max: usize,
     /// The room for recent lines, shared by all topics.
     pub tail: Arc<TailBudget>,
+    /// Who syncs their files between checkpoints.
+    pub ahead: Arc<Ahead>,
     /// Timings and limits of groups.
     pub policy: Arc<Policy>,
     /// The same for groups that read dead letters.
@@ -154,9 +157,10 @@ impl Topics {
 
     /// Writes what was appended to a topic to its file, and nudges its followers.
     pub(super) fn flush(&mut self, key: TopicKey) -> Result<(), LogError> {
-        let slot = self.slot_mut(key);
+        let slot = self.slots[key.get()].as_mut().expect("a key is dropped with its topic");
         slot.topic.flush()?;
         slot.is_dirty = false;
+        self.workshop.ahead.offer(slot.topic.log_mut());
         for (_, outbox) in &slot.followers {
             outbox.nudge();
         }

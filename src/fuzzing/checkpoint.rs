@@ -81,6 +81,7 @@ fn settings() -> Settings {
         open_logs_max: 8,
         tail: Arc::new(TailBudget::new(0)),
         gate: Arc::new(PublishGate::default()),
+        ahead: Arc::default(),
     }
 }
 

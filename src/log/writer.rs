@@ -1,7 +1,7 @@
 //! The one writer of a topic's log.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,10 @@ pub(super) const FILES_SYNCED_APART_MAX: usize = 64;
 
 /// A buffer that has grown past this is given back, in bytes.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
+
+/// After so many bytes a file is worth syncing before the next checkpoint does: little enough for a
+/// publish not to wait long behind them, and many times what a sync costs without any.
+const AHEAD_BYTES: u64 = 2 << 20;
 
 /// How logs are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,6 +80,10 @@ pub struct TopicLog {
     end: Offset,
     pub(super) mark: LogMark,
     unsynced: Unsynced,
+    /// Bytes written to the active file since it was last offered to be synced ahead.
+    written: u64,
+    /// Shared with the job of syncing ahead, if there is one.
+    ahead: Arc<()>,
 }
 
 /// Lines of one segment.
@@ -134,6 +142,8 @@ impl TopicLog {
             end: mark.end,
             mark,
             unsynced: Unsynced::default(),
+            written: 0,
+            ahead: Arc::default(),
         }
     }
 
@@ -203,6 +213,7 @@ impl TopicLog {
         };
         file.write_at(lines, self.mark.len).map_err(io)?;
         self.unsynced.is_active = true;
+        self.written += lines.len() as u64;
         Ok(())
     }
 
@@ -223,6 +234,7 @@ impl TopicLog {
             save_index(self.disk.as_ref(), &self.shared.paths, first, &index);
         }
         self.active = None;
+        self.written = 0;
         self.unsynced.sealed.push(first);
         self.unsynced.is_active = false;
         (self.mark.segment, self.mark.len) = (next, 0);
@@ -255,6 +267,17 @@ impl TopicLog {
         SyncJob { shared: Arc::clone(&self.shared), segments, is_dir, index }
     }
 
+    /// The active file, to be synced on another thread, if enough was written to it and there is no
+    /// such job already. It takes nothing off what a checkpoint has to sync.
+    pub fn sync_ahead(&mut self) -> Option<SyncAhead> {
+        if self.written < AHEAD_BYTES || Arc::strong_count(&self.ahead) > 1 {
+            return None;
+        }
+        let (file, path) = (Arc::clone(self.active.as_ref()?), self.shared.paths.active());
+        self.written = 0;
+        Some(SyncAhead { file, path, _alone: Arc::clone(&self.ahead) })
+    }
+
     /// Closes the file; it is opened again when it is needed. What has to be synced is not forgotten
     /// by that: a sync through another handle is one of the whole file, and Linux tells the next who
     /// opens it of a write that failed behind its back.
@@ -275,6 +298,24 @@ impl TopicLog {
     /// A reader of this log.
     pub fn reader(&self) -> Reader {
         Reader::new(Arc::clone(&self.disk), self.shared())
+    }
+}
+
+/// A file to be synced although no checkpoint is due.
+#[derive(Debug)]
+pub struct SyncAhead {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    _alone: Arc<()>,
+}
+
+impl SyncAhead {
+    /// Syncs the file.
+    ///
+    /// # Errors
+    /// What the disk says. Nothing is known about the file's pages then.
+    pub fn run(self) -> Result<(), LogError> {
+        self.file.sync().map_err(|source| LogError::sync(&self.path, source))
     }
 }
 

@@ -204,6 +204,7 @@ fn settings(config: &Config) -> Settings {
         open_logs_max: open_logs_max(),
         tail: Arc::new(TailBudget::new(TAIL_BYTES_MAX)),
         gate: Arc::new(PublishGate::default()),
+        ahead: Arc::default(),
     }
 }
 

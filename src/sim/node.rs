@@ -96,6 +96,7 @@ fn settings(plan: Plan) -> Settings {
         open_logs_max: 2,
         tail: Arc::new(TailBudget::new(3000)),
         gate: Arc::new(PublishGate::default()),
+        ahead: Arc::default(),
     }
 }
 

@@ -32,6 +32,9 @@ pub(super) const HEADER_FIELDS_BYTES: usize = CRC + 4;
 /// Zeros are written this many bytes at a time.
 const ZEROS_BYTES: usize = 1 << 20;
 
+/// And synced after so many.
+const ZEROS_SYNCED_BYTES: u64 = 2 << 20;
+
 /// Where the log lives, and what its headers say.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
@@ -204,8 +207,15 @@ pub(super) fn path(dir: &Path, seq: u64) -> PathBuf {
 fn fill(file: &dyn File, header: &[u8], size: u64) -> io::Result<()> {
     file.truncate(0)?;
     file.write_at(header, 0)?;
-    zero(file, HEADER_BYTES, size)?;
-    file.sync()
+    // Synced as it goes: whoever publishes meanwhile waits behind one piece and not behind all.
+    let mut at = HEADER_BYTES;
+    while at < size {
+        let end = size.min(at + ZEROS_SYNCED_BYTES);
+        zero(file, at, end)?;
+        file.sync()?;
+        at = end;
+    }
+    Ok(())
 }
 
 /// Overwrites the bytes from `at` up to `until` with zeros.
