@@ -242,6 +242,12 @@ impl fmt::Display for DerivedId {
 /// Appends `number` in lower-case hex, with at least `digits_min` digits.
 pub fn write_hex(out: &mut Vec<u8>, number: u64, digits_min: usize) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    if let Ok(number) = u32::try_from(number) {
+        let needed = (8 - number.leading_zeros() as usize / 4).max(digits_min);
+        if needed <= 8 {
+            return out.extend_from_slice(&text::hex(number)[8 - needed..]);
+        }
+    }
     let needed = (16 - number.leading_zeros() as usize / 4).max(digits_min).min(16);
     let mut digits = [b'0'; 16];
     let mut rest = number;

@@ -55,6 +55,14 @@ pub(crate) fn is_plain_json(bytes: &[u8]) -> bool {
     !any_word(bytes, |word| below::<0x20>(word) | equal(word, b'"') | equal(word, b'\\'))
 }
 
+/// How many bytes of a little-endian word, from the first on, are before one that needs an escape
+/// within a JSON string; `None` if there is none. Zeros need one.
+pub(crate) fn plain_json(word: u64) -> Option<usize> {
+    // Only what is above the first such byte may be mistaken for one.
+    let odd = below::<0x20>(word) | equal(word, b'"') | equal(word, b'\\');
+    (odd != 0).then(|| odd.trailing_zeros() as usize / 8)
+}
+
 /// A number as eight lower-case hex digits.
 pub(crate) fn hex(number: u32) -> [u8; 8] {
     // Its halves are moved apart until each nibble has a byte of its own.
@@ -108,7 +116,12 @@ mod tests {
             let has = |such: &dyn Fn(u8) -> bool| bytes.iter().any(|byte| such(*byte));
             prop_assert_eq!(is_utf8(&bytes), is_utf8_too);
             prop_assert_eq!(is_line(&bytes), is_utf8_too && !has(&|b| matches!(b, b'\n' | b'\r' | 0)));
-            prop_assert_eq!(is_plain_json(&bytes), !has(&|b| b < 0x20 || b == b'"' || b == b'\\'));
+            let is_odd = |b: u8| b < 0x20 || b == b'"' || b == b'\\';
+            prop_assert_eq!(is_plain_json(&bytes), !has(&is_odd));
+            for word in bytes.as_chunks::<8>().0 {
+                let plain = word.iter().position(|byte| is_odd(*byte));
+                prop_assert_eq!(plain_json(u64::from_le_bytes(*word)), plain);
+            }
         }
     }
 }

@@ -5,8 +5,8 @@
 //! got some is synced at once, beside the shard, and a checkpoint finds little left to do. Nothing
 //! relies on it: a checkpoint syncs every file all the same.
 
-use std::sync::mpsc::{self, Sender};
 use std::sync::Mutex;
+use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -91,11 +91,11 @@ mod tests {
         assert_eq!(disk.count(Op::Sync), 0, "nobody is there for it");
         let thread = ahead.start(&fatal);
         ahead.offer(&mut log);
-        append(&mut log, 1 << 20);
+        append(&mut log, 1 << 19);
         ahead.offer(&mut log);
         ahead.stop();
         assert_eq!(thread.join().unwrap(), Some(()));
-        assert_eq!(disk.count(Op::Sync), 1, "one mebibyte more is not enough");
+        assert_eq!(disk.count(Op::Sync), 1, "half a mebibyte more is not enough");
     }
 
     #[test]

@@ -51,6 +51,7 @@ fn settings() -> Settings {
         tail: Arc::new(TailBudget::new(1 << 20)),
         open_logs_max: 8,
         gate: Arc::new(PublishGate::default()),
+        ahead: Arc::default(),
     }
 }
 

@@ -130,10 +130,51 @@ fn checksum(tag: u32, offset: Offset, line: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(tag, &offset.get().to_le_bytes()), line)
 }
 
+/// How many bytes are escaped at once.
+const PIECE_BYTES: usize = 256;
+
+/// Bytes of a word.
+const WORD_BYTES: usize = size_of::<u64>();
+
+/// What stands in a JSON string for each byte: itself, or a backslash and this; [`AS_NUMBER`] where it
+/// has no letter.
+const LETTERS: [u8; 256] = {
+    let mut letters = [AS_NUMBER; 256];
+    let mut byte = 0x20u8;
+    loop {
+        letters[byte as usize] = byte;
+        if byte == u8::MAX {
+            break;
+        }
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < SHORT.len() {
+        let (byte, letter) = SHORT[at];
+        letters[byte as usize] = letter;
+        at += 1;
+    }
+    letters
+};
+
+/// Bytes with an escape of two characters, and the second of those.
+const SHORT: [(u8, u8); 7] = [
+    (b'"', b'"'),
+    (b'\\', b'\\'),
+    (b'\n', b'n'),
+    (b'\r', b'r'),
+    (b'\t', b't'),
+    (0x08, b'b'),
+    (0x0c, b'f'),
+];
+
+/// Of a byte that is escaped by its number.
+const AS_NUMBER: u8 = 0;
+
 /// Appends text as the inside of a JSON string.
 fn escape(out: &mut Vec<u8>, inside: &[u8]) {
     // Whole pieces without anything to escape are copied at once.
-    for piece in inside.chunks(256) {
+    for piece in inside.chunks(PIECE_BYTES) {
         if text::is_plain_json(piece) {
             out.extend_from_slice(piece);
         } else {
@@ -142,31 +183,74 @@ fn escape(out: &mut Vec<u8>, inside: &[u8]) {
     }
 }
 
-fn escape_piece(out: &mut Vec<u8>, mut rest: &[u8]) {
-    let is_odd = |byte: &u8| *byte < 0x20 || matches!(*byte, b'"' | b'\\');
-    while let Some(odd) = rest.iter().position(is_odd) {
-        out.extend_from_slice(&rest[..odd]);
-        escape_byte(out, rest[odd]);
-        rest = &rest[odd + 1..];
+/// The same for a piece in which something has to be, a word at a time: what is before, between and
+/// behind the odd bytes of a word is written as a whole word, of which the rest is overwritten.
+fn escape_piece(out: &mut Vec<u8>, piece: &[u8]) {
+    let mut buffer = [0; 2 * PIECE_BYTES + WORD_BYTES];
+    let mut len = 0;
+    let (words, rest) = piece.as_chunks::<WORD_BYTES>();
+    let mut last = [b'x'; WORD_BYTES];
+    last[..rest.len()].copy_from_slice(rest);
+    let last = (!rest.is_empty()).then_some((&last, rest.len()));
+    for (word, count) in words.iter().map(|word| (word, WORD_BYTES)).chain(last) {
+        let mut word = u64::from_le_bytes(*word);
+        let mut left = count;
+        while let Some(plain) = text::plain_json(word).filter(|plain| *plain < left) {
+            buffer[len..len + WORD_BYTES].copy_from_slice(&word.to_le_bytes());
+            len += plain;
+            let [byte, ..] = (word >> (8 * plain)).to_le_bytes();
+            match LETTERS[usize::from(byte)] {
+                AS_NUMBER => {
+                    out.extend_from_slice(&buffer[..len]);
+                    len = 0;
+                    out.extend_from_slice(b"\\u");
+                    write_hex(out, u64::from(byte), 4);
+                }
+                letter => {
+                    buffer[len..len + 2].copy_from_slice(&[b'\\', letter]);
+                    len += 2;
+                }
+            }
+            left -= plain + 1;
+            // In two steps: a shift by the whole width is none.
+            word = word >> (8 * plain) >> 8;
+        }
+        buffer[len..len + WORD_BYTES].copy_from_slice(&word.to_le_bytes());
+        len += left;
     }
-    out.extend_from_slice(rest);
+    out.extend_from_slice(&buffer[..len]);
 }
 
-fn escape_byte(out: &mut Vec<u8>, byte: u8) {
-    let short = match byte {
-        b'"' | b'\\' => byte,
-        b'\n' => b'n',
-        b'\r' => b'r',
-        b'\t' => b't',
-        0x08 => b'b',
-        0x0c => b'f',
-        0..0x20 => {
-            out.extend_from_slice(b"\\u");
-            return write_hex(out, u64::from(byte), 4);
-        }
-        _ => return out.push(byte),
-    };
-    out.extend_from_slice(&[b'\\', short]);
+/// The text in the inside of a JSON string, if it has no escapes but those that [`escape`] makes.
+fn unescape(inside: &[u8]) -> Option<Vec<u8>> {
+    if !text::is_utf8(inside) {
+        return None;
+    }
+    let mut out = vec![0; inside.len()];
+    let (mut at, mut len) = (0, 0);
+    while let Some(&byte) = inside.get(at) {
+        at += 1;
+        out[len] = match byte {
+            b'\\' => {
+                let letter = *inside.get(at)?;
+                at += 1;
+                match letter {
+                    b'"' | b'\\' => letter,
+                    b'u' => {
+                        let number = crate::ids::read_hex(inside.get(at..at + 4)?)?;
+                        at += 4;
+                        u8::try_from(number).ok().filter(u8::is_ascii)?
+                    }
+                    _ => SHORT.iter().find(|(_, known)| *known == letter)?.0,
+                }
+            }
+            0..0x20 | b'"' => return None,
+            _ => byte,
+        };
+        len += 1;
+    }
+    out.truncate(len);
+    Some(out)
 }
 
 /// Reads a line, without its end, of `topic`. A crc is verified where there is one; lines of the
@@ -243,9 +327,13 @@ impl Found {
         let head = std::str::from_utf8(&raw[..ts_end]).map_err(no_record)?;
         let message_start = ts_end + MSG.len();
         let message = if self.form == Form::Escaped {
-            let literal = &raw[message_start - 1..=message_end];
-            let message: String = serde_json::from_slice(literal).map_err(no_record)?;
-            Cow::Owned(message.into_bytes())
+            Cow::Owned(match unescape(&raw[message_start..message_end]) {
+                Some(message) => message,
+                None => {
+                    let literal = &raw[message_start - 1..=message_end];
+                    serde_json::from_slice::<String>(literal).map_err(no_record)?.into_bytes()
+                }
+            })
         } else {
             Cow::Borrowed(&raw[message_start..message_end])
         };
@@ -297,7 +385,9 @@ fn own_parts(body: &[u8], offset: Offset, id_len: usize, rest: &[u8]) -> Option<
     let ts_len = memchr::memchr(b',', rest)?;
     let ts = Timestamp::parse(std::str::from_utf8(&rest[..ts_len]).ok()?)?;
     let message = rest[ts_len..].strip_prefix(MSG)?;
-    let (message_len, has_escapes) = string_end(message)?;
+    let first = memchr::memchr2(b'"', b'\\', message)?;
+    let has_escapes = message[first] == b'\\';
+    let message_len = if has_escapes { only_string(message, first)? } else { first };
     let message_end = ts_start + ts_len + MSG.len() + message_len;
     let ts_end = ts_start + ts_len;
     let is_last = message_end + 1 == body.len();
@@ -311,6 +401,20 @@ fn own_parts(body: &[u8], offset: Offset, id_len: usize, rest: &[u8]) -> Option<
         message_end: place(message_end)?,
         form: if has_escapes { Form::Escaped } else { Form::Own },
     })
+}
+
+/// How long the inside of a JSON string is that ends where `text` does, given that its first escape or
+/// end is at `first`; `None` if it ends before.
+fn only_string(text: &[u8], first: usize) -> Option<usize> {
+    let (end, inside) = text.split_last()?;
+    let mut at = first;
+    while let Some(byte) = inside.get(at) {
+        if *byte == b'"' {
+            return None;
+        }
+        at += 1 + usize::from(*byte == b'\\');
+    }
+    (*end == b'"' && at == inside.len()).then_some(inside.len())
 }
 
 /// How long a JSON string is whose inside begins here, and whether it has escapes; `None` if it has
@@ -373,4 +477,51 @@ fn any_form(raw: &[u8]) -> Result<Line<'_>, LineError> {
         raw,
         is_checked: members.crc.is_some(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_escaped_is_what_serde_escapes_and_reads_back(
+            text in prop_oneof![
+                proptest::collection::vec(any::<char>(), 0..700).prop_map(String::from_iter),
+                "[\"\\\\a\n\r\t\u{0}-\u{20}]{0,600}",
+                "[{}\",:a-z0-9 ]{0,600}",
+            ],
+        ) {
+            let mut out = Vec::new();
+            escape(&mut out, text.as_bytes());
+            let literal = [b"\"", &out[..], b"\""].concat();
+            prop_assert_eq!(&literal, &serde_json::to_vec(&text).unwrap());
+            prop_assert_eq!(unescape(&out), Some(text.into_bytes()));
+            if let Some(first) = out.iter().position(|byte| *byte == b'\\') {
+                prop_assert_eq!(only_string(&literal[1..], first), Some(out.len()));
+            }
+        }
+
+        #[test]
+        fn what_is_unescaped_is_what_serde_reads(
+            inside in prop_oneof![
+                "[\"\\\\a\nu0bfä/]{0,20}".prop_map(String::into_bytes),
+                proptest::collection::vec(any::<u8>(), 0..20),
+            ],
+        ) {
+            let literal = [b"\"", &inside[..], b"\""].concat();
+            let read = serde_json::from_slice::<String>(&literal).ok().map(String::into_bytes);
+            if let Some(message) = unescape(&inside) {
+                prop_assert_eq!(Some(message), read.clone());
+            }
+            if let Some(first) = inside.iter().position(|byte| *byte == b'\\') {
+                let end = only_string(&literal[1..], first);
+                if read.is_some() {
+                    prop_assert_eq!(end, Some(inside.len()));
+                }
+            }
+        }
+    }
 }

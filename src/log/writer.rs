@@ -27,7 +27,7 @@ const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
 /// After so many bytes a file is worth syncing before the next checkpoint does: little enough for a
 /// publish not to wait long behind them, and many times what a sync costs without any.
-const AHEAD_BYTES: u64 = 2 << 20;
+const AHEAD_BYTES: u64 = 1 << 20;
 
 /// How logs are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
