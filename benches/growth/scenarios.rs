@@ -13,7 +13,7 @@ use crate::client::{Client, answers, member, publish};
 type Run = fn(bool) -> Pin<Box<dyn Future<Output = ()>>>;
 
 /// By name, with a title.
-pub(crate) const SCENARIOS: [(&str, &str, Run); 9] = [
+pub(crate) const SCENARIOS: [(&str, &str, Run); 10] = [
     ("topics", "Messages published to so many topics in turn", |_| Box::pin(topics())),
     ("groups", "So many groups on a topic, each of which gets every message", |_| {
         Box::pin(groups())
@@ -26,6 +26,11 @@ pub(crate) const SCENARIOS: [(&str, &str, Run); 9] = [
         Box::pin(backlog(l))
     }),
     ("slow", "A fast group alone, and beside one that handles nothing", |_| Box::pin(slow())),
+    (
+        "behind",
+        "So many subscribers that read nothing, and as many groups that handle nothing",
+        |_| Box::pin(behind()),
+    ),
     ("history", "Reading from disk and publishing, alone and together", |_| Box::pin(history())),
     ("size", "Bytes of a message", |_| Box::pin(size())),
     ("start", "Starting with so many messages, or topics", |l| Box::pin(start(l))),
@@ -166,6 +171,25 @@ async fn slow() {
         publish(broker.addr, 1, count, 100).await;
         reach(&handled, count).await;
         meter.line(&broker, if is_beside { "beside a slow one" } else { "alone" }, count);
+    }
+}
+
+async fn behind() {
+    for deaf in [0, 10, 1000] {
+        let broker = Broker::new(5);
+        let mut clients = Vec::new();
+        for n in 0..deaf {
+            for line in ["SUB t0".to_owned(), format!("SUB t0 g{n}")] {
+                let mut client = Client::new(broker.addr).await;
+                client.send(&line).await;
+                client.expect("OK subscribed").await;
+                clients.push(client);
+            }
+        }
+        let count = 500_000;
+        let meter = Meter::start(&broker);
+        publish(broker.addr, 1, count, 100).await;
+        meter.line(&broker, &format!("{deaf} of each"), count);
     }
 }
 

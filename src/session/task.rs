@@ -56,7 +56,13 @@ pub struct Context {
 }
 
 /// Serves a connection on the thread of this bell, until it is closed.
-pub async fn run(stream: TcpStream, peer: String, conn: ConnId, context: Context, bell: Arc<Bell>) {
+pub fn run(
+    stream: TcpStream,
+    peer: String,
+    conn: ConnId,
+    context: Context,
+    bell: Arc<Bell>,
+) -> impl Future<Output = ()> {
     let (stream, writing) = stream.into_split();
     let socket = Arc::new(Socket(writing));
     let outbox = Arc::new(Outbox::new(bell, Arc::clone(&socket) as Arc<dyn Wire>));
@@ -86,20 +92,23 @@ pub async fn run(stream: TcpStream, peer: String, conn: ConnId, context: Context
         has_visited: false,
         peer,
     };
-    if let Err(error) = task.serve().await {
-        tracing::debug!(event = "connection_lost", %conn, peer = task.peer, "{error}");
-    }
-    for (shard, letter) in task.core.closed() {
-        task.broker.post(shard, letter);
-    }
-    if !task.is_ended && !task.is_draining {
-        linger(task.stream, &task.socket).await;
+    // A block that has the task for itself: an async function would have it twice in its state.
+    async move {
+        if let Err(error) = task.serve().await {
+            tracing::debug!(event = "connection_lost", %conn, peer = task.peer, "{error}");
+        }
+        for (shard, letter) in task.core.closed() {
+            task.broker.post(shard, letter);
+        }
+        if !task.is_ended && !task.is_draining {
+            Box::pin(linger(&mut task.stream, &task.socket)).await;
+        }
     }
 }
 
 /// Reads what a peer sends behind its `QUIT`. To close with bytes unread resets the connection, and
 /// a peer then loses the answers that it has not read yet.
-async fn linger(stream: OwnedReadHalf, socket: &Socket) {
+async fn linger(stream: &mut OwnedReadHalf, socket: &Socket) {
     let rest = async {
         rustix::net::shutdown(socket.0.as_ref(), rustix::net::Shutdown::Write)?;
         tokio::io::copy(&mut stream.take(LINGER_BYTES_MAX), &mut tokio::io::sink()).await
@@ -243,8 +252,12 @@ impl Task {
     async fn post(&mut self, shard: u32, mut letter: Letter) {
         let room = Arc::clone(self.broker.mailbox(shard).room());
         let bytes = u32::try_from(letter.bytes.len().max(1)).expect("a buffer is below 4 GiB");
-        // The room is never closed.
-        letter.permit = room.acquire_many_owned(bytes).await.ok();
+        // The room is never closed. Most often there is some, and whoever is idle keeps no room for
+        // waiting.
+        letter.permit = match Arc::clone(&room).try_acquire_many_owned(bytes) {
+            Ok(permit) => Some(permit),
+            Err(_) => Box::pin(room.acquire_many_owned(bytes)).await.ok(),
+        };
         self.has_visited |= self.broker.bring(shard, letter);
     }
 

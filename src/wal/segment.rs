@@ -30,7 +30,7 @@ const CRC: usize = 48;
 pub(super) const HEADER_FIELDS_BYTES: usize = CRC + 4;
 
 /// Zeros are written this many bytes at a time.
-const ZEROS_BYTES: usize = 1 << 20;
+const ZEROS_BYTES: usize = 128 << 10;
 
 /// And synced after so many.
 const ZEROS_SYNCED_BYTES: u64 = 2 << 20;
@@ -220,11 +220,11 @@ fn fill(file: &dyn File, header: &[u8], size: u64) -> io::Result<()> {
 
 /// Overwrites the bytes from `at` up to `until` with zeros.
 pub(super) fn zero(file: &dyn File, mut at: u64, until: u64) -> io::Result<()> {
-    let longest = usize::try_from(until.saturating_sub(at)).unwrap_or(ZEROS_BYTES);
-    let zeros = vec![0; longest.min(ZEROS_BYTES)];
+    // No buffer of its own: the allocator would keep it.
+    static ZEROS: [u8; ZEROS_BYTES] = [0; ZEROS_BYTES];
     while at < until {
-        let count = zeros.len().min(usize::try_from(until - at).unwrap_or(ZEROS_BYTES));
-        file.write_at(&zeros[..count], at)?;
+        let count = usize::try_from(until - at).map_or(ZEROS_BYTES, |left| left.min(ZEROS_BYTES));
+        file.write_at(&ZEROS[..count], at)?;
         at += count as u64;
     }
     Ok(())
