@@ -170,6 +170,8 @@ pub struct Sent {
 struct Waiting {
     pieces: Vec<Piece>,
     is_nudged: bool,
+    /// The session would not do anything about a nudge before it wakes for another reason.
+    is_deaf: bool,
     /// The session, if it sleeps.
     waker: Option<Waker>,
     wire: Option<Arc<dyn Wire>>,
@@ -206,6 +208,9 @@ impl Outbox {
     /// Wakes the session, which then looks whether its subscriptions have more.
     pub fn nudge(&self) {
         let mut waiting = lock(&self.waiting);
+        if waiting.is_deaf {
+            return;
+        }
         waiting.is_nudged = true;
         let waker = waiting.waker.take();
         drop(waiting);
@@ -216,20 +221,21 @@ impl Outbox {
     /// its wire.
     pub fn take(&self, into: &mut Vec<Piece>) -> Sent {
         let mut waiting = lock(&self.waiting);
-        waiting.direct = None;
+        (waiting.direct, waiting.is_deaf) = (None, false);
         into.append(&mut waiting.pieces);
         std::mem::take(&mut waiting.sent)
     }
 
     /// Ready if there are pieces, or there was a nudge since this was ready last. If not, and `direct`
     /// is something, the wire may be used by others until [`Outbox::take`]: for pushes, and for the
-    /// answers to those letters in their order.
-    pub fn sleep(&self, cx: &Context<'_>, direct: Option<Letters>) -> Poll<()> {
+    /// answers to those letters in their order. With `is_deaf` a nudge is nothing to it until then.
+    pub fn sleep(&self, cx: &Context<'_>, direct: Option<Letters>, is_deaf: bool) -> Poll<()> {
         let mut waiting = lock(&self.waiting);
         if std::mem::take(&mut waiting.is_nudged) || !waiting.pieces.is_empty() {
             return Poll::Ready(());
         }
         waiting.lend(direct);
+        waiting.is_deaf = is_deaf;
         if !waiting.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             waiting.waker = Some(cx.waker().clone());
         }
@@ -384,5 +390,20 @@ mod tests {
         outbox.close();
         outbox.post([reply(4, "four\n")]);
         assert_eq!(sent(&wire), "one\ntwo", "the session is gone");
+    }
+
+    #[test]
+    fn a_nudge_wakes_only_who_would_do_something() {
+        let outbox = Outbox::default();
+        let cx = Context::from_waker(Waker::noop());
+        assert!(outbox.sleep(&cx, None, true).is_pending());
+        outbox.nudge();
+        assert!(outbox.sleep(&cx, None, false).is_pending(), "it was deaf to that one");
+        outbox.nudge();
+        assert!(outbox.sleep(&cx, None, false).is_ready());
+        assert!(outbox.sleep(&cx, None, true).is_pending());
+        outbox.take(&mut Vec::new());
+        outbox.nudge();
+        assert!(outbox.sleep(&cx, None, true).is_ready(), "it was awake, and had not looked yet");
     }
 }

@@ -480,6 +480,12 @@ impl Core {
         }
     }
 
+    /// Whether there is no use in more messages of its subscriptions: it has as many unsent as it may
+    /// have, or reads them from a file. Whatever changes that wakes it.
+    pub fn is_sated(&self) -> bool {
+        self.out.len() >= self.settings.shares.each() || self.follows.iter().all(|f| f.is_reading)
+    }
+
     /// What a read job brought.
     pub fn read(&mut self, reading: Reading, job: ReadJob, done: ReadDone) {
         for damage in done.damaged.iter().chain(&done.error) {

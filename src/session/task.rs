@@ -277,7 +277,8 @@ impl Task {
 
     /// Waits until there is something to read, to write or to look at.
     fn poll_wait(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
-        let mut is_woken = self.outbox.sleep(cx, self.core.direct()).is_ready();
+        let (direct, is_sated) = (self.core.direct(), self.core.is_sated());
+        let mut is_woken = self.outbox.sleep(cx, direct, is_sated).is_ready();
         if !self.is_ended && self.core.wants_input() {
             is_woken |= self.poll_read(cx)?.is_ready();
         }
