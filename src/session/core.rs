@@ -11,7 +11,7 @@ use crate::broker::topics::shard_of;
 use crate::disk::Disk;
 use crate::ids::{ConnId, DerivedId, GroupName, Offset, TopicName};
 use crate::limits::{SESSION_OUT_BYTES_MAX, SUBSCRIPTIONS_MAX};
-use crate::log::{LogError, LogShared};
+use crate::log::LogShared;
 use crate::planted::{self, Bug};
 use crate::proto::{Decoder, ErrorCode, Request, Step, Tag, WireError, encode};
 use crate::time::{Moment, Now};
@@ -19,6 +19,7 @@ use crate::time::{Moment, Now};
 use super::drafts::{Draft, Drafts};
 use super::out::Out;
 use super::read::{Form, ReadDone, ReadJob, Share, Shares};
+use super::reading::{Follow, History, unreadable};
 
 /// Most commands whose answers are outstanding, counted in letters and histories. At the bound the
 /// session reads no more until some are answered.
@@ -90,26 +91,6 @@ enum Slot {
     Letter { seq: u64, joins: usize, reply: Option<(Vec<u8>, Option<Then>)> },
     /// A `HISTORY`, with the letter that asks where the log is.
     History { seq: u64, tag: Option<Tag>, topic: TopicName, count: u64, reply: Option<Then> },
-}
-
-/// A `HISTORY` whose lines are being read.
-#[derive(Debug)]
-struct History {
-    tag: Option<Tag>,
-    topic: TopicName,
-    /// With the job when it runs.
-    job: Option<ReadJob>,
-    failure: Option<WireError>,
-}
-
-/// A plain subscription.
-#[derive(Debug)]
-struct Follow {
-    topic: TopicName,
-    log: Arc<LogShared>,
-    next: Offset,
-    job: Option<ReadJob>,
-    is_reading: bool,
 }
 
 /// What a read job is for.
@@ -589,48 +570,6 @@ impl Slot {
             }
             Slot::History { seq, reply, .. } => *seq == letter && reply.is_none(),
         }
-    }
-}
-
-impl Follow {
-    /// Moves chunks to the output while there is room; a job when the next messages are not in the
-    /// tail cache any more.
-    fn pull(&mut self, out: &mut Out, room: usize, disk: &Arc<dyn Disk>) -> Option<ReadJob> {
-        while !self.is_reading && out.len() < room && self.next <= self.log.end() {
-            match self.log.tail().since(self.next) {
-                Some((chunk, next)) => {
-                    out.chunk(chunk);
-                    self.next = next;
-                }
-                None => {
-                    self.is_reading = true;
-                    let (next, last) = (self.next, self.log.end());
-                    let job = self.job.take().map(|mut job| {
-                        job.go_on(next, last);
-                        job
-                    });
-                    return Some(job.unwrap_or_else(|| {
-                        let (log, topic) = (Arc::clone(&self.log), self.topic.clone());
-                        ReadJob::new(disk, log, topic, Form::Msg, next, last)
-                    }));
-                }
-            }
-        }
-        None
-    }
-}
-
-/// What a reader is told of a message that can't be read; those behind it follow all the same.
-fn unreadable(topic: &TopicName, error: &LogError) -> WireError {
-    if !error.is_damage() {
-        // Nothing is known to be lost: perhaps no more files can be opened at the moment.
-        let told = WireError::new(ErrorCode::Busy, error.to_string());
-        return told.with("topic", topic).with("retry_after", "1s");
-    }
-    let told = WireError::new(ErrorCode::Corrupt, error.to_string()).with("topic", topic);
-    match error {
-        LogError::Corrupt { offset, .. } => told.with("offset", offset),
-        LogError::Io { .. } | LogError::Sync { .. } | LogError::Damaged { .. } => told,
     }
 }
 

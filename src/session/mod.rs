@@ -13,6 +13,7 @@
 //!   leave after the reply to its `SUB`.
 //! * Nothing grows with a slow reader: with too much unsent, the session reads neither its socket
 //!   nor its subscriptions, and what a group may push is bounded by its credit.
+//! * While a session sleeps with nothing unsent, shards write to its socket themselves.
 
 pub mod core;
 #[cfg(test)]
@@ -20,4 +21,5 @@ mod core_tests;
 mod drafts;
 pub mod out;
 pub mod read;
+mod reading;
 pub mod task;
