@@ -36,6 +36,18 @@ pub(super) struct Ticket {
     pub(super) permit: Option<OwnedSemaphorePermit>,
 }
 
+impl Ticket {
+    /// How many requests it answers.
+    pub(super) fn answers(&self) -> usize {
+        let of = |answer: &Answer| match answer {
+            Answer::Published(published) => published.appends.len(),
+            Answer::Acked { count, .. } => *count as usize,
+            _ => 1,
+        };
+        self.answers.iter().map(of).sum()
+    }
+}
+
 /// The answer to one item of a letter.
 #[derive(Debug)]
 pub(super) enum Answer {

@@ -31,6 +31,8 @@ pub(super) struct Conns {
     by_id: HashMap<ConnId, Conn>,
     /// Those with lines that were not sent yet.
     touched: Vec<ConnId>,
+    /// There is more to do than to send what others can send.
+    pub(super) is_busy: bool,
     /// Takes what is pushed to a connection that is gone.
     nowhere: Vec<u8>,
 }
@@ -74,7 +76,8 @@ impl Conns {
         for id in self.touched.drain(..) {
             let Some(conn) = self.by_id.get_mut(&id) else { continue };
             if !conn.lines.is_empty() {
-                conn.outbox.post([Piece::Push(std::mem::take(&mut conn.lines))]);
+                let push = Piece::Push(std::mem::take(&mut conn.lines));
+                conn.outbox.post(push, !self.is_busy);
             }
         }
     }

@@ -187,18 +187,14 @@ impl Outbox {
         Self { bell, waiting: std::sync::Mutex::new(waiting), closed: AtomicBool::new(false) }
     }
 
-    /// Sends pieces if the session sleeps and lets it be done; puts in what is left, and wakes the
-    /// session for it.
-    pub fn post(&self, pieces: impl IntoIterator<Item = Piece>) {
+    /// Puts a piece in, and wakes the session for it. With `may_send` it is sent at once if the session
+    /// sleeps and lets it be done, as far as it goes.
+    pub fn post(&self, piece: Piece, may_send: bool) {
         let mut waiting = lock(&self.waiting);
-        for piece in pieces {
-            let left = waiting.send(piece);
-            waiting.pieces.extend(left);
-        }
-        if waiting.pieces.is_empty() {
-            return;
-        }
-        // What comes after these comes behind them.
+        let left = if may_send { waiting.send(piece) } else { Some(piece) };
+        let Some(left) = left else { return };
+        waiting.pieces.push(left);
+        // What comes after it comes behind it.
         waiting.direct = None;
         let waker = waiting.waker.take();
         drop(waiting);
@@ -353,19 +349,23 @@ mod tests {
     #[test]
     fn whoever_has_answers_sends_them_while_the_session_sleeps() {
         let (outbox, wire) = outbox(1000);
-        outbox.post([Piece::Push(b"early\n".to_vec())]);
+        outbox.post(Piece::Push(b"early\n".to_vec()), true);
         assert_eq!(sent(&wire), "", "it is awake");
         left(&outbox);
         outbox.lend(Some(5..7));
-        outbox.post([Piece::Push(b"push\n".to_vec()), reply(5, "a\nb\n")]);
-        outbox.post([reply(6, "c\n")]);
+        outbox.post(Piece::Push(b"push\n".to_vec()), true);
+        outbox.post(reply(5, "a\nb\n"), true);
+        outbox.post(reply(6, "c\n"), true);
         assert_eq!(sent(&wire), "push\na\nb\nc\n");
         // It looks at something else and sleeps again, without having heard.
         outbox.lend(Some(5..7));
-        outbox.post([reply(7, "d\n")]);
+        outbox.post(reply(7, "d\n"), true);
         assert_eq!(sent(&wire), "push\na\nb\nc\n", "no such letter was expected");
         let (known, pieces) = left(&outbox);
         assert_eq!(known, Sent { letters: 2, lines: 3 });
+        outbox.lend(Some(8..9));
+        outbox.post(reply(8, "e\n"), false);
+        assert_eq!(sent(&wire), "push\na\nb\nc\n", "there is more to do");
         assert!(pieces.contains("seq: 7"), "{pieces}");
     }
 
@@ -373,22 +373,23 @@ mod tests {
     fn nothing_overtakes_what_has_to_wait() {
         let (outbox, wire) = outbox(7);
         outbox.lend(Some(1..4));
-        outbox.post([reply(2, "2\n")]);
-        outbox.post([reply(1, "1\n")]);
+        outbox.post(reply(2, "2\n"), true);
+        outbox.post(reply(1, "1\n"), true);
         assert_eq!(sent(&wire), "", "the first letter is not answered yet");
         left(&outbox);
         outbox.lend(Some(1..4));
-        outbox.post([reply(1, "one\n")]);
-        outbox.post([reply(2, "two\n"), reply(3, "three\n")]);
+        outbox.post(reply(1, "one\n"), true);
+        outbox.post(reply(2, "two\n"), true);
+        outbox.post(reply(3, "three\n"), true);
         assert_eq!(sent(&wire), "one\ntwo", "no more goes in");
-        outbox.post([Piece::Push(b"p\n".to_vec())]);
+        outbox.post(Piece::Push(b"p\n".to_vec()), true);
         let (known, pieces) = left(&outbox);
         assert_eq!(known, Sent { letters: 2, lines: 2 }, "whose rest is in the pieces");
         let (rest, three) = (pieces.find("Push([10])"), pieces.find("seq: 3"));
         assert!(rest < three && rest.is_some(), "{pieces}");
         outbox.lend(Some(4..5));
         outbox.close();
-        outbox.post([reply(4, "four\n")]);
+        outbox.post(reply(4, "four\n"), true);
         assert_eq!(sent(&wire), "one\ntwo", "the session is gone");
     }
 

@@ -146,7 +146,8 @@ impl Shard {
                 }
             }
         }
-        ticket.outbox.post([Piece::Reply { seq: ticket.seq, lines, then }]);
+        let reply = Piece::Reply { seq: ticket.seq, lines, then };
+        ticket.outbox.post(reply, !self.conns.is_busy);
         for (topic, group, consumer) in joins {
             let place = self.topics.find(topic).and_then(|topic| {
                 let group = self.topics.slot(topic).topic.group_key(group)?;

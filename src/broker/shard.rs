@@ -32,6 +32,10 @@ use super::topics::Topics;
 /// How long to wait before a file that could not be written is tried again.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(500);
 
+/// With more answers in a turn there is more to do than to send each of them: the sessions' threads do
+/// it meanwhile.
+const ANSWERS_SENT_MAX: usize = 128;
+
 /// Why a shard can't go on. Its process ends.
 #[derive(Debug, thiserror::Error)]
 pub enum ShardError {
@@ -285,6 +289,8 @@ impl Shard {
     /// What writing or reading a log says.
     pub fn send(&mut self, now: Now) -> Result<(), ShardError> {
         let fresh = self.flush(now.moment)?;
+        let answers = self.done.iter().flat_map(|(tickets, _)| tickets).map(Ticket::answers);
+        self.conns.is_busy = answers.sum::<usize>() > ANSWERS_SENT_MAX;
         for (tickets, appended) in std::mem::take(&mut self.done) {
             for ticket in tickets {
                 self.answer(now, ticket, &appended)?;
