@@ -17,7 +17,7 @@ const SPARES: usize = 1;
 const FREED_MAX: usize = 3;
 
 /// The write buffer is given back when it has grown past this, in bytes.
-const BUFFER_BYTES_KEPT: usize = 8 << 20;
+const BUFFER_BYTES_KEPT: usize = 2 << 20;
 
 /// The log, open for writing. One owner, which calls from one thread.
 #[derive(Debug)]
