@@ -331,7 +331,7 @@ fn see(topic: &TopicName, raw: &RawLine<'_>, next: Offset, in_bad: u64) -> Seen 
         Ok(line) if line.offset >= next => {
             let expected = Offset::new(next.get() + in_bad);
             if line.is_checked || line.offset == expected {
-                Seen::Good(line.offset, line.ts)
+                Seen::Good(line.offset, line.ts())
             } else {
                 Seen::Bad(format!("offset {} where {expected} belongs", line.offset))
             }

@@ -269,7 +269,7 @@ fn read_all(reader: &mut Reader) {
                 let is_next = line.offset > last && line.offset >= damaged;
                 assert!(is_next && line.offset <= end, "in order, up to the end");
                 last = line.offset;
-                seen.push((line.offset, line.ts, line.message.to_vec()));
+                seen.push((line.offset, line.ts(), line.message.to_vec()));
             }
             Ok(None) => break,
             Err(LogError::Corrupt { offset, .. }) => {
@@ -286,7 +286,7 @@ fn read_all(reader: &mut Reader) {
             assert_eq!(line.offset, *offset, "found by its offset");
             // Two lines may claim the same offset, and then either is right.
             if damaged == Offset::ZERO {
-                assert_eq!((line.ts, &*line.message), (*ts, &**message));
+                assert_eq!((line.ts(), &*line.message), (*ts, &**message));
             }
         }
         if end.get().saturating_sub(first.get()) < READS_MAX as u64 {

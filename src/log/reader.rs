@@ -184,7 +184,7 @@ impl Reader {
         loop {
             let at = self.next;
             match self.next() {
-                Ok(Some(line)) if line.ts >= ts => return self.seek(at),
+                Ok(Some(line)) if line.ts() >= ts => return self.seek(at),
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(()),
                 Err(error) if error.is_damage() => {}

@@ -41,9 +41,7 @@ pub struct Line<'a> {
     pub id: Cow<'a, str>,
     /// Its offset.
     pub offset: Offset,
-    /// When it was published.
-    pub ts: Timestamp,
-    /// The same as it is written.
+    /// When it was published, as it is written.
     pub ts_text: &'a str,
     /// Its bytes.
     pub message: Cow<'a, [u8]>,
@@ -51,6 +49,14 @@ pub struct Line<'a> {
     pub raw: &'a [u8],
     /// Whether it has a crc, which then was right.
     pub is_checked: bool,
+}
+
+impl Line<'_> {
+    /// When it was published.
+    pub fn ts(&self) -> Timestamp {
+        // It was looked at when the line was read.
+        Timestamp::parse(self.ts_text).unwrap_or_default()
+    }
 }
 
 /// Why a line is none.
@@ -267,7 +273,6 @@ pub fn parse_line<'a>(topic: &TopicName, raw: &'a [u8]) -> Result<Line<'a>, Line
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
     pub(super) offset: Offset,
-    ts: Timestamp,
     id_end: u32,
     ts_start: u32,
     ts_end: u32,
@@ -296,8 +301,8 @@ const MSG: &[u8] = b",\"msg\":\"";
 impl Found {
     /// A line of another form than our own.
     fn other(offset: Offset) -> Self {
-        let (ts, form) = (Timestamp::default(), Form::Other);
-        Self { offset, ts, id_end: 0, ts_start: 0, ts_end: 0, message_end: 0, form }
+        let form = Form::Other;
+        Self { offset, id_end: 0, ts_start: 0, ts_end: 0, message_end: 0, form }
     }
 
     /// Looks for a record of the topic with this tag in a line, and verifies its crc.
@@ -340,7 +345,6 @@ impl Found {
         Ok(Line {
             id: Cow::Borrowed(&head[ID.len()..self.id_end as usize]),
             offset: self.offset,
-            ts: self.ts,
             ts_text: &head[self.ts_start as usize..],
             message,
             raw,
@@ -383,7 +387,9 @@ fn own_parts(body: &[u8], offset: Offset, id_len: usize, rest: &[u8]) -> Option<
     let id_end = ID.len() + id_len;
     let ts_start = body.len() - rest.len();
     let ts_len = memchr::memchr(b',', rest)?;
-    let ts = Timestamp::parse(std::str::from_utf8(&rest[..ts_len]).ok()?)?;
+    if !is_timestamp(&rest[..ts_len]) {
+        return None;
+    }
     let message = rest[ts_len..].strip_prefix(MSG)?;
     let first = memchr::memchr2(b'"', b'\\', message)?;
     let has_escapes = message[first] == b'\\';
@@ -394,13 +400,22 @@ fn own_parts(body: &[u8], offset: Offset, id_len: usize, rest: &[u8]) -> Option<
     let place = |at: usize| u32::try_from(at).ok();
     is_last.then_some(Found {
         offset,
-        ts,
         id_end: place(id_end)?,
         ts_start: place(ts_start)?,
         ts_end: place(ts_end)?,
         message_end: place(message_end)?,
         form: if has_escapes { Form::Escaped } else { Form::Own },
     })
+}
+
+/// Whether this is a timestamp as [`write_line`] writes it: up to twelve digits, a point, six digits.
+fn is_timestamp(text: &[u8]) -> bool {
+    let Some((seconds, fraction)) = text.split_last_chunk::<7>() else { return false };
+    let digits = |text: &[u8]| text.iter().fold(true, |all, byte| all & byte.is_ascii_digit());
+    (1..=12).contains(&seconds.len())
+        && digits(seconds)
+        && fraction[0] == b'.'
+        && digits(&fraction[1..])
 }
 
 /// How long the inside of a JSON string is that ends where `text` does, given that its first escape or
@@ -457,7 +472,7 @@ struct Members<'a> {
 fn any_form(raw: &[u8]) -> Result<Line<'_>, LineError> {
     let members: Members<'_> = serde_json::from_slice(raw).map_err(no_record)?;
     let ts_text = members.ts.get();
-    let ts = Timestamp::parse(ts_text).ok_or_else(|| no_record("its ts is no time"))?;
+    Timestamp::parse(ts_text).ok_or_else(|| no_record("its ts is no time"))?;
     let message = match members.enc.as_deref() {
         None => match members.msg {
             Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
@@ -468,15 +483,7 @@ fn any_form(raw: &[u8]) -> Result<Line<'_>, LineError> {
     };
     let offset = Offset::new(members.offset);
     check_offset(offset)?;
-    Ok(Line {
-        id: members.id,
-        offset,
-        ts,
-        ts_text,
-        message,
-        raw,
-        is_checked: members.crc.is_some(),
-    })
+    Ok(Line { id: members.id, offset, ts_text, message, raw, is_checked: members.crc.is_some() })
 }
 
 #[cfg(test)]

@@ -356,7 +356,7 @@ impl Adoption {
             let expected = |found| [self.next, by_name].into_iter().flatten().find(|e| *e != found);
             let lost = parse_lost(line.bytes).filter(|_| line.is_whole);
             let why = match parse_line(&paths.topic, line.bytes)
-                .map(|record| (record.offset, record.ts))
+                .map(|record| (record.offset, record.ts()))
             {
                 Err(LineError::Lost) if lost.is_some_and(|lost| expected(lost).is_none()) => {
                     self.take(line.at, lost.expect("it is one"), self.latest);

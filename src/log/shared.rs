@@ -211,7 +211,7 @@ impl LogShared {
         let mut lines = self.open(disk, segment.first, at, SCAN_BYTES)?;
         while let Some(line) = lines.next(segment.len)? {
             if let Ok(record) = parse_line(self.topic(), line.bytes) {
-                ts = ts.max(record.ts);
+                ts = ts.max(record.ts());
             }
             index.note(Entry { offset, at: line.at, ts });
             offset = offset.next();

@@ -78,7 +78,7 @@ fn read_from(reader: &mut Reader, offset: u64) -> Vec<u64> {
     let mut seen = Vec::new();
     while let Some(line) = reader.next().unwrap() {
         let (ts, message) = record(line.offset.get());
-        assert_eq!((line.ts, &*line.message), (ts, &*message));
+        assert_eq!((line.ts(), &*line.message), (ts, &*message));
         seen.push(line.offset.get());
     }
     seen
