@@ -336,7 +336,7 @@ pub(super) fn check(disk: &SimDisk, node: &Node, ledger: &Ledger) {
         while let Some(line) = reader.next().unwrap() {
             assert_eq!(line.offset, expected, "{name} is dense");
             expected = expected.next();
-            let id = DerivedId::new(name.tag(), line.offset, line.ts).to_string();
+            let id = DerivedId::new(name.tag(), line.offset, line.ts()).to_string();
             assert_eq!(line.id, id);
             if name.is_dead_letter() {
                 let record: serde_json::Value = serde_json::from_slice(line.raw).unwrap();
