@@ -1,9 +1,10 @@
-//! Syncs topics' files while they are written, a little at a time.
+//! Syncs files while they are written, a little at a time.
 //!
-//! A checkpoint syncs what was written to the topics since the last one. Left to that moment, it is a
-//! hundred megabytes at once for the disk, and whoever publishes waits behind them. So a file that has
-//! got some is synced at once, beside the shard, and a checkpoint finds little left to do. Nothing
-//! relies on it: a checkpoint syncs every file all the same.
+//! A checkpoint syncs what was written to the topics since the last one, and without `fsync = always`
+//! the write-ahead log is synced when a segment is full or an interval over. Left to that moment, it is
+//! tens of megabytes at once for the disk, and whoever publishes waits behind them. So a file that has
+//! got some is synced at once, beside its writer, who later finds little left to do. Nothing relies on
+//! it: what has to be durable is synced all the same.
 
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Sender};
@@ -11,11 +12,10 @@ use std::thread::JoinHandle;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::log::{SyncAhead, TopicLog};
+use crate::disk::SyncAhead;
 
 use super::fatal::{Fatal, spawn};
 use super::lock;
-use super::shard::ShardError;
 
 /// The way to the thread. At most one job a file is on it; without a thread it takes none.
 #[derive(Debug, Default)]
@@ -24,10 +24,10 @@ pub struct Ahead {
 }
 
 impl Ahead {
-    /// Has a log's file synced if enough was written to it.
-    pub(super) fn offer(&self, log: &mut TopicLog) {
+    /// Has a file synced, if its writer says that enough was written to it.
+    pub(super) fn offer(&self, job: impl FnOnce() -> Option<SyncAhead>) {
         if let Some(jobs) = &*lock(&self.jobs)
-            && let Some(job) = log.sync_ahead()
+            && let Some(job) = job()
         {
             // A thread that is gone has said why, and the process ends.
             jobs.send(job).ok();
@@ -39,8 +39,8 @@ impl Ahead {
         let (sender, jobs) = mpsc::channel::<SyncAhead>();
         *lock(&self.jobs) = Some(sender);
         let serve = move || {
-            let synced = jobs.iter().try_for_each(SyncAhead::run);
-            synced.map_err(|error| Fatal::from(ShardError::from(error)))
+            jobs.iter().try_for_each(SyncAhead::run)?;
+            Ok(())
         };
         spawn("ahead".to_owned(), fatal.clone(), serve)
     }
@@ -62,7 +62,7 @@ mod tests {
     use crate::disk::Disk;
     use crate::disk::sim::{Failure, Op, SimDisk};
     use crate::ids::TopicName;
-    use crate::log::{LogSettings, NewRecord, TailBudget};
+    use crate::log::{LogSettings, NewRecord, TailBudget, TopicLog};
     use crate::time::Timestamp;
 
     fn log(disk: &SimDisk) -> TopicLog {
@@ -87,12 +87,12 @@ mod tests {
         let mut log = log(&disk);
         let (fatal, _failures) = unbounded_channel();
         append(&mut log, 3 << 20);
-        ahead.offer(&mut log);
+        ahead.offer(|| log.sync_ahead());
         assert_eq!(disk.count(Op::Sync), 0, "nobody is there for it");
         let thread = ahead.start(&fatal);
-        ahead.offer(&mut log);
+        ahead.offer(|| log.sync_ahead());
         append(&mut log, 1 << 19);
-        ahead.offer(&mut log);
+        ahead.offer(|| log.sync_ahead());
         ahead.stop();
         assert_eq!(thread.join().unwrap(), Some(()));
         assert_eq!(disk.count(Op::Sync), 1, "half a mebibyte more is not enough");
@@ -106,11 +106,11 @@ mod tests {
         let thread = ahead.start(&fatal);
         disk.fail_next(Op::Sync, 1, Failure::Io);
         append(&mut log, 3 << 20);
-        ahead.offer(&mut log);
+        ahead.offer(|| log.sync_ahead());
         assert_eq!(thread.join().unwrap(), None);
         let fatal = failures.try_recv().unwrap().to_string();
         assert!(fatal.contains("sync") && fatal.contains("chat.log"), "{fatal}");
         append(&mut log, 3 << 20);
-        ahead.offer(&mut log);
+        ahead.offer(|| log.sync_ahead());
     }
 }

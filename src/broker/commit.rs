@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use crate::config::Fsync;
+use crate::disk::SyncAhead;
 use crate::planted::{self, Bug};
 use crate::time::{Moment, Now};
 use crate::wal::{Entry, Lsn, SpareJob, Wal, WalError};
 
+use super::ahead::Ahead;
 use super::gate::{Full, PublishGate};
 use super::lock;
 use super::mailbox::Mailbox;
@@ -36,15 +38,19 @@ pub struct Log {
     pub mailbox: Mailbox<WalMessage>,
     /// Where jobs of preparing segments go.
     spares: Mutex<mpsc::Sender<SpareJob>>,
+    ahead: Arc<Ahead>,
 }
 
 impl Log {
     /// A log with this writer.
-    pub fn new(writer: LogWriter, spares: mpsc::Sender<SpareJob>) -> Self {
-        Self { writer: Mutex::new(writer), mailbox: Mailbox::default(), spares: Mutex::new(spares) }
+    pub fn new(writer: LogWriter, spares: mpsc::Sender<SpareJob>, ahead: Arc<Ahead>) -> Self {
+        let (writer, spares) = (Mutex::new(writer), Mutex::new(spares));
+        Self { writer, mailbox: Mailbox::default(), spares, ahead }
     }
 
-    fn offer_spare(&self, writer: &mut LogWriter) {
+    /// Has others do what the log would later have to wait for.
+    fn offer_jobs(&self, writer: &mut LogWriter) {
+        self.ahead.offer(|| writer.sync_ahead());
         if let Some(job) = writer.spare_job() {
             // With nobody left to prepare segments, the log makes its own when it needs one.
             lock(&self.spares).send(job).ok();
@@ -70,7 +76,7 @@ impl Commit {
         let written = match log.writer.try_lock() {
             Ok(mut writer) if writer.is_prompt() && submission.is_quick() => {
                 let written = writer.write(std::slice::from_ref(&submission));
-                log.offer_spare(&mut writer);
+                log.offer_jobs(&mut writer);
                 written
             }
             _ => {
@@ -204,6 +210,11 @@ impl LogWriter {
     pub fn spare_job(&mut self) -> Option<SpareJob> {
         self.wal.spare_job()
     }
+
+    /// What another thread may sync before the log has to.
+    pub fn sync_ahead(&mut self) -> Option<SyncAhead> {
+        self.wal.sync_ahead()
+    }
 }
 
 /// The log's thread.
@@ -230,7 +241,7 @@ impl WalThread {
         // With no room on the disk: when to look again.
         let mut retry_at: Option<Moment> = None;
         let mut stop = false;
-        self.log.offer_spare(&mut lock(&self.log.writer));
+        self.log.offer_jobs(&mut lock(&self.log.writer));
         loop {
             let wake_at = [sync_at, retry_at].into_iter().flatten().min();
             let patience = wake_at.map(|at| at.since(Now::read().moment));
@@ -265,7 +276,7 @@ impl WalThread {
             } else {
                 writer.sync_if_due(Now::read().moment)?;
             }
-            self.log.offer_spare(&mut writer);
+            self.log.offer_jobs(&mut writer);
             sync_at = writer.sync_at();
             if stops {
                 return Ok(());
@@ -345,7 +356,7 @@ mod tests {
         let wal = Wal::create(arc(&disk), Path::new(DIR), identity, settings).unwrap();
         let writer = LogWriter::new(wal, Fsync::Interval(Duration::from_millis(30)));
         let (spares, jobs) = mpsc::channel();
-        let log = Arc::new(Log::new(writer, spares));
+        let log = Arc::new(Log::new(writer, spares, Arc::default()));
         let (shards, gate) = (vec![Arc::default()], Arc::<PublishGate>::default());
         let thread = WalThread { log: Arc::clone(&log), shards, gate: Arc::clone(&gate) };
         let shard = Arc::clone(&thread.shards[0]);
@@ -370,5 +381,29 @@ mod tests {
         log.mailbox.post(WalMessage::Stop);
         thread.join().unwrap().unwrap();
         wait_durable(&disk, settings, 2);
+    }
+
+    /// A full segment once was synced in one go, 32 MiB of it, and whoever published waited.
+    #[test]
+    fn a_log_that_nobody_syncs_is_synced_ahead() {
+        for (fsync, expected) in [(Fsync::Never, 1), (Fsync::Always, 0)] {
+            let (disk, settings) = (SimDisk::new(), Settings { segment_bytes: 8 << 20 });
+            let identity = Identity { node: 1, secret: 2 };
+            let wal = Wal::create(arc(&disk), Path::new(DIR), identity, settings).unwrap();
+            let mut writer = LogWriter::new(wal, fsync);
+            let mut jobs = Vec::new();
+            for index in 1..=5 {
+                let payload = vec![1; 400 << 10];
+                writer.write(&[Submission { shard: 0, index, payload }]).unwrap();
+                jobs.extend(writer.sync_ahead());
+            }
+            assert_eq!(jobs.len(), expected, "{fsync:?}: two mebibytes, and one job at a time");
+            for job in jobs {
+                job.run().unwrap();
+                let left = arc(&disk.copy(Crash::LoseUnsynced));
+                let found = examine(left, Path::new(DIR), settings, Lsn::ZERO).unwrap();
+                assert_eq!(found.last(), Lsn::new(5), "{fsync:?}");
+            }
+        }
     }
 }

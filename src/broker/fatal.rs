@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::disk::SyncFailed;
 use crate::wal::WalError;
 
 use super::checkpoint::CheckpointError;
@@ -22,6 +23,9 @@ pub enum Fatal {
     /// A checkpoint.
     #[error("a checkpoint failed: {0}")]
     Checkpoint(#[from] CheckpointError),
+    /// A file that was to be synced ahead.
+    #[error(transparent)]
+    Ahead(#[from] SyncFailed),
     /// A thread panicked: a mistake in the code.
     #[error("the {0} thread panicked")]
     Panicked(String),

@@ -52,9 +52,9 @@ impl Broker {
         let writer = LogWriter::new(opened.wal, settings.fsync);
         let stats = Arc::clone(writer.stats());
         let (spares, spare_jobs) = mpsc::channel();
-        let log = Arc::new(Log::new(writer, spares));
-        spares::start(spare_jobs, Arc::clone(&settings.gate), Arc::clone(&log), &fatal);
         let ahead = Arc::clone(&settings.ahead);
+        let log = Arc::new(Log::new(writer, spares, Arc::clone(&ahead)));
+        spares::start(spare_jobs, Arc::clone(&settings.gate), Arc::clone(&log), &fatal);
         let ahead_thread = ahead.start(&fatal);
         let commit = Commit::Alone(Arc::clone(&log));
         let home = |shard| Arc::new(Home::new(shard, commit.clone()));

@@ -47,7 +47,7 @@ pub struct Settings {
     pub tail: Arc<TailBudget>,
     /// What stands in the way of publishing.
     pub gate: Arc<PublishGate>,
-    /// Who syncs topics' files between checkpoints.
+    /// Who syncs files between checkpoints.
     pub ahead: Arc<Ahead>,
 }
 

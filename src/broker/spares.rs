@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::time::Now;
 use crate::wal::{SpareJob, WalError};
 
 use super::commit::Log;
@@ -16,10 +17,13 @@ use super::message::WalMessage;
 /// How long to wait when no segment could be prepared.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// The longest rest after a piece of a segment.
+const REST_MAX: Duration = Duration::from_millis(20);
+
 /// Does one job. A disk that has no room for the next segment closes the gate: what is left of the
 /// log is for acknowledgements. Says whether to try again in a while.
 pub(super) fn prepare(job: SpareJob, gate: &PublishGate) -> bool {
-    match job.run() {
+    match job.run_pausing(&mut rest()) {
         Ok(()) => {
             gate.set(Full::Wal, false);
             false
@@ -31,6 +35,15 @@ pub(super) fn prepare(job: SpareJob, gate: &PublishGate) -> bool {
             warn(&error);
             true
         }
+    }
+}
+
+/// Rests for as long as the last piece took: half of the time the disk is there for others.
+fn rest() -> impl FnMut() {
+    let mut begin = Now::read().moment;
+    move || {
+        std::thread::sleep(Now::read().moment.since(begin).min(REST_MAX));
+        begin = Now::read().moment;
     }
 }
 

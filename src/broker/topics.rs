@@ -163,7 +163,7 @@ impl Topics {
         let slot = self.slots[key.get()].as_mut().expect("a key is dropped with its topic");
         slot.topic.flush()?;
         slot.is_dirty = false;
-        self.workshop.ahead.offer(slot.topic.log_mut());
+        self.workshop.ahead.offer(|| slot.topic.log_mut().sync_ahead());
         for (_, outbox) in &slot.followers {
             outbox.nudge();
         }

@@ -10,12 +10,15 @@
 //!   of the folder.
 //! * A failed sync leaves nothing known about the file's pages: the caller stops, it never retries.
 
+mod ahead;
 pub mod os;
 pub mod sim;
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+
+pub use ahead::{SyncAhead, SyncFailed, Written};
 
 /// How to open a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

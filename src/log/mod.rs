@@ -38,4 +38,4 @@ pub use segment::{Lines, Paths, RawLine};
 pub use shared::LogShared;
 pub use tail::{Chunk, Tail, TailBudget};
 pub use verify::{Pass, Verified, Verifier};
-pub use writer::{LogMark, LogSettings, SyncAhead, SyncJob, TopicLog, sync_many};
+pub use writer::{LogMark, LogSettings, SyncJob, TopicLog, sync_many};

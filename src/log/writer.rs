@@ -1,12 +1,12 @@
 //! The one writer of a topic's log.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{Disk, File, Open};
+use crate::disk::{Disk, File, Open, SyncAhead, Written};
 use crate::ids::{Offset, TopicName};
 use crate::limits::INDEX_STRIDE_BYTES;
 use crate::planted::{self, Bug};
@@ -24,10 +24,6 @@ pub(super) const FILES_SYNCED_APART_MAX: usize = 64;
 
 /// A buffer that has grown past this is given back, in bytes.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
-
-/// After so many bytes a file is worth syncing before the next checkpoint does: little enough for a
-/// publish not to wait long behind them, and many times what a sync costs without any.
-const AHEAD_BYTES: u64 = 1 << 20;
 
 /// How logs are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,10 +76,8 @@ pub struct TopicLog {
     end: Offset,
     pub(super) mark: LogMark,
     unsynced: Unsynced,
-    /// Bytes written to the active file since it was last offered to be synced ahead.
-    written: u64,
-    /// Shared with the job of syncing ahead, if there is one.
-    ahead: Arc<()>,
+    /// To the active file.
+    written: Written,
 }
 
 /// Lines of one segment.
@@ -142,8 +136,7 @@ impl TopicLog {
             end: mark.end,
             mark,
             unsynced: Unsynced::default(),
-            written: 0,
-            ahead: Arc::default(),
+            written: Written::default(),
         }
     }
 
@@ -213,7 +206,7 @@ impl TopicLog {
         };
         file.write_at(lines, self.mark.len).map_err(io)?;
         self.unsynced.is_active = true;
-        self.written += lines.len() as u64;
+        self.written.add(lines.len() as u64);
         Ok(())
     }
 
@@ -234,7 +227,7 @@ impl TopicLog {
             save_index(self.disk.as_ref(), &self.shared.paths, first, &index);
         }
         self.active = None;
-        self.written = 0;
+        self.written.clear();
         self.unsynced.sealed.push(first);
         self.unsynced.is_active = false;
         (self.mark.segment, self.mark.len) = (next, 0);
@@ -270,12 +263,7 @@ impl TopicLog {
     /// The active file, to be synced on another thread, if enough was written to it and there is no
     /// such job already. It takes nothing off what a checkpoint has to sync.
     pub fn sync_ahead(&mut self) -> Option<SyncAhead> {
-        if self.written < AHEAD_BYTES || Arc::strong_count(&self.ahead) > 1 {
-            return None;
-        }
-        let (file, path) = (Arc::clone(self.active.as_ref()?), self.shared.paths.active());
-        self.written = 0;
-        Some(SyncAhead { file, path, _alone: Arc::clone(&self.ahead) })
+        self.written.job(self.active.as_ref()?, || self.shared.paths.active())
     }
 
     /// Closes the file; it is opened again when it is needed. What has to be synced is not forgotten
@@ -298,24 +286,6 @@ impl TopicLog {
     /// A reader of this log.
     pub fn reader(&self) -> Reader {
         Reader::new(Arc::clone(&self.disk), self.shared())
-    }
-}
-
-/// A file to be synced although no checkpoint is due.
-#[derive(Debug)]
-pub struct SyncAhead {
-    file: Arc<dyn File>,
-    path: PathBuf,
-    _alone: Arc<()>,
-}
-
-impl SyncAhead {
-    /// Syncs the file.
-    ///
-    /// # Errors
-    /// What the disk says. Nothing is known about the file's pages then.
-    pub fn run(self) -> Result<(), LogError> {
-        self.file.sync().map_err(|source| LogError::sync(&self.path, source))
     }
 }
 

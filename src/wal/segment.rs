@@ -33,7 +33,7 @@ pub(super) const HEADER_FIELDS_BYTES: usize = CRC + 4;
 const ZEROS_BYTES: usize = 128 << 10;
 
 /// And synced after so many.
-const ZEROS_SYNCED_BYTES: u64 = 2 << 20;
+const ZEROS_SYNCED_BYTES: u64 = 512 << 10;
 
 /// Where the log lives, and what its headers say.
 #[derive(Clone, Debug)]
@@ -149,11 +149,17 @@ impl Place {
     }
 
     /// Writes a new segment to `path`: header and zeros, synced. Its name is not durable yet.
-    pub(super) fn write_new(&self, path: &Path, seq: u64, size: u64) -> Result<Segment, WalError> {
+    pub(super) fn write_new(
+        &self,
+        path: &Path,
+        seq: u64,
+        size: u64,
+        pause: &mut dyn FnMut(),
+    ) -> Result<Segment, WalError> {
         let result = self.has_room(size).and_then(|()| {
             let file = self.disk.open(path, Open::Create)?;
             let header = Header { recycled: false, seq, size, identity: self.identity };
-            fill(&*file, &header.encode(), size)?;
+            fill(&*file, &header.encode(), size, pause)?;
             Ok(Segment { seq, size, file })
         });
         result.map_err(|source| {
@@ -204,7 +210,12 @@ pub(super) fn path(dir: &Path, seq: u64) -> PathBuf {
     dir.join(file_name(seq))
 }
 
-fn fill(file: &dyn File, header: &[u8], size: u64) -> io::Result<()> {
+fn fill(
+    file: &dyn File,
+    header: &[u8],
+    size: u64,
+    pause: &mut dyn FnMut(),
+) -> io::Result<()> {
     file.truncate(0)?;
     file.write_at(header, 0)?;
     // Synced as it goes: whoever publishes meanwhile waits behind one piece and not behind all.
@@ -213,6 +224,7 @@ fn fill(file: &dyn File, header: &[u8], size: u64) -> io::Result<()> {
         let end = size.min(at + ZEROS_SYNCED_BYTES);
         zero(file, at, end)?;
         file.sync()?;
+        pause();
         at = end;
     }
     Ok(())

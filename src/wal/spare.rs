@@ -12,6 +12,7 @@
 //! for what it would have to do itself. It is the one thing in `wal` that two threads share.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::segment::{Place, Segment};
@@ -59,15 +60,24 @@ pub(super) enum State {
 
 /// What a job and its log share.
 #[derive(Debug)]
-pub(super) struct Slot(Mutex<State>);
+pub(super) struct Slot {
+    state: Mutex<State>,
+    /// The log will need the segment before long.
+    is_urgent: AtomicBool,
+}
 
 impl Slot {
     pub(super) fn new() -> Arc<Slot> {
-        Arc::new(Slot(Mutex::new(State::Working)))
+        Arc::new(Slot { state: Mutex::new(State::Working), is_urgent: AtomicBool::new(false) })
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on the job makes no pauses.
+    pub(super) fn hurry(&self) {
+        self.is_urgent.store(true, Ordering::Relaxed);
     }
 }
 
@@ -91,8 +101,17 @@ impl SpareJob {
     /// [`WalError::NoSpace`] or what the disk said. Worth a line in the log; unless the folder could
     /// not be synced, the log goes on and offers the job again (wait a little before taking it).
     pub fn run(self) -> Result<(), WalError> {
+        self.run_pausing(&mut || ())
+    }
+
+    /// The same, and `pause` is called after each piece, for the disk to serve others, until the log
+    /// is so full that the segment will be needed before long.
+    ///
+    /// # Errors
+    /// As for [`SpareJob::run`].
+    pub fn run_pausing(self, pause: &mut dyn FnMut()) -> Result<(), WalError> {
         let made = match self.make {
-            Some(make) => make.run(&self.place),
+            Some(make) => make.run(&self.place, pause),
             None => Ok(()),
         };
         for path in &self.remove {
@@ -103,8 +122,14 @@ impl SpareJob {
 }
 
 impl Make {
-    fn run(self, place: &Place) -> Result<(), WalError> {
-        let (prepared, segment) = self.plan.prepare(place)?;
+    fn run(self, place: &Place, pause: &mut dyn FnMut()) -> Result<(), WalError> {
+        let slot = &self.ticket.0;
+        let mut pause = || {
+            if !slot.is_urgent.load(Ordering::Relaxed) {
+                pause();
+            }
+        };
+        let (prepared, segment) = self.plan.prepare(place, &mut pause)?;
         let mut state = self.ticket.0.state();
         if matches!(*state, State::Cancelled) {
             drop(state);
@@ -126,17 +151,21 @@ impl Make {
 impl Plan {
     /// Here and now: what a roll does for which no spare is ready.
     pub(super) fn run_now(&self, place: &Place) -> Result<Segment, WalError> {
-        let (prepared, segment) = self.prepare(place)?;
+        let (prepared, segment) = self.prepare(place, &mut || ())?;
         place.rename_in(prepared, &segment)?;
         place.sync_names()?;
         Ok(segment)
     }
 
-    fn prepare(&self, place: &Place) -> Result<(&Path, Segment), WalError> {
+    fn prepare(
+        &self,
+        place: &Place,
+        pause: &mut dyn FnMut(),
+    ) -> Result<(&Path, Segment), WalError> {
         let path = self.recycle.as_ref().unwrap_or(&self.preparation);
         let segment = match self.recycle {
             Some(_) => place.rewrite(path, self.seq, self.size)?,
-            None => place.write_new(path, self.seq, self.size)?,
+            None => place.write_new(path, self.seq, self.size, pause)?,
         };
         Ok((path, segment))
     }

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use super::segment::{self, HEADER_BYTES, Place, Segment};
 use super::spare::{Make, Plan, Slot, SpareJob, State, Ticket};
 use super::{Continuity, Entry, Identity, Lsn, Settings, WalError, failed, record};
-use crate::disk::Disk;
+use crate::disk::{Disk, SyncAhead, Written};
 use crate::planted::{self, Bug};
 
 /// How many segments are kept ready behind the active one. Recovery reads them, so not many.
 const SPARES: usize = 1;
+
+/// The next segment is prepared in a hurry when this share of the active one is full: a quarter.
+const HURRY_SHARE: u64 = 4;
 
 /// How many freed segments are kept to be recycled.
 const FREED_MAX: usize = 3;
@@ -38,6 +41,8 @@ pub struct Wal {
     preparations: u64,
     last: Lsn,
     durable: Lsn,
+    /// To the active segment, and not synced.
+    written: Written,
     bytes_written: u64,
     buffer: Vec<u8>,
     continuity: Continuity,
@@ -125,6 +130,7 @@ impl Wal {
             preparations: 1,
             last: found.last,
             durable: found.last,
+            written: Written::default(),
             bytes_written: found.bytes,
             buffer: Vec::new(),
             continuity: found.continuity,
@@ -223,6 +229,14 @@ impl Wal {
         });
         let remove = self.surplus.drain(..).map(|seq| self.place.path(seq)).collect();
         Some(SpareJob { place: self.place.clone(), make, remove })
+    }
+
+    /// The active segment, to be synced on another thread, if much of it is not synced and there is
+    /// no such job already. What is durable by that is not known here before [`Wal::sync`], which
+    /// then has less to do.
+    pub fn sync_ahead(&mut self) -> Option<SyncAhead> {
+        let (dir, seq) = (&self.place, self.active.seq);
+        self.written.job(&self.active.file, || dir.path(seq))
     }
 
     fn unless_poisoned<T>(
@@ -346,6 +360,12 @@ impl Wal {
         }
         self.at += self.buffer.len() as u64;
         self.bytes_written += self.buffer.len() as u64;
+        self.written.add(self.buffer.len() as u64);
+        if self.at >= self.active.size / HURRY_SHARE
+            && let Some(slot) = &self.job
+        {
+            slot.hurry();
+        }
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_BYTES_KEPT);
         Ok(())
@@ -361,6 +381,7 @@ impl Wal {
                 return Err(failed("sync", &self.active_path())(source));
             }
             self.durable = self.last;
+            self.written.clear();
         }
         Ok(self.durable)
     }

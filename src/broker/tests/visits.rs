@@ -23,7 +23,7 @@ fn home() -> (Arc<Home>, SimDisk) {
     let mut opened = open::open(&shared, &settings(), now(0)).unwrap();
     let number = shard_of(&topic("chat"), settings().shards) as usize;
     let writer = LogWriter::new(opened.wal, Fsync::Always);
-    let log = Arc::new(Log::new(writer, mpsc::channel().0));
+    let log = Arc::new(Log::new(writer, mpsc::channel().0, Arc::default()));
     (Arc::new(Home::new(opened.shards.swap_remove(number), Commit::Alone(log))), disk)
 }
 

@@ -32,6 +32,27 @@ fn a_roll_into_a_spare_touches_no_names() {
     assert_eq!(names(&disk), [1, 2, 3], "a roll without a spare makes its own");
 }
 
+/// The log may need the segment soon: a quarter of the active one is full.
+#[test]
+fn a_job_pauses_until_the_log_needs_its_segment() {
+    let settings = Settings { segment_bytes: 4 << 20 };
+    let mut wal = Wal::create(arc(&new_disk()), Path::new(DIR), WE, settings).unwrap();
+    let mut pauses = 0;
+    wal.spare_job().unwrap().run_pausing(&mut || pauses += 1).unwrap();
+    assert_eq!(pauses, 8, "after every half mebibyte");
+    append(&mut wal, &[&vec![1; 3 << 20], &vec![2; 2 << 20]]).unwrap();
+    let (mut pauses, mut writer) = (0, wal);
+    let job = writer.spare_job().unwrap();
+    job.run_pausing(&mut || {
+        pauses += 1;
+        if pauses == 3 {
+            append(&mut writer, &[&[3]]).unwrap();
+        }
+    })
+    .unwrap();
+    assert_eq!(pauses, 3);
+}
+
 #[test]
 fn a_spare_can_be_made_in_another_thread() {
     let disk = new_disk();
