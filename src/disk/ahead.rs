@@ -31,7 +31,11 @@ impl Written {
     }
 
     /// The work for another thread, if enough was written and there is no such job already.
-    pub fn job(&mut self, file: &Arc<dyn File>, path: impl FnOnce() -> PathBuf) -> Option<SyncAhead> {
+    pub fn job(
+        &mut self,
+        file: &Arc<dyn File>,
+        path: impl FnOnce() -> PathBuf,
+    ) -> Option<SyncAhead> {
         if self.bytes < BYTES || Arc::strong_count(&self.job) > 1 {
             return None;
         }

@@ -20,7 +20,7 @@ use crate::broker::bell::Bell;
 use crate::broker::letter::{Letter, Outbox, Wire};
 use crate::broker::registry::Broker;
 use crate::ids::ConnId;
-use crate::limits::READ_BYTES_MAX;
+use crate::limits::{MAILBOX_BYTES_MAX, READ_BYTES_MAX};
 use crate::time::Now;
 
 use super::core::{Core, Reading, Settings};
@@ -251,7 +251,8 @@ impl Task {
     /// behind: its socket is not read meanwhile.
     async fn post(&mut self, shard: u32, mut letter: Letter) {
         let room = Arc::clone(self.broker.mailbox(shard).room());
-        let bytes = u32::try_from(letter.bytes.len().max(1)).expect("a buffer is below 4 GiB");
+        let bytes = letter.bytes.len().clamp(1, MAILBOX_BYTES_MAX);
+        let bytes = u32::try_from(bytes).expect("a mailbox is below 4 GiB");
         // The room is never closed. Most often there is some, and whoever is idle keeps no room for
         // waiting.
         letter.permit = match Arc::clone(&room).try_acquire_many_owned(bytes) {

@@ -210,12 +210,7 @@ pub(super) fn path(dir: &Path, seq: u64) -> PathBuf {
     dir.join(file_name(seq))
 }
 
-fn fill(
-    file: &dyn File,
-    header: &[u8],
-    size: u64,
-    pause: &mut dyn FnMut(),
-) -> io::Result<()> {
+fn fill(file: &dyn File, header: &[u8], size: u64, pause: &mut dyn FnMut()) -> io::Result<()> {
     file.truncate(0)?;
     file.write_at(header, 0)?;
     // Synced as it goes: whoever publishes meanwhile waits behind one piece and not behind all.

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::support::{Broker, Msg, Setup, data_dir, quick};
+use crate::support::{Broker, Msg, Setup, data_dir, published, quick};
 
 #[test]
 fn bad_lines_are_answered_and_the_connection_goes_on() {
@@ -145,6 +145,27 @@ fn a_message_over_the_limit_names_limit_value_and_setting() {
          size=1001 max=1000 setting=limits.message"
     );
     assert_eq!(nc.publish("chat", "next").1, 2);
+}
+
+/// More than may wait for a shard: it has to be the only one, and does not wait for ever.
+#[test]
+fn the_largest_messages_come_through_beside_small_ones() {
+    let (_temp, dir) = data_dir();
+    let broker = quick(&dir).set("LIMITS__MESSAGE", "16MiB").start();
+    let (mut large, mut small) = ([broker.connect(), broker.connect()], broker.connect());
+    let body = "x".repeat(16 << 20);
+    for n in 1..=3 {
+        for nc in &mut large {
+            nc.send(&format!("PUB large {body}"));
+        }
+        assert_eq!(small.publish("small", "next").1, n);
+    }
+    let mut offsets = Vec::new();
+    for _ in 0..3 {
+        offsets.extend(large.iter_mut().map(|nc| published(&nc.line()).1));
+    }
+    offsets.sort_unstable();
+    assert_eq!(offsets, [1, 2, 3, 4, 5, 6]);
 }
 
 #[test]
