@@ -1,7 +1,7 @@
 //! What sessions and shards say to each other: a [`Letter`] in, [`Piece`]s out.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -118,7 +118,7 @@ pub enum Then {
         /// Its log.
         log: Arc<LogShared>,
         /// The first offset of the subscription.
-        from: Offset,
+        from: Arc<Bookmark>,
     },
     /// Read the log; nothing is there if the topic is unknown.
     Read {
@@ -127,6 +127,31 @@ pub enum Then {
         /// Where it ended for this request: behind every message asked for before it.
         end: Offset,
     },
+}
+
+/// How far a subscription without a group is: the offset that comes next. Its session has it, and so
+/// has the shard, which goes on in it when it sends for the session. The outbox decides who may.
+#[derive(Debug)]
+pub struct Bookmark(AtomicU64);
+
+impl Bookmark {
+    /// No offset: the session reads from files, and only it knows how far.
+    pub const AWAY: Offset = Offset::new(u64::MAX);
+
+    /// One at this offset.
+    pub fn new(next: Offset) -> Self {
+        Self(AtomicU64::new(next.get()))
+    }
+
+    /// What comes next.
+    pub fn get(&self) -> Offset {
+        Offset::new(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Goes there.
+    pub fn set(&self, next: Offset) {
+        self.0.store(next.get(), Ordering::Relaxed);
+    }
 }
 
 /// The way from shards to one session: pieces in order, and "there is more to read" for plain
@@ -201,13 +226,24 @@ impl Outbox {
         waker.into_iter().for_each(|waker| self.bell.wake(waker));
     }
 
-    /// Wakes the session, which then looks whether its subscriptions have more.
-    pub fn nudge(&self) {
+    /// A log that the session follows has more. With `may_send` that is sent at once if the session
+    /// sleeps and lets it be done; else the session is woken, and looks itself.
+    pub fn tell(&self, log: &LogShared, bookmark: &Bookmark, may_send: bool) {
         let mut waiting = lock(&self.waiting);
-        if waiting.is_deaf {
+        let next = waiting.direct.as_ref().map(|_| bookmark.get());
+        if next.is_some_and(|next| next > log.end()) {
+            // It has all there is, or will look when what it reads has come.
             return;
         }
-        waiting.is_nudged = true;
+        if let Some((lines, next)) = next.filter(|_| may_send).and_then(|at| rest(log, at)) {
+            bookmark.set(next);
+            let Some(left) = waiting.send(Piece::Push(lines)) else { return };
+            waiting.pieces.push(left);
+        } else if waiting.is_deaf {
+            return;
+        } else {
+            waiting.is_nudged = true;
+        }
         let waker = waiting.waker.take();
         drop(waiting);
         waker.into_iter().for_each(|waker| self.bell.wake(waker));
@@ -266,6 +302,13 @@ impl Outbox {
     }
 }
 
+/// The lines from `at` to the end of a log, if they are at hand and few, and what comes behind them.
+fn rest(log: &LogShared, at: Offset) -> Option<(Vec<u8>, Offset)> {
+    let (lines, next) = log.tail().since(at)?;
+    let is_all = next > log.end() && lines.len() <= DIRECT_BYTES_MAX;
+    is_all.then(|| (lines.to_vec(), next))
+}
+
 impl Waiting {
     /// Lets others use the wire. What they sent and the session has not heard of was sent for the
     /// same letters.
@@ -313,6 +356,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::log::{Chunk, LogSettings, NewRecord, TailBudget, TopicLog};
 
     /// Takes so many bytes in all.
     #[derive(Debug)]
@@ -393,18 +437,84 @@ mod tests {
         assert_eq!(sent(&wire), "one\ntwo", "the session is gone");
     }
 
+    /// A log, and a way to append a line to it.
+    fn followed() -> (Arc<LogShared>, impl FnMut(&str)) {
+        let disk: Arc<dyn crate::disk::Disk> = Arc::new(crate::disk::sim::SimDisk::new());
+        let settings = LogSettings { segment_bytes: 1 << 30 };
+        let topic = TopicName::parse(b"chat").unwrap();
+        let tail = Arc::new(TailBudget::new(1 << 20));
+        let mut log = TopicLog::create(disk, "/".as_ref(), topic, settings, tail);
+        let append = {
+            let shared = log.shared();
+            move |line: &str| {
+                let ts = crate::time::Timestamp::default();
+                let offset = log.append(&NewRecord { ts, id: None, message: b"", extra: "" });
+                let ends = vec![u32::try_from(line.len()).unwrap()];
+                let lines = Bytes::copy_from_slice(line.as_bytes());
+                shared.tail().push(Chunk::new(offset, lines, ends));
+                log.flush().unwrap();
+                shared.clone()
+            }
+        };
+        let mut append = append;
+        let shared = append("0\n");
+        (shared, move |line: &str| drop(append(line)))
+    }
+
+    #[test]
+    fn a_follower_who_sleeps_at_the_end_is_sent_what_is_new() {
+        let ((log, mut append), (outbox, wire)) = (followed(), outbox(7));
+        let cx = Context::from_waker(Waker::noop());
+        let bookmark = Bookmark::new(Offset::FIRST);
+        outbox.tell(&log, &bookmark, true);
+        assert_eq!((sent(&wire).as_str(), bookmark.get().get()), ("", 1), "it is awake");
+        left(&outbox);
+        outbox.lend(Some(1..2));
+        outbox.tell(&log, &bookmark, false);
+        assert_eq!((sent(&wire).as_str(), bookmark.get().get()), ("", 1), "there is more to do");
+        outbox.tell(&log, &bookmark, true);
+        assert_eq!((sent(&wire).as_str(), bookmark.get().get()), ("0\n", 2));
+        outbox.tell(&log, &bookmark, true);
+        assert_eq!(sent(&wire), "0\n", "it has all");
+        // Two at once are not one chunk: the session does it.
+        append("1\n");
+        append("2\n");
+        outbox.tell(&log, &bookmark, true);
+        assert_eq!((sent(&wire).as_str(), bookmark.get().get()), ("0\n", 2));
+        assert!(outbox.sleep(&cx, None, false).is_ready(), "for that");
+        bookmark.set(Offset::new(4));
+        left(&outbox);
+        outbox.lend(Some(1..2));
+        append("three\n");
+        outbox.tell(&log, &bookmark, true);
+        append("4\n");
+        outbox.tell(&log, &bookmark, true);
+        outbox.post(reply(1, "one\n"), true);
+        let (known, pieces) = left(&outbox);
+        assert_eq!((sent(&wire).as_str(), known), ("0\nthree", Sent::default()));
+        assert!(pieces.starts_with("[Push([10]), Reply"), "the rest comes first: {pieces}");
+        assert_eq!(bookmark.get().get(), 5, "the session goes on with the fourth");
+        assert!(outbox.sleep(&cx, None, false).is_ready(), "for that");
+        bookmark.set(Bookmark::AWAY);
+        outbox.lend(Some(2..2));
+        outbox.tell(&log, &bookmark, true);
+        assert!(outbox.sleep(&cx, None, false).is_pending(), "it reads, and looks when it has");
+    }
+
     #[test]
     fn a_nudge_wakes_only_who_would_do_something() {
-        let outbox = Outbox::default();
+        let ((log, _), outbox) = (followed(), Outbox::default());
+        let bookmark = Bookmark::new(Offset::FIRST);
+        let nudge = || outbox.tell(&log, &bookmark, true);
         let cx = Context::from_waker(Waker::noop());
         assert!(outbox.sleep(&cx, None, true).is_pending());
-        outbox.nudge();
+        nudge();
         assert!(outbox.sleep(&cx, None, false).is_pending(), "it was deaf to that one");
-        outbox.nudge();
+        nudge();
         assert!(outbox.sleep(&cx, None, false).is_ready());
         assert!(outbox.sleep(&cx, None, true).is_pending());
         outbox.take(&mut Vec::new());
-        outbox.nudge();
+        nudge();
         assert!(outbox.sleep(&cx, None, true).is_ready(), "it was awake, and had not looked yet");
     }
 }

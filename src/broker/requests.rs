@@ -9,8 +9,9 @@ use crate::time::Now;
 
 use super::batch::{Answer, Appended, Ticket};
 use super::conns::Membership;
-use super::letter::{Piece, Then};
+use super::letter::{Bookmark, Piece, Then};
 use super::shard::{Shard, ShardError};
+use super::topics::Follower;
 
 impl Shard {
     /// An acknowledgement: by the one who holds the message, or else by one who held it before. Gives
@@ -174,8 +175,13 @@ impl Shard {
         }
         conn.follows.push(key);
         let slot = self.topics.slot_mut(key);
-        slot.followers.push((ticket.conn, Arc::clone(&ticket.outbox)));
+        let from = Arc::new(Bookmark::new(end.next()));
+        slot.followers.push(Follower {
+            conn: ticket.conn,
+            outbox: Arc::clone(&ticket.outbox),
+            bookmark: Arc::clone(&from),
+        });
         slot.topic.follow();
-        Some(Then::Follow { topic: topic.clone(), log: slot.topic.shared(), from: end.next() })
+        Some(Then::Follow { topic: topic.clone(), log: slot.topic.shared(), from })
     }
 }

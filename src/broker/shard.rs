@@ -70,6 +70,8 @@ pub struct Shard {
     done: Vec<(Vec<Ticket>, Vec<Appended>)>,
     /// Topics with appends that are not flushed.
     dirty: Vec<TopicKey>,
+    /// Topics with appends that were flushed, and of which nobody was told.
+    fresh: Vec<TopicKey>,
     /// When to try again to flush those for which the disk had no room.
     retry_at: Option<Moment>,
     /// Bytes of records applied since the last flush, on replay.
@@ -101,6 +103,7 @@ impl Shard {
             applied: Applied::default(),
             done: Vec::new(),
             dirty: Vec::new(),
+            fresh: Vec::new(),
             retry_at: None,
             unflushed: 0,
             buffers: Vec::new(),
@@ -250,6 +253,7 @@ impl Shard {
         self.unflushed += record.payload.len();
         if self.unflushed >= BATCH_BYTES_TARGET {
             self.flush_all()?;
+            self.fresh.clear();
         }
         Ok(())
     }
@@ -257,6 +261,8 @@ impl Shard {
     /// On start: all records up to `last` were applied.
     pub(super) fn resume(&mut self, last: Lsn) -> Result<(), ShardError> {
         self.flush_all()?;
+        // Nobody is there yet to be told.
+        self.fresh = Vec::new();
         self.applied.lsn = last;
         self.next_index = self.applied.index + 1;
         assert!(self.open.is_empty(), "without members, no group asks for anything");
@@ -288,7 +294,7 @@ impl Shard {
     /// # Errors
     /// What writing or reading a log says.
     pub fn send(&mut self, now: Now) -> Result<(), ShardError> {
-        let fresh = self.flush(now.moment)?;
+        self.flush(now.moment)?;
         let answers = self.done.iter().flat_map(|(tickets, _)| tickets).map(Ticket::answers);
         self.conns.is_busy = answers.sum::<usize>() > ANSWERS_SENT_MAX;
         for (tickets, appended) in std::mem::take(&mut self.done) {
@@ -296,7 +302,8 @@ impl Shard {
                 self.answer(now, ticket, &appended)?;
             }
         }
-        for key in fresh {
+        for key in std::mem::take(&mut self.fresh) {
+            self.topics.tell(key, !self.conns.is_busy);
             let (topic, mut desk) = self.desk(now, key);
             topic.announce(&mut desk)?;
         }
@@ -409,16 +416,15 @@ impl Shard {
         Ok(())
     }
 
-    /// Flushes the files of topics with appends; returns those topics. Their followers are told.
+    /// Flushes the files of topics with appends.
     /// What a full disk does not take stays in memory and is tried again: it is safe in the
     /// write-ahead log, nobody can read it yet, and no more can be published.
-    fn flush(&mut self, now: Moment) -> Result<Vec<TopicKey>, ShardError> {
+    fn flush(&mut self, now: Moment) -> Result<(), ShardError> {
         self.unflushed = 0;
-        let mut fresh = Vec::with_capacity(self.dirty.len());
         let mut full = Vec::new();
         for key in std::mem::take(&mut self.dirty) {
             match self.topics.flush(key) {
-                Ok(()) => fresh.push(key),
+                Ok(()) => self.fresh.push(key),
                 Err(LogError::Io { source, path }) if is_shortage(&source) => {
                     if self.retry_at.is_none() && full.is_empty() {
                         tracing::error!(event = "write_postponed", path = %path.display(),
@@ -434,7 +440,7 @@ impl Shard {
             self.retry_at = (!full.is_empty()).then(|| now + SHORTAGE_PAUSE);
             self.dirty = full;
         }
-        Ok(fresh)
+        Ok(())
     }
 
     /// Flushes the files of all topics with appends, or fails.
@@ -442,6 +448,7 @@ impl Shard {
         self.unflushed = 0;
         while let Some(key) = self.dirty.last() {
             self.topics.flush(*key)?;
+            self.fresh.push(*key);
             self.dirty.pop();
         }
         Ok(())

@@ -12,7 +12,7 @@ use crate::topic::{Topic, TopicKey};
 use crate::wal::Lsn;
 
 use super::ahead::Ahead;
-use super::letter::Outbox;
+use super::letter::{Bookmark, Outbox};
 
 /// What every topic is made with.
 #[derive(Clone, Debug)]
@@ -63,12 +63,23 @@ pub fn shard_of(topic: &TopicName, shards: u32) -> u32 {
     crc32c::crc32c(topic.family().as_bytes()) % shards
 }
 
+/// More followers of a topic than these are woken, not sent to: their threads do it side by side.
+const FOLLOWERS_SENT_MAX: usize = 8;
+
+/// A connection that follows a topic without a group.
+#[derive(Debug)]
+pub(super) struct Follower {
+    pub(super) conn: ConnId,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) bookmark: Arc<Bookmark>,
+}
+
 /// A topic and what its shard keeps beside it.
 #[derive(Debug)]
 pub(super) struct TopicSlot {
     pub(super) topic: Topic,
     /// Connections that follow it without a group.
-    pub(super) followers: Vec<(ConnId, Arc<Outbox>)>,
+    pub(super) followers: Vec<Follower>,
     /// Records of the log up to this one are in its state since it was opened.
     pub(super) covered: Lsn,
     pub(super) is_dirty: bool,
@@ -158,15 +169,12 @@ impl Topics {
         self.slots.iter_mut().flatten()
     }
 
-    /// Writes what was appended to a topic to its file, and nudges its followers.
+    /// Writes what was appended to a topic to its file.
     pub(super) fn flush(&mut self, key: TopicKey) -> Result<(), LogError> {
         let slot = self.slots[key.get()].as_mut().expect("a key is dropped with its topic");
         slot.topic.flush()?;
         slot.is_dirty = false;
         self.workshop.ahead.offer(|| slot.topic.log_mut().sync_ahead());
-        for (_, outbox) in &slot.followers {
-            outbox.nudge();
-        }
         if slot.open.replace(Use::Written).is_none() {
             self.open.push_back(key);
             self.close_idle();
@@ -195,10 +203,23 @@ impl Topics {
         }
     }
 
+    /// Tells the followers of a topic that there is more; with `may_send` it may be sent for them.
+    pub(super) fn tell(&self, key: TopicKey, may_send: bool) {
+        let TopicSlot { topic, followers, .. } = self.slot(key);
+        if followers.is_empty() {
+            return;
+        }
+        let log = topic.log().shared();
+        let may_send = may_send && followers.len() <= FOLLOWERS_SENT_MAX;
+        for Follower { outbox, bookmark, .. } in followers {
+            outbox.tell(&log, bookmark, may_send);
+        }
+    }
+
     /// A connection stops following; a topic that was nothing but followed is forgotten.
     pub(super) fn unfollow(&mut self, key: TopicKey, conn: ConnId) {
         let slot = self.slot_mut(key);
-        slot.followers.retain(|(id, _)| *id != conn);
+        slot.followers.retain(|follower| follower.conn != conn);
         slot.topic.unfollow();
         if slot.topic.is_empty() && !slot.is_dirty {
             let name = slot.topic.name().clone();

@@ -358,14 +358,7 @@ impl Core {
                         self.held.drain(..).for_each(|lines| self.out.lines(lines));
                     }
                     if let Some(Then::Follow { topic, log, from }) = then {
-                        let next = from;
-                        self.follows.push(Follow {
-                            topic,
-                            log,
-                            next,
-                            job: None,
-                            is_reading: false,
-                        });
+                        self.follows.push(Follow::new(topic, log, from));
                     }
                 }
                 Some(Slot::History {
@@ -445,10 +438,9 @@ impl Core {
     /// Whether [`Core::pull`] would find something, now that output was sent.
     pub fn wants_pull(&mut self) -> bool {
         self.take_share();
-        let has_more = |follow: &Follow| !follow.is_reading && follow.next <= follow.log.end();
         let is_history_due = self.history.as_ref().is_some_and(|history| history.job.is_some());
         self.out.len() < self.settings.shares.each()
-            && (is_history_due || self.follows.iter().any(has_more))
+            && (is_history_due || self.follows.iter().any(Follow::has_more))
     }
 
     /// Has a share of the memory while it needs it.
@@ -485,10 +477,7 @@ impl Core {
                 self.emit();
             }
             Reading::Follow(number) => {
-                let follow = &mut self.follows[number];
-                follow.is_reading = false;
-                follow.next = done.next;
-                follow.job = Some(job);
+                self.follows[number].read(job, done.next);
                 // A subscription that can't be read has no way to say so but to end.
                 self.is_closing |= done.error.is_some();
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use crate::broker::letter::{Item, Letter, Outbox, Piece, Sent, Then};
+use crate::broker::letter::{Bookmark, Item, Letter, Outbox, Piece, Sent, Then};
 use crate::disk::Disk;
 use crate::disk::os::OsDisk;
 use crate::disk::sim::SimDisk;
@@ -378,7 +378,8 @@ fn sessions_that_read_share_the_memory_for_it() {
     let topic = TopicName::parse(b"chat").unwrap();
     let tail = Arc::new(TailBudget::new(1 << 20));
     let log = TopicLog::create(disk, Path::new("/"), topic.clone(), settings, tail);
-    let then = Some(Then::Follow { topic, log: log.shared(), from: Offset::FIRST });
+    let from = Arc::new(Bookmark::new(Offset::FIRST));
+    let then = Some(Then::Follow { topic, log: log.shared(), from });
     story.receive("SUB chat\n").reply(0, "OK subscribed chat\n", then);
     // The story has it, and the settings.
     let count = |story: &Story| Arc::strong_count(&story.shares) - 2;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::broker::letter::Bookmark;
 use crate::disk::Disk;
 use crate::ids::{Offset, TopicName};
 use crate::log::{LogError, LogShared};
@@ -25,12 +26,28 @@ pub(super) struct History {
 pub(super) struct Follow {
     pub(super) topic: TopicName,
     pub(super) log: Arc<LogShared>,
-    pub(super) next: Offset,
-    pub(super) job: Option<ReadJob>,
+    bookmark: Arc<Bookmark>,
+    job: Option<ReadJob>,
     pub(super) is_reading: bool,
 }
 
 impl Follow {
+    pub(super) fn new(topic: TopicName, log: Arc<LogShared>, bookmark: Arc<Bookmark>) -> Self {
+        Self { topic, log, bookmark, job: None, is_reading: false }
+    }
+
+    /// Whether there are messages that it could have now.
+    pub(super) fn has_more(&self) -> bool {
+        !self.is_reading && self.bookmark.get() <= self.log.end()
+    }
+
+    /// Its job is back, and has read what stands before `next`.
+    pub(super) fn read(&mut self, job: ReadJob, next: Offset) {
+        self.job = Some(job);
+        self.is_reading = false;
+        self.bookmark.set(next);
+    }
+
     /// Moves chunks to the output while there is room; a job when the next messages are not in the
     /// tail cache any more.
     pub(super) fn pull(
@@ -39,15 +56,17 @@ impl Follow {
         room: usize,
         disk: &Arc<dyn Disk>,
     ) -> Option<ReadJob> {
-        while !self.is_reading && out.len() < room && self.next <= self.log.end() {
-            match self.log.tail().since(self.next) {
+        while out.len() < room && self.has_more() {
+            let next = self.bookmark.get();
+            match self.log.tail().since(next) {
                 Some((chunk, next)) => {
                     out.chunk(chunk);
-                    self.next = next;
+                    self.bookmark.set(next);
                 }
                 None => {
                     self.is_reading = true;
-                    let (next, last) = (self.next, self.log.end());
+                    self.bookmark.set(Bookmark::AWAY);
+                    let last = self.log.end();
                     let job = self.job.take().map(|mut job| {
                         job.go_on(next, last);
                         job

@@ -257,6 +257,11 @@ impl Node {
         Ok(())
     }
 
+    /// How many messages all clients hold.
+    pub(super) fn held(&self) -> usize {
+        self.clients.values().map(|client| client.held.len()).sum()
+    }
+
     /// What the keeper's thread does.
     pub(super) fn checkpoint(&mut self, is_clean: bool) -> Result<(), Dead> {
         let stats = Arc::clone(self.log.stats());

@@ -2,5 +2,6 @@
 
 mod crash;
 mod life;
+mod shortage;
 mod start;
 mod visits;
