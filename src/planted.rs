@@ -55,11 +55,15 @@ pub enum Bug {
     IntervalForgotten,
     /// What recovery reads of the log is believed to be on disk when a sync says so.
     TailBelieved,
+    /// What was sent for a subscriber that sleeps is sent to it again.
+    SentAgain,
+    /// Of what is sent for a session that sleeps, what its socket did not take is lost.
+    RestLost,
 }
 
 /// All of them.
 #[cfg(any(test, feature = "sim"))]
-pub const ALL: [Bug; 24] = [
+pub const ALL: [Bug; 26] = [
     Bug::ReplyBeforeSync,
     Bug::NoDirectorySync,
     Bug::SyncRetried,
@@ -84,6 +88,8 @@ pub const ALL: [Bug; 24] = [
     Bug::LastRecordCut,
     Bug::IntervalForgotten,
     Bug::TailBelieved,
+    Bug::SentAgain,
+    Bug::RestLost,
 ];
 
 #[cfg(any(test, feature = "sim"))]

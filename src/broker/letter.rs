@@ -9,6 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::ids::{ConnId, GroupName, Offset, TopicName};
 use crate::log::LogShared;
+use crate::planted::{self, Bug};
 use crate::proto::Tag;
 
 use super::bell::Bell;
@@ -236,7 +237,9 @@ impl Outbox {
             return;
         }
         if let Some((lines, next)) = next.filter(|_| may_send).and_then(|at| rest(log, at)) {
-            bookmark.set(next);
+            if !planted::has(Bug::SentAgain) {
+                bookmark.set(next);
+            }
             let Some(left) = waiting.send(Piece::Push(lines)) else { return };
             waiting.pieces.push(left);
         } else if waiting.is_deaf {
@@ -342,7 +345,7 @@ impl Waiting {
             self.sent.lines += memchr::memchr_iter(b'\n', &lines).count();
         }
         let sent = wire.send(&lines);
-        if sent == lines.len() {
+        if sent == lines.len() || planted::has(Bug::RestLost) {
             return None;
         }
         self.direct = None;

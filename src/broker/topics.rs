@@ -64,7 +64,7 @@ pub fn shard_of(topic: &TopicName, shards: u32) -> u32 {
 }
 
 /// More followers of a topic than these are woken, not sent to: their threads do it side by side.
-const FOLLOWERS_SENT_MAX: usize = 8;
+const FOLLOWERS_SENT_MAX: usize = 4;
 
 /// A connection that follows a topic without a group.
 #[derive(Debug)]

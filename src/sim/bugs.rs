@@ -41,7 +41,7 @@ pub fn oracle(bug: Bug) -> &'static str {
         Bug::DeadLetterEarly => "dead_letters",
         Bug::RefusedStored => "stored",
         Bug::GroupForgotten => "groups",
-        Bug::ReplyOutOfTurn => "replies",
+        Bug::ReplyOutOfTurn | Bug::SentAgain | Bug::RestLost => "replies",
         Bug::LastRecordCut => "prefix",
     }
 }
