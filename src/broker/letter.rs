@@ -261,6 +261,11 @@ impl Outbox {
         std::mem::take(&mut waiting.sent)
     }
 
+    /// Whether others may use the wire.
+    pub fn is_lent(&self) -> bool {
+        lock(&self.waiting).direct.is_some()
+    }
+
     /// Ready if there are pieces, or there was a nudge since this was ready last. If not, and `direct`
     /// is something, the wire may be used by others until [`Outbox::take`]: for pushes, and for the
     /// answers to those letters in their order. With `is_deaf` a nudge is nothing to it until then.

@@ -460,7 +460,11 @@ impl Core {
     }
 
     /// What a read job brought.
+    ///
+    /// # Panics
+    /// If others may use the wire: they would send what comes later before it.
     pub fn read(&mut self, reading: Reading, job: ReadJob, done: ReadDone) {
+        assert!(!self.outbox.is_lent(), "a session takes its wire back before it does anything");
         for damage in done.damaged.iter().chain(&done.error) {
             tracing::error!(event = "read_failed", conn = %self.conn, "{damage}");
         }

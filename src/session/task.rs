@@ -288,6 +288,8 @@ impl Task {
         }
         while let Poll::Ready(Some(done)) = self.jobs.poll_join_next(cx) {
             let (reading, job, done) = done.map_err(io::Error::other)?;
+            // What others sent meanwhile came before what was read.
+            self.take_pieces();
             self.core.read(reading, job, done);
             is_woken = true;
         }
