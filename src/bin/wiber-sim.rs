@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use wiber::sim::{Bug, Options, bugs, run};
-use wiber::time::{Moment, Now};
+use wiber::time::Moment;
 
 /// The whole broker in one thread, from one seed: crashes, power cuts, failing and full disks.
 #[derive(Parser)]
@@ -106,7 +106,7 @@ impl Draw {
     fn seed(&self) -> Option<u64> {
         let seed = self.from + self.next.fetch_add(1, Ordering::Relaxed);
         let is_over = match self.deadline {
-            Some(deadline) => Now::read().moment >= deadline,
+            Some(deadline) => Moment::read() >= deadline,
             None => seed >= self.until,
         };
         (!is_over).then_some(seed)
@@ -129,7 +129,7 @@ fn threads() -> usize {
 }
 
 fn many(from: u64, seeds: u64, time: Option<u64>, steps: usize) -> ExitCode {
-    let begun = Now::read().moment;
+    let begun = Moment::read();
     let deadline = time.map(|seconds| begun + Duration::from_secs(seconds));
     let draw = Draw { next: AtomicU64::new(0), from, until: from + seeds, deadline };
     let (sums, failed) = (Mutex::new(Sums::default()), Mutex::new(None));
@@ -164,7 +164,7 @@ fn many(from: u64, seeds: u64, time: Option<u64>, steps: usize) -> ExitCode {
     }
     let Sums { seeds, lives, published, acked, repeated, lost } =
         sums.into_inner().expect("nobody panics with it");
-    let seconds = Now::read().moment.since(begun).as_secs_f64();
+    let seconds = Moment::read().since(begun).as_secs_f64();
     println!(
         "{seeds} seeds: {lives} lives, {published} messages published, {repeated} of them sent again, \
          {acked} acknowledged, {lost} lost that fsync = interval or never may lose, nothing else, in \

@@ -24,6 +24,21 @@ impl Batch {
     }
 }
 
+/// A batch that is applied, and answered when its topics' files are written.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    pub(super) tickets: Vec<Ticket>,
+    pub(super) appended: Vec<Appended>,
+}
+
+impl Done {
+    /// Whether its lists, when they are empty, are worth keeping for another batch.
+    pub(super) fn is_small(&self) -> bool {
+        const SMALL: usize = 256;
+        self.tickets.capacity() <= SMALL && self.appended.capacity() <= SMALL
+    }
+}
+
 /// One letter's answers.
 #[derive(Debug)]
 pub(super) struct Ticket {

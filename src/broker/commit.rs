@@ -11,8 +11,8 @@ use std::time::Duration;
 use crate::config::Fsync;
 use crate::disk::SyncAhead;
 use crate::planted::{self, Bug};
-use crate::time::{Moment, Now};
-use crate::wal::{Entry, Lsn, SpareJob, Wal, WalError};
+use crate::time::Moment;
+use crate::wal::{Lsn, SpareJob, Wal, WalError};
 
 use super::ahead::Ahead;
 use super::gate::{Full, PublishGate};
@@ -151,9 +151,11 @@ impl LogWriter {
     /// With [`WalError::is_no_space`] nothing was written, and it may be tried again. Any other: what
     /// is on disk is not known any more, and the process has to end.
     pub fn write(&mut self, batches: &[Submission]) -> Result<Lsn, WalError> {
-        let entries: Vec<Entry<'_>> = batches.iter().map(Submission::entry).collect();
         let first = self.wal.last().next();
-        self.wal.append(&entries)?;
+        match batches {
+            [one] => self.wal.append(&[one.entry()])?,
+            all => self.wal.append(&all.iter().map(Submission::entry).collect::<Vec<_>>())?,
+        };
         if self.fsync == Fsync::Always && !planted::has(Bug::ReplyBeforeSync) {
             self.wal.sync()?;
         }
@@ -244,7 +246,7 @@ impl WalThread {
         self.log.offer_jobs(&mut lock(&self.log.writer));
         loop {
             let wake_at = [sync_at, retry_at].into_iter().flatten().min();
-            let patience = wake_at.map(|at| at.since(Now::read().moment));
+            let patience = wake_at.map(|at| at.since(Moment::read()));
             self.log.mailbox.drain(&mut messages, patience);
             let mut writer = lock(&self.log.writer);
             let mut asked = Vec::new();
@@ -261,10 +263,10 @@ impl WalThread {
                     WalMessage::Stop => stop = true,
                 }
             }
-            let is_pausing = retry_at.is_some_and(|at| Now::read().moment < at);
+            let is_pausing = retry_at.is_some_and(|at| Moment::read() < at);
             if !batch.is_empty() && !is_pausing {
                 let is_written = self.write(&mut writer, &mut batch, retry_at.is_some())?;
-                retry_at = (!is_written).then(|| Now::read().moment + NO_SPACE_PAUSE);
+                retry_at = (!is_written).then(|| Moment::read() + NO_SPACE_PAUSE);
             }
             let stops = stop && batch.is_empty();
             if stops || !asked.is_empty() {
@@ -274,7 +276,7 @@ impl WalThread {
                     sender.try_send(durable).ok();
                 }
             } else {
-                writer.sync_if_due(Now::read().moment)?;
+                writer.sync_if_due(Moment::read())?;
             }
             self.log.offer_jobs(&mut writer);
             sync_at = writer.sync_at();
@@ -334,14 +336,14 @@ mod tests {
 
     /// Waits until a power cut would leave so many records.
     fn wait_durable(disk: &SimDisk, settings: Settings, last: u64) {
-        let begin = Now::read().moment;
+        let begin = Moment::read();
         loop {
             let left = arc(&disk.copy(Crash::LoseUnsynced));
             let found = examine(left, Path::new(DIR), settings, Lsn::ZERO).map(|log| log.last());
             if found.as_ref().is_ok_and(|found| *found == Lsn::new(last)) {
                 return;
             }
-            let waited = Now::read().moment.since(begin);
+            let waited = Moment::read().since(begin);
             assert!(waited < Duration::from_secs(20), "there is {found:?}");
             std::thread::sleep(Duration::from_millis(5));
         }

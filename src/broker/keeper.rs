@@ -142,7 +142,7 @@ impl Keeper {
     pub(super) fn run(mut self, stopped: &Receiver<()>) -> Result<Keeper, Fatal> {
         loop {
             watch_room(self.disk.as_ref(), &self.settings);
-            let now = Now::read().moment;
+            let now = Moment::read();
             let mut pause = PAUSE;
             if self.checkpoints.is_due(&self.settings, &self.stats, now) {
                 let is_made = match self.parts()? {

@@ -253,10 +253,10 @@ impl Outbox {
     }
 
     /// Takes all pieces; what was sent before them is said. From now on nobody but the session uses
-    /// its wire.
+    /// its wire, and nobody wakes it until it sleeps again, for which it looks at what has come.
     pub fn take(&self, into: &mut Vec<Piece>) -> Sent {
         let mut waiting = lock(&self.waiting);
-        (waiting.direct, waiting.is_deaf) = (None, false);
+        (waiting.direct, waiting.is_deaf, waiting.waker) = (None, false, None);
         into.append(&mut waiting.pieces);
         std::mem::take(&mut waiting.sent)
     }
@@ -282,8 +282,8 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// For a session that sleeps without being woken: as [`Outbox::sleep`].
-    #[cfg(any(test, feature = "sim"))]
+    /// For a session that does nothing until it calls [`Outbox::take`], and needs nobody to wake it: as
+    /// [`Outbox::sleep`].
     pub fn lend(&self, direct: Option<Letters>) {
         let mut waiting = lock(&self.waiting);
         if waiting.pieces.is_empty() {
@@ -419,6 +419,25 @@ mod tests {
         outbox.post(reply(8, "e\n"), false);
         assert_eq!(sent(&wire), "push\na\nb\nc\n", "there is more to do");
         assert!(pieces.contains("seq: 7"), "{pieces}");
+    }
+
+    struct Sleeper;
+
+    impl std::task::Wake for Sleeper {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn nobody_can_wake_a_session_that_is_awake() {
+        let (outbox, sleeper) = (Outbox::default(), Arc::new(Sleeper));
+        let waker = Waker::from(Arc::clone(&sleeper));
+        let cx = Context::from_waker(&waker);
+        assert!(outbox.sleep(&cx, None, false).is_pending());
+        assert_eq!(Arc::strong_count(&sleeper), 3, "the outbox has a waker");
+        outbox.take(&mut Vec::new());
+        assert_eq!(Arc::strong_count(&sleeper), 2, "it has none");
+        outbox.post(Piece::Push(b"x\n".to_vec()), true);
+        assert!(outbox.sleep(&cx, None, false).is_ready(), "it looks before it sleeps");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::checkpoint::Part;
 use super::commit::{Commit, Log, LogWriter, WalThread};
 use super::fatal::{Fatal, join, spawn};
 use super::keeper::{Keeper, Verifying};
-use super::letter::Letter;
+use super::letter::{Letter, Letters};
 use super::lock;
 use super::mailbox::Mailbox;
 use super::message::{Message, WalMessage};
@@ -109,9 +109,10 @@ impl Broker {
     }
 
     /// Brings a letter to a shard: in person if it is at rest and the letter small, else by post. Says
-    /// whether it was in person: the caller then has waited for the disk.
-    pub fn bring(&self, shard: u32, letter: Letter) -> bool {
-        match self.homes[shard as usize].enter(letter) {
+    /// whether it was in person: the caller then has waited for the disk, and `direct` is still lent
+    /// ([`Outbox::lend`](super::letter::Outbox::lend)).
+    pub fn bring(&self, shard: u32, letter: Letter, direct: Option<Letters>) -> bool {
+        match self.homes[shard as usize].enter(letter, direct) {
             Some(letter) => {
                 self.post(shard, letter);
                 false

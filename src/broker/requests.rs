@@ -10,8 +10,11 @@ use crate::time::Now;
 use super::batch::{Answer, Appended, Ticket};
 use super::conns::Membership;
 use super::letter::{Bookmark, Piece, Then};
-use super::shard::{Shard, ShardError};
+use super::shard::{ANSWERS_SENT_MAX, Shard, ShardError};
 use super::topics::Follower;
+
+/// About how long the answer to a message is, in bytes.
+const ANSWER_BYTES: usize = 64;
 
 impl Shard {
     /// An acknowledgement: by the one who holds the message, or else by one who held it before. Gives
@@ -118,7 +121,8 @@ impl Shard {
         ticket: Ticket,
         appended: &[Appended],
     ) -> Result<(), ShardError> {
-        let mut lines = Vec::new();
+        let count = ticket.answers().min(ANSWERS_SENT_MAX);
+        let mut lines = Vec::with_capacity(count * ANSWER_BYTES);
         let mut then = None;
         let mut joins = Vec::new();
         for answer in &ticket.answers {

@@ -21,7 +21,7 @@ use crate::topic::{
 };
 use crate::wal::{Lsn, Record};
 
-use super::batch::{Answer, Appended, Batch, Place, Published, Ticket};
+use super::batch::{Answer, Appended, Batch, Done, Place, Published, Ticket};
 use super::checkpoint::{Applied, Part, TopicState};
 use super::conns::Conns;
 use super::gate::{Full, PublishGate};
@@ -34,7 +34,7 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(500);
 
 /// With more answers in a turn there is more to do than to send each of them: the sessions' threads do
 /// it meanwhile.
-const ANSWERS_SENT_MAX: usize = 128;
+pub(super) const ANSWERS_SENT_MAX: usize = 128;
 
 /// Why a shard can't go on. Its process ends.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +67,9 @@ pub struct Shard {
     next_index: u64,
     applied: Applied,
     /// Applied, but not answered: their files are flushed first.
-    done: Vec<(Vec<Ticket>, Vec<Appended>)>,
+    done: Vec<Done>,
+    /// Empty lists for the next batch.
+    spare: Done,
     /// Topics with appends that are not flushed.
     dirty: Vec<TopicKey>,
     /// Topics with appends that were flushed, and of which nobody was told.
@@ -102,6 +104,7 @@ impl Shard {
             next_index: 1,
             applied: Applied::default(),
             done: Vec::new(),
+            spare: Done::default(),
             dirty: Vec::new(),
             fresh: Vec::new(),
             retry_at: None,
@@ -194,7 +197,8 @@ impl Shard {
             return None;
         }
         let buffer = self.buffers.pop().unwrap_or_default();
-        let next = Batch { commands: Commands::reusing(buffer), tickets: Vec::new() };
+        let tickets = std::mem::take(&mut self.spare.tickets);
+        let next = Batch { commands: Commands::reusing(buffer), tickets };
         let Batch { commands, tickets } = std::mem::replace(&mut self.open, next);
         self.queue.push_back(Waiting { tickets, is_written: !commands.is_empty() });
         if commands.is_empty() {
@@ -224,14 +228,14 @@ impl Shard {
     ) -> Result<(), ShardError> {
         assert_eq!(index, self.applied.index + 1, "batches are committed in their order");
         let mut batch = self.queue.pop_front().expect("a committed batch was submitted");
-        let mut appended = Vec::new();
+        let mut appended = std::mem::take(&mut self.spare.appended);
         self.apply(now, lsn, &payload, Some(&mut appended))?;
         self.find_places(&mut batch.tickets, &appended);
         self.applied = Applied { index, lsn };
         if self.buffers.len() < 4 && payload.capacity() <= 2 * BATCH_BYTES_TARGET {
             self.buffers.push(payload);
         }
-        self.done.push((batch.tickets, appended));
+        self.done.push(Done { tickets: batch.tickets, appended });
         self.pass_empty();
         Ok(())
     }
@@ -295,18 +299,27 @@ impl Shard {
     /// What writing or reading a log says.
     pub fn send(&mut self, now: Now) -> Result<(), ShardError> {
         self.flush(now.moment)?;
-        let answers = self.done.iter().flat_map(|(tickets, _)| tickets).map(Ticket::answers);
+        let answers = self.done.iter().flat_map(|done| &done.tickets).map(Ticket::answers);
         self.conns.is_busy = answers.sum::<usize>() > ANSWERS_SENT_MAX;
-        for (tickets, appended) in std::mem::take(&mut self.done) {
-            for ticket in tickets {
-                self.answer(now, ticket, &appended)?;
+        // These lists keep their memory: there is a turn for every message that comes alone.
+        let mut done = std::mem::take(&mut self.done);
+        for mut batch in done.drain(..) {
+            for ticket in batch.tickets.drain(..) {
+                self.answer(now, ticket, &batch.appended)?;
+            }
+            batch.appended.clear();
+            if batch.is_small() {
+                self.spare = batch;
             }
         }
-        for key in std::mem::take(&mut self.fresh) {
+        self.done = done;
+        let mut fresh = std::mem::take(&mut self.fresh);
+        for key in fresh.drain(..) {
             self.topics.tell(key, !self.conns.is_busy);
             let (topic, mut desk) = self.desk(now, key);
             topic.announce(&mut desk)?;
         }
+        self.fresh = fresh;
         self.conns.send();
         Ok(())
     }
@@ -422,7 +435,8 @@ impl Shard {
     fn flush(&mut self, now: Moment) -> Result<(), ShardError> {
         self.unflushed = 0;
         let mut full = Vec::new();
-        for key in std::mem::take(&mut self.dirty) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for key in dirty.drain(..) {
             match self.topics.flush(key) {
                 Ok(()) => self.fresh.push(key),
                 Err(LogError::Io { source, path }) if is_shortage(&source) => {
@@ -435,6 +449,7 @@ impl Shard {
                 Err(other) => return Err(other.into()),
             }
         }
+        self.dirty = dirty;
         if self.retry_at.is_some() || !full.is_empty() {
             self.gate.set(Full::Topic { shard: self.number }, !full.is_empty());
             self.retry_at = (!full.is_empty()).then(|| now + SHORTAGE_PAUSE);
@@ -459,7 +474,7 @@ impl Shard {
         while self.queue.front().is_some_and(|batch| !batch.is_written) {
             let mut batch = self.queue.pop_front().expect("it was just seen");
             self.find_places(&mut batch.tickets, &[]);
-            self.done.push((batch.tickets, Vec::new()));
+            self.done.push(Done { tickets: batch.tickets, appended: Vec::new() });
         }
     }
 

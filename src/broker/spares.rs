@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::time::Now;
+use crate::time::Moment;
 use crate::wal::{SpareJob, WalError};
 
 use super::commit::Log;
@@ -40,10 +40,10 @@ pub(super) fn prepare(job: SpareJob, gate: &PublishGate) -> bool {
 
 /// Rests for as long as the last piece took: half of the time the disk is there for others.
 fn rest() -> impl FnMut() {
-    let mut begin = Now::read().moment;
+    let mut begin = Moment::read();
     move || {
-        std::thread::sleep(Now::read().moment.since(begin).min(REST_MAX));
-        begin = Now::read().moment;
+        std::thread::sleep(Moment::read().since(begin).min(REST_MAX));
+        begin = Moment::read();
     }
 }
 

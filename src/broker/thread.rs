@@ -14,7 +14,7 @@ use crate::time::{Moment, Now};
 
 use super::commit::Commit;
 use super::fatal::Fatal;
-use super::letter::Letter;
+use super::letter::{Letter, Letters};
 use super::lock;
 use super::mailbox::Mailbox;
 use super::message::{Message, Submission};
@@ -84,9 +84,10 @@ impl Home {
         let mut wake_at = lock(&self.shard).wake_at();
         let mut stopping = false;
         loop {
-            self.mailbox.drain(&mut messages, wake_at.map(|at| at.since(Now::read().moment)));
+            self.mailbox.drain(&mut messages, wake_at.map(|at| at.since(Moment::read())));
             let mut shard = lock(&self.shard);
-            stopping |= work(&mut shard, &mut messages, &self.commit)?;
+            let mut now = Now::read();
+            stopping |= work(&mut shard, &mut messages, &self.commit, &mut now)?;
             if stopping && shard.is_idle() {
                 return Ok(());
             }
@@ -95,9 +96,11 @@ impl Home {
     }
 
     /// Lets a small letter in if the shard is at rest, and does with it what the shard's thread would
-    /// do; a batch is on disk when this returns. Otherwise the letter comes back, for the mailbox.
-    pub fn enter(&self, letter: Letter) -> Option<Letter> {
-        let start = Now::read().moment;
+    /// do; a batch is on disk when this returns. `direct` is lent meanwhile ([`Outbox::lend`]): the
+    /// answer leaves before the rest of the turn is done. Otherwise the letter comes back, for the
+    /// mailbox, and nothing is lent.
+    pub fn enter(&self, letter: Letter, direct: Option<Letters>) -> Option<Letter> {
+        let start = Moment::read();
         let may_enter = lock(&self.visits).may_enter(letter.conn, start);
         if !may_enter || letter.bytes.len() > LETTER_BYTES_MAX {
             return Some(letter);
@@ -105,12 +108,15 @@ impl Home {
         let Some(mut shard) = self.mailbox.at_rest(|| self.shard.try_lock().ok()) else {
             return Some(letter);
         };
+        letter.outbox.lend(direct);
+        // Behind the turn of whoever was here last.
+        let mut now = Now::read();
         let wake_at = shard.wake_at();
         let mut messages = vec![Message::Letter(letter)];
-        let failed = work(&mut shard, &mut messages, &self.commit).err();
+        let failed = work(&mut shard, &mut messages, &self.commit, &mut now).err();
         let is_new_deadline = shard.wake_at() != wake_at;
         drop(shard);
-        let end = Now::read().moment;
+        let end = now.moment;
         if end >= start + SLOW {
             lock(&self.visits).not_before = end + end.since(start);
         }
@@ -129,14 +135,20 @@ impl Home {
 }
 
 /// Takes messages, and what they lead to, until there is nothing to be done but to wait. Says whether
-/// the shard was told to stop.
-fn work(shard: &mut Shard, messages: &mut Vec<Message>, commit: &Commit) -> Result<bool, Fatal> {
+/// the shard was told to stop. `now` becomes the time of the last turn, which is behind all that was
+/// waited for.
+fn work(
+    shard: &mut Shard,
+    messages: &mut Vec<Message>,
+    commit: &Commit,
+    now: &mut Now,
+) -> Result<bool, Fatal> {
     let mut stopping = false;
     loop {
         // With nothing else to do, the batch of this turn is written by this thread.
         let mut own = None;
         let mut is_alone = shard.can_wait();
-        stopping |= turn(shard, messages, Now::read(), &mut |batch| {
+        stopping |= turn(shard, messages, *now, &mut |batch| {
             if std::mem::take(&mut is_alone) {
                 own = Some(batch);
             } else {
@@ -146,6 +158,7 @@ fn work(shard: &mut Shard, messages: &mut Vec<Message>, commit: &Commit) -> Resu
         let Some(batch) = own else { return Ok(stopping) };
         let Some(committed) = commit.now_or_submit(batch)? else { return Ok(stopping) };
         messages.push(committed);
+        *now = Now::read();
     }
 }
 
@@ -159,17 +172,17 @@ pub fn turn(
     now: Now,
     commit: &mut dyn FnMut(Submission),
 ) -> Result<bool, Fatal> {
-    let mut committed = Vec::new();
     let mut parts = Vec::new();
     let mut stops = false;
-    for message in messages.drain(..) {
+    let is_new = |message: &mut Message| !matches!(message, Message::Committed { .. });
+    for message in messages.extract_if(.., is_new) {
         match message {
             Message::Letter(letter) => {
                 if shard.letter(now, letter)? {
                     shard.submit().into_iter().for_each(&mut *commit);
                 }
             }
-            Message::Committed { index, lsn, payload } => committed.push((index, lsn, payload)),
+            Message::Committed { .. } => unreachable!("they are left for later"),
             Message::Checkpoint { sender, last } => parts.push((sender, last)),
             Message::Look => {}
             Message::Failed(fatal) => return Err(fatal),
@@ -178,8 +191,10 @@ pub fn turn(
     }
     // The new batch is on its way to the disk while the last one is applied and answered.
     shard.submit().into_iter().for_each(&mut *commit);
-    for (index, lsn, payload) in committed {
-        shard.committed(now, index, lsn, payload)?;
+    for message in messages.drain(..) {
+        if let Message::Committed { index, lsn, payload } = message {
+            shard.committed(now, index, lsn, payload)?;
+        }
     }
     shard.wake(now)?;
     shard.send(now)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::time::{Moment, Now};
+use crate::time::Moment;
 
 /// What is over sooner needs no bar.
 const LONG: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ impl Progress {
     pub(super) fn new(is_quiet: bool) -> Self {
         let alone = is_quiet || !io::stdout().is_terminal();
         let is_wanted = alone && io::stderr().is_terminal();
-        Self { since: Now::read().moment, is_wanted, bar: None, bytes: 0, messages: 0 }
+        Self { since: Moment::read(), is_wanted, bar: None, bytes: 0, messages: 0 }
     }
 
     /// So many bytes of input were sent.
@@ -44,7 +44,7 @@ impl Progress {
         if !self.is_wanted {
             return;
         }
-        if self.bar.is_none() && Now::read().moment.since(self.since) >= LONG {
+        if self.bar.is_none() && Moment::read().since(self.since) >= LONG {
             self.bar = Some(new_bar());
         }
         if let Some(bar) = &self.bar {

@@ -49,6 +49,9 @@ pub struct Line<'a> {
     pub raw: &'a [u8],
     /// Whether it has a crc, which then was right.
     pub is_checked: bool,
+    /// Whether the message is known to be UTF-8 without control characters: it stands in the line as
+    /// it is, and the crc says that the line is as it was written.
+    pub is_plain: bool,
 }
 
 impl Line<'_> {
@@ -349,6 +352,7 @@ impl Found {
             message,
             raw,
             is_checked: true,
+            is_plain: self.form == Form::Own,
         })
     }
 }
@@ -483,7 +487,8 @@ fn any_form(raw: &[u8]) -> Result<Line<'_>, LineError> {
     };
     let offset = Offset::new(members.offset);
     check_offset(offset)?;
-    Ok(Line { id: members.id, offset, ts_text, message, raw, is_checked: members.crc.is_some() })
+    let is_checked = members.crc.is_some();
+    Ok(Line { id: members.id, offset, ts_text, message, raw, is_checked, is_plain: false })
 }
 
 #[cfg(test)]

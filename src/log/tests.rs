@@ -150,6 +150,7 @@ proptest! {
         prop_assert_eq!(&*read.message, &message[..]);
         prop_assert_eq!(read.offset.get(), offset);
         prop_assert!(read.is_checked);
+        prop_assert!(!read.is_plain || crate::proto::line_safe(&message));
         if let Some(id) = id {
             prop_assert_eq!(read.id, id);
         }

@@ -195,13 +195,15 @@ impl TopicLog {
     }
 
     fn write(&mut self, lines: &[u8]) -> Result<(), LogError> {
-        let path = self.shared.paths.active();
-        let io = |source| LogError::io(&path, source);
+        // Its name is made when it is wanted: writing comes with every message that comes alone.
+        let shared = &self.shared;
+        let path = || shared.paths.active();
+        let io = |source| LogError::io(&path(), source);
         let file = match &self.active {
             Some(file) => file,
             None => {
                 self.unsynced.is_dir |= self.mark.len == 0;
-                self.active.insert(self.disk.open(&path, Open::Create).map_err(io)?)
+                self.active.insert(self.disk.open(&path(), Open::Create).map_err(io)?)
             }
         };
         file.write_at(lines, self.mark.len).map_err(io)?;

@@ -245,21 +245,25 @@ impl Core {
                 }
             }
         }
-        let bytes = take(buf, at);
-        let mut letters = Vec::new();
-        for draft in drafts.0 {
-            self.place(draft, &bytes, &mut letters);
+        let mut bytes = take(buf, at);
+        let mut letters = Vec::with_capacity(drafts.0.len());
+        let mut drafts = drafts.0.into_iter().peekable();
+        while let Some(draft) = drafts.next() {
+            // The last one has them for itself: most often there is no other.
+            let is_last = drafts.peek().is_none();
+            let bytes = if is_last { std::mem::take(&mut bytes) } else { bytes.clone() };
+            self.place(draft, bytes, &mut letters);
         }
         self.emit();
         Input { letters, is_http, is_drained }
     }
 
     /// Gives an answer its place, and sends the letter that brings it.
-    fn place(&mut self, draft: Draft, bytes: &Bytes, letters: &mut Vec<(u32, Letter)>) {
+    fn place(&mut self, draft: Draft, bytes: Bytes, letters: &mut Vec<(u32, Letter)>) {
         match draft {
             Draft::Lines(lines) => self.slots.push_back(Slot::Lines(lines)),
             Draft::Letter { shard, items, joins, .. } => {
-                let letter = self.letter(bytes.clone(), items);
+                let letter = self.letter(bytes, items);
                 self.slots.push_back(Slot::Letter { seq: letter.seq, joins, reply: None });
                 letters.push((shard, letter));
             }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 
 /// A shared chunk up to this size is copied behind the lines before it: one slice less to write.
 const COPY_BYTES_MAX: usize = 2048;
@@ -12,7 +12,8 @@ const COPY_BYTES_MAX: usize = 2048;
 #[derive(Debug, Default)]
 pub struct Out {
     chunks: VecDeque<Bytes>,
-    lines: BytesMut,
+    /// Behind the chunks: what is appended to. None of it is sent.
+    lines: Vec<u8>,
     len: usize,
 }
 
@@ -30,8 +31,11 @@ impl Out {
     /// Adds lines.
     pub fn lines(&mut self, lines: Vec<u8>) {
         self.len += lines.len();
-        if self.lines.is_empty() && lines.len() > COPY_BYTES_MAX {
-            self.chunks.push_back(Bytes::from(lines));
+        if lines.len() > COPY_BYTES_MAX {
+            self.seal();
+        }
+        if self.lines.is_empty() {
+            self.lines = lines;
         } else {
             self.lines.extend_from_slice(&lines);
         }
@@ -49,11 +53,12 @@ impl Out {
     }
 
     /// What to write next, at most as many slices as `slices` has; says how many.
-    pub fn slices<'a>(&'a mut self, slices: &mut [IoSlice<'a>]) -> usize {
-        self.seal();
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let lines = (!self.lines.is_empty()).then_some(&self.lines[..]);
+        let parts = self.chunks.iter().map(|chunk| &chunk[..]).chain(lines);
         let mut count = 0;
-        for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
-            *slice = IoSlice::new(chunk);
+        for (slice, part) in slices.iter_mut().zip(parts) {
+            *slice = IoSlice::new(part);
             count += 1;
         }
         count
@@ -62,7 +67,15 @@ impl Out {
     /// The first `sent` bytes are on their way.
     pub fn advance(&mut self, mut sent: usize) {
         self.len -= sent;
+        if self.len == 0 {
+            // An idle connection keeps no buffers.
+            *self = Out::default();
+            return;
+        }
         while sent > 0 {
+            if self.chunks.is_empty() {
+                self.seal();
+            }
             let front = self.chunks.front_mut().expect("no more was sent than there was");
             if front.len() > sent {
                 front.advance(sent);
@@ -71,15 +84,11 @@ impl Out {
             sent -= front.len();
             self.chunks.pop_front();
         }
-        if self.len == 0 {
-            // An idle connection keeps no buffers.
-            *self = Out::default();
-        }
     }
 
     fn seal(&mut self) {
         if !self.lines.is_empty() {
-            self.chunks.push_back(std::mem::take(&mut self.lines).freeze());
+            self.chunks.push_back(Bytes::from(std::mem::take(&mut self.lines)));
         }
     }
 }
@@ -112,5 +121,17 @@ mod tests {
             }
             assert_eq!(sent, expected, "in steps of {step}");
         }
+    }
+
+    #[test]
+    fn what_comes_behind_a_line_that_is_half_sent_stays_behind_it() {
+        let mut out = Out::default();
+        out.lines(b"one\n".to_vec());
+        out.advance(1);
+        out.lines(b"two\n".to_vec());
+        let mut slices = [IoSlice::new(&[]); 4];
+        let count = out.slices(&mut slices);
+        let all: Vec<u8> = slices[..count].iter().flat_map(|s| s.to_vec()).collect();
+        assert_eq!((out.len(), &all[..]), (7, &b"ne\ntwo\n"[..]));
     }
 }

@@ -21,7 +21,7 @@ use crate::broker::letter::{Letter, Outbox, Wire};
 use crate::broker::registry::Broker;
 use crate::ids::ConnId;
 use crate::limits::{MAILBOX_BYTES_MAX, READ_BYTES_MAX};
-use crate::time::Now;
+use crate::time::{Moment, Now};
 
 use super::core::{Core, Reading, Settings};
 use super::read::{ReadDone, ReadJob};
@@ -72,7 +72,7 @@ pub fn run(
         consumer,
         Arc::clone(&context.settings),
         Arc::clone(&outbox),
-        Now::read().moment,
+        Moment::read(),
     );
     let mut task = Task {
         stream,
@@ -164,17 +164,16 @@ impl Task {
                 self.take_pieces();
             }
             self.output()?;
+            if !self.is_held || !self.core.wants_input() {
+                if self.core.is_finished() {
+                    return Ok(());
+                }
+                poll_fn(|cx| self.poll_wait(cx)).await?;
+            }
             if std::mem::take(&mut self.has_visited) {
-                // Whoever had to wait meanwhile comes first.
+                // It goes on at once; whoever had to wait meanwhile comes first.
                 tokio::task::yield_now().await;
             }
-            if self.is_held && self.core.wants_input() {
-                continue;
-            }
-            if self.core.is_finished() {
-                return Ok(());
-            }
-            poll_fn(|cx| self.poll_wait(cx)).await?;
         }
     }
 
@@ -259,7 +258,7 @@ impl Task {
             Ok(permit) => Some(permit),
             Err(_) => Box::pin(room.acquire_many_owned(bytes)).await.ok(),
         };
-        self.has_visited |= self.broker.bring(shard, letter);
+        self.has_visited |= self.broker.bring(shard, letter, self.core.direct());
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -299,7 +298,12 @@ impl Task {
             self.core.finish();
             is_woken = true;
         }
-        if is_woken { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if is_woken {
+            return Poll::Ready(Ok(()));
+        }
+        // Others have this thread now.
+        self.has_visited = false;
+        Poll::Pending
     }
 
     /// Ready when a consumer was silent for too long. The timer runs for as long as was left when it
@@ -351,7 +355,7 @@ impl Task {
         let is_full = got >= self.read_bytes;
         let bytes = if is_full { self.read_bytes * 2 } else { got };
         self.read_bytes = bytes.clamp(READ_BYTES_MIN, READ_BYTES_MAX);
-        for (shard, letter) in self.core.heard(Now::read().moment) {
+        for (shard, letter) in self.core.heard(Moment::read()) {
             self.broker.post(shard, letter);
         }
         Poll::Ready(Ok(()))

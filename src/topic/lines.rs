@@ -17,6 +17,8 @@ pub fn write_history(out: &mut Vec<u8>, tag: Option<&Tag>, topic: &TopicName, re
 fn line<'a>(topic: &'a TopicName, record: &'a Line<'_>) -> MessageLine<'a, &'a str, &'a str> {
     let body = if topic.is_dead_letter() {
         Body::Message(record.raw)
+    } else if record.is_plain {
+        Body::Verbatim(&record.message)
     } else {
         Body::Message(&record.message)
     };

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use wiber::time::{Moment, Now};
+use wiber::time::Moment;
 
 use crate::crash::Reading;
 use crate::support::{Setup, published, wait_for};
@@ -76,7 +76,7 @@ fn publish(addr: SocketAddr, name: &str, answers: &Mutex<Vec<Answer>>) {
         for message in messages {
             let Some(Ok(line)) = lines.next() else { return };
             let place = published(&line);
-            answers.lock().unwrap().push((message, place, Now::read().moment));
+            answers.lock().unwrap().push((message, place, Moment::read()));
         }
     }
 }
@@ -111,7 +111,7 @@ fn pull_the_plug(fsync: &str, age: Duration, cuts: usize) -> Result<(), String> 
         // Without a sync for each, messages of that age take longer to come together.
         let wanted = answers.lock().unwrap().len() + if age.is_zero() { 500 } else { 20_000 };
         wait_for(|| answers.lock().unwrap().len() >= wanted, || "no answers come".to_owned());
-        let now = Now::read().moment;
+        let now = Moment::read();
         let promised = |(_, _, when): &&Answer| now.since(*when) >= age;
         let mut told: BTreeMap<_, _> = { answers.lock().unwrap() }
             .iter()

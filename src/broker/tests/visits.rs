@@ -1,11 +1,11 @@
 //! Sessions that do the work of a shard's thread, with real threads.
 
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
 use bytes::Bytes;
 
 use super::super::commit::{Commit, Log, LogWriter};
-use super::super::letter::{Item, Letter, Outbox, Piece, Span};
+use super::super::letter::{Item, Letter, Outbox, Piece, Sent, Span, Wire};
 use super::super::message::Message;
 use super::super::open;
 use super::super::thread::Home;
@@ -51,25 +51,58 @@ fn rest(home: &Home) {
 fn who_finds_the_shard_at_rest_has_the_answer_at_once() {
     let (home, disk) = home();
     let outbox = Arc::new(Outbox::default());
-    assert!(home.enter(letter(&outbox, 1, 5)).is_some(), "nobody is at home yet");
+    let refused = home.enter(letter(&outbox, 1, 5), Some(1..2));
+    assert!(refused.is_some() && !outbox.is_lent(), "nobody is at home yet");
     let thread = {
         let home = Arc::clone(&home);
         std::thread::spawn(move || home.serve())
     };
     rest(&home);
     let syncs = disk.count(Op::Sync);
-    assert!(home.enter(letter(&outbox, 1, 5)).is_none());
+    assert!(home.enter(letter(&outbox, 1, 5), None).is_none());
     let mut pieces = Vec::new();
     outbox.take(&mut pieces);
     let [Piece::Reply { seq: 1, lines, .. }] = &pieces[..] else { panic!("{pieces:?}") };
     assert!(lines.starts_with(b"OK published msg_") && lines.ends_with(b" 1\n"));
     assert_eq!(disk.count(Op::Sync), syncs + 1, "it is on disk");
     rest(&home);
-    assert!(home.enter(letter(&outbox, 2, 5000)).is_some(), "a large one goes by post");
+    assert!(home.enter(letter(&outbox, 2, 5000), None).is_some(), "a large one goes by post");
     home.mailbox().post(Message::Stop);
     thread.join().unwrap().unwrap();
-    assert!(home.enter(letter(&outbox, 3, 5)).is_some(), "nobody is at home any more");
+    assert!(home.enter(letter(&outbox, 3, 5), None).is_some(), "nobody is at home any more");
     assert_eq!(home.shard().topics().next().unwrap().log().end().get(), 1);
+}
+
+/// Takes everything, and notes what.
+#[derive(Debug, Default)]
+struct Open(Mutex<Vec<u8>>);
+
+impl Wire for Open {
+    fn send(&self, bytes: &[u8]) -> usize {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        bytes.len()
+    }
+}
+
+/// It once came back with the visitor, who wrote it when the shard had done all the rest.
+#[test]
+fn the_answer_leaves_in_the_middle_of_a_visit() {
+    let (home, _disk) = home();
+    let thread = {
+        let home = Arc::clone(&home);
+        std::thread::spawn(move || home.serve())
+    };
+    rest(&home);
+    let wire = Arc::<Open>::default();
+    let outbox = Arc::new(Outbox::with_wire(Arc::clone(&wire) as Arc<dyn Wire>));
+    assert!(home.enter(letter(&outbox, 1, 5), Some(1..2)).is_none());
+    let lines = String::from_utf8(wire.0.lock().unwrap().clone()).unwrap();
+    assert!(lines.starts_with("OK published msg_") && lines.ends_with(" 1\n"), "{lines}");
+    let mut pieces = Vec::new();
+    assert_eq!(outbox.take(&mut pieces), Sent { letters: 1, lines: 1 });
+    assert!(pieces.is_empty() && !outbox.is_lent());
+    home.mailbox().post(Message::Stop);
+    thread.join().unwrap().unwrap();
 }
 
 #[test]
@@ -82,7 +115,7 @@ fn a_failure_that_a_visitor_meets_ends_the_thread() {
     rest(&home);
     disk.fail_next(Op::Sync, 1, Failure::Io);
     let outbox = Arc::new(Outbox::default());
-    assert!(home.enter(letter(&outbox, 1, 5)).is_none());
+    assert!(home.enter(letter(&outbox, 1, 5), None).is_none());
     let fatal = thread.join().unwrap().unwrap_err().to_string();
     assert!(fatal.contains("sync"), "{fatal}");
     let mut pieces = Vec::new();

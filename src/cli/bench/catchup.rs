@@ -21,7 +21,7 @@ use super::target::Target;
 use super::times::Times;
 use super::wire::{Wire, unexpected};
 use crate::cli::exit::Failure;
-use crate::time::{Moment, Now};
+use crate::time::Moment;
 
 /// No run takes so long.
 const FOR_EVER: Duration = Duration::from_secs(1_000_000);
@@ -34,11 +34,11 @@ pub(super) async fn run(plan: &Plan, messages: u64, target: &Target) -> Result<R
     let topic = fresh_name(plan.name);
     // The group is there from the beginning; its members come when all is published.
     drop(subscribe(target, &topic, &consumer).await?);
-    let (before, begin) = (target.read(), Now::read().moment);
+    let (before, begin) = (target.read(), Moment::read());
     let published = run.publish(&topic).await?;
     let history = run.history(&topic).await?;
     let group = run.work_off(&topic, &consumer).await?;
-    let (after, seconds) = (target.read(), Now::read().moment.since(begin).as_secs_f64());
+    let (after, seconds) = (target.read(), Moment::read().since(begin).as_secs_f64());
     run.progress.end();
     Ok(Report {
         plan: plan.clone(),
@@ -75,7 +75,7 @@ impl Run<'_> {
 
     async fn history(&self, topic: &str) -> Result<Row, Failure> {
         let mut wire = Wire::open(&self.target.addr).await?;
-        let begin = Now::read().moment;
+        let begin = Moment::read();
         let command = format!("HISTORY {topic} {}\n", self.messages);
         let head = format!("HISTORY {topic} ").into_bytes();
         let mut output = command.as_bytes();
@@ -157,7 +157,7 @@ impl Run<'_> {
             what,
             messages: self.messages,
             bytes: self.messages * self.plan.size as u64,
-            seconds: Now::read().moment.since(begin).as_secs_f64(),
+            seconds: Moment::read().since(begin).as_secs_f64(),
             times,
         }
     }
@@ -165,7 +165,7 @@ impl Run<'_> {
 
 /// A load that begins now and is measured from its beginning, until it is done.
 fn load(topic: &str, consumers: Vec<Arc<Consumer>>) -> Arc<Load> {
-    let begin = Now::read().moment;
+    let begin = Moment::read();
     let span = Span { begin, start: begin, end: begin + FOR_EVER };
     let (sent, moved) = (AtomicU64::new(0), Notify::new());
     Arc::new(Load {

@@ -12,7 +12,7 @@ use super::load::{Consumer, Load, locked};
 use super::messages::stamped;
 use super::wire::{Wire, unexpected};
 use crate::cli::exit::{Exit, Failure};
-use crate::time::{Moment, Now};
+use crate::time::Moment;
 
 /// How often a member says that it is there.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -69,7 +69,7 @@ impl Reader {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         heartbeat.tick().await;
         // Some may have come together with the answer to `SUB`.
-        self.take_lines(Now::read().moment)?;
+        self.take_lines(Moment::read())?;
         loop {
             let mut output = &self.output[self.written..];
             let mut is_time_for_heartbeat = false;
@@ -87,7 +87,7 @@ impl Reader {
             if is_time_for_heartbeat && self.consumer.group.is_some() {
                 self.output.extend_from_slice(b"HEARTBEAT\n");
             }
-            self.take_lines(Now::read().moment)?;
+            self.take_lines(Moment::read())?;
         }
     }
 

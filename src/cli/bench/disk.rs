@@ -13,7 +13,7 @@ use crate::cli::output::Out;
 use crate::config::show_duration;
 use crate::disk::os::OsDisk;
 use crate::disk::{Disk as _, File, Open};
-use crate::time::Now;
+use crate::time::Moment;
 
 /// What is written before each sync: the least that a file system writes.
 const BLOCK_BYTES: usize = 4096;
@@ -81,13 +81,13 @@ pub(super) fn measure(dir: &Path, each: Duration) -> Result<DiskTimes, Failure> 
 fn synced_writes(file: &dyn File, len: u64, for_long: Duration) -> std::io::Result<Times> {
     let mut times = Times::new();
     let block = [0x2e; BLOCK_BYTES];
-    let start = Now::read().moment;
+    let start = Moment::read();
     let mut before = start;
     let mut at = 0;
     while before.since(start) < for_long || times.is_empty() {
         file.write_at(&block, at)?;
         file.sync()?;
-        let now = Now::read().moment;
+        let now = Moment::read();
         times.add(now.since(before), 1);
         before = now;
         at = (at + BLOCK_BYTES as u64) % len;

@@ -47,7 +47,7 @@ pub(super) async fn run(plan: &Plan, target: &Target) -> Result<Report, Failure>
     for _ in 0..plan.connections {
         writers.push(Wire::open(&target.addr).await?);
     }
-    let begin = Now::read().moment + LEAD;
+    let begin = Moment::read() + LEAD;
     let start = begin + plan.warmup;
     let span = Span { begin, start, end: start + plan.duration };
     let load = Arc::new(Load {
@@ -201,7 +201,7 @@ impl Run<'_> {
     }
 
     fn show_progress(&self) {
-        let elapsed = Now::read().moment.since(self.load.span.begin);
+        let elapsed = Moment::read().since(self.load.span.begin);
         self.progress.show(millis(elapsed), || {
             let (published, delivered) = (self.load.published.total(), self.load.delivered.total());
             match delivered {
@@ -214,7 +214,7 @@ impl Run<'_> {
     /// Waits until then, unless something fails before.
     async fn until(&mut self, moment: Moment) -> Result<(), Failure> {
         loop {
-            let left = moment.since(Now::read().moment);
+            let left = moment.since(Moment::read());
             if left.is_zero() {
                 return Ok(());
             }
@@ -324,12 +324,12 @@ pub(super) struct Quiet {
 
 impl Quiet {
     pub(super) fn new() -> Self {
-        Self { seen: 0, since: Now::read().moment }
+        Self { seen: 0, since: Moment::read() }
     }
 
     /// Whether the count has stood still for so long that it will not move again.
     pub(super) fn for_too_long(&mut self, count: u64) -> bool {
-        let now = Now::read().moment;
+        let now = Moment::read();
         if count != self.seen {
             (self.seen, self.since) = (count, now);
         }

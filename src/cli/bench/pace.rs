@@ -15,7 +15,7 @@ use super::messages::Ring;
 use super::times::Times;
 use super::wire::lost;
 use crate::cli::exit::Failure;
-use crate::time::{Moment, Now};
+use crate::time::Moment;
 
 /// How long to wait for a connection that takes no more.
 const FULL_PAUSE: Duration = Duration::from_micros(200);
@@ -88,7 +88,7 @@ pub(super) fn pace(
     let planned = schedule.before(load.span.end);
     let mut paced = Paced { sent: 0, unsent: 0, lag: Times::new() };
     while paced.sent < planned && !load.is_over.load(Ordering::Relaxed) {
-        let now = Now::read().moment;
+        let now = Moment::read();
         let due = schedule.before(now + Duration::from_nanos(1)).min(planned);
         if due == paced.sent {
             wait(schedule.at(paced.sent).since(now), schedule.at(1).since(schedule.begin));
@@ -104,7 +104,7 @@ pub(super) fn pace(
             let index = usize::try_from(n % schedule.lanes).expect("an index of a lane");
             send(load, schedule, &mut lanes[index], n, due)?;
         }
-        let now = Now::read().moment;
+        let now = Moment::read();
         for n in first..due {
             let meant = schedule.at(n);
             if load.span.measures(meant) {

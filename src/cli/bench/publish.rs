@@ -13,7 +13,7 @@ use super::messages::Ring;
 use super::pace::Schedule;
 use super::wire::{Wire, unexpected};
 use crate::cli::exit::Failure;
-use crate::time::{Moment, Now};
+use crate::time::Moment;
 
 /// How every answer has to begin.
 const PUBLISHED: &[u8] = b"OK published ";
@@ -46,7 +46,7 @@ pub(super) async fn closed_loop(
     let mut unanswered = 0;
     let mut left = limits.messages;
     loop {
-        let now = Now::read().moment;
+        let now = Moment::read();
         let is_open = left > 0 && now < load.span.end;
         if is_open {
             let room = (limits.window - unanswered).min(ring.room() as u64);
@@ -71,7 +71,7 @@ pub(super) async fn closed_loop(
         let answers = take_answers(&mut wire)?;
         if answers > 0 {
             unanswered -= answers;
-            let now = Now::read().moment;
+            let now = Moment::read();
             load.published.done(answers, now);
             settle(&load, &mut on_their_way, answers, now);
         }
@@ -125,7 +125,7 @@ pub(super) async fn answers(
             Ok(()) = sent.changed() => continue,
         }
         let answers = take_answers(&mut wire)?;
-        let now = Now::read().moment;
+        let now = Moment::read();
         load.published.done(answers, now);
         let mut recorder = load.published.recorder();
         for n in answered..answered + answers {
