@@ -108,17 +108,13 @@ impl Broker {
         self.mailbox(shard).post(Message::Letter(letter));
     }
 
-    /// Brings a letter to a shard: in person if it is at rest and the letter small, else by post. Says
-    /// whether it was in person: the caller then has waited for the disk, and `direct` is still lent
-    /// ([`Outbox::lend`](super::letter::Outbox::lend)).
-    pub fn bring(&self, shard: u32, letter: Letter, direct: Option<Letters>) -> bool {
-        match self.homes[shard as usize].enter(letter, direct) {
-            Some(letter) => {
-                self.post(shard, letter);
-                false
-            }
-            None => true,
-        }
+    /// Brings a letter to a shard in person, if that is at rest and the letter small: the caller then
+    /// has waited for the disk, and `direct` is still lent ([`Outbox::lend`]). Otherwise the letter
+    /// comes back, for [`Broker::post`].
+    ///
+    /// [`Outbox::lend`]: super::letter::Outbox::lend
+    pub fn enter(&self, shard: u32, letter: Letter, direct: Option<Letters>) -> Option<Letter> {
+        self.homes[shard as usize].enter(letter, direct)
     }
 
     /// Finishes what was taken, writes a clean checkpoint and ends the threads.

@@ -99,6 +99,8 @@ impl Home {
     /// do; a batch is on disk when this returns. `direct` is lent meanwhile ([`Outbox::lend`]): the
     /// answer leaves before the rest of the turn is done. Otherwise the letter comes back, for the
     /// mailbox, and nothing is lent.
+    ///
+    /// [`Outbox::lend`]: super::letter::Outbox::lend
     pub fn enter(&self, letter: Letter, direct: Option<Letters>) -> Option<Letter> {
         let start = Moment::read();
         let may_enter = lock(&self.visits).may_enter(letter.conn, start);

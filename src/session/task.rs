@@ -246,19 +246,24 @@ impl Task {
         }
     }
 
-    /// Waits for room in the mailbox, which is how a publisher is slowed down when the broker is
-    /// behind: its socket is not read meanwhile.
-    async fn post(&mut self, shard: u32, mut letter: Letter) {
-        let room = Arc::clone(self.broker.mailbox(shard).room());
+    /// Brings a letter to its shard, in person if that is at rest, else by post. Then it waits for room
+    /// in the mailbox, which is how a publisher is slowed down when the broker is behind: its socket is
+    /// not read meanwhile.
+    async fn post(&mut self, shard: u32, letter: Letter) {
+        let Some(mut letter) = self.broker.enter(shard, letter, self.core.direct()) else {
+            self.has_visited = true;
+            return;
+        };
+        let room = self.broker.mailbox(shard).room();
         let bytes = letter.bytes.len().clamp(1, MAILBOX_BYTES_MAX);
         let bytes = u32::try_from(bytes).expect("a mailbox is below 4 GiB");
         // The room is never closed. Most often there is some, and whoever is idle keeps no room for
         // waiting.
-        letter.permit = match Arc::clone(&room).try_acquire_many_owned(bytes) {
+        letter.permit = match Arc::clone(room).try_acquire_many_owned(bytes) {
             Ok(permit) => Some(permit),
-            Err(_) => Box::pin(room.acquire_many_owned(bytes)).await.ok(),
+            Err(_) => Box::pin(Arc::clone(room).acquire_many_owned(bytes)).await.ok(),
         };
-        self.has_visited |= self.broker.bring(shard, letter, self.core.direct());
+        self.broker.post(shard, letter);
     }
 
     fn write(&mut self) -> io::Result<()> {
