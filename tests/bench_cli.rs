@@ -75,7 +75,8 @@ fn every_kind_of_run_prints_a_table() {
     }
     let args = ["catchup", "--messages", "2_000", "--fsync", "never", "--size", "1KiB"];
     is_table(&bench(&args), "catchup · 2000 messages", &["published", "history", "group"]);
-    is_table(&bench(&["disk", "--duration", "50ms"]), "disk · ", &["growing", "preallocated"]);
+    let rows = ["growing", "preallocated", "directly", "synced"];
+    is_table(&bench(&["disk", "--duration", "50ms"]), "disk · ", &rows);
 }
 
 #[test]
@@ -106,6 +107,8 @@ fn every_kind_of_run_prints_an_object() {
     let out = bench(&["disk", "--duration", "50ms", "--json"]);
     let object: Value = serde_json::from_str(&out).unwrap();
     assert!(object["growing_us"]["count"].as_u64().unwrap() > 0, "{out}");
+    let echo = ["echo_us", "synced_echo_us"].map(|name| &object[name]["count"]);
+    assert_eq!(echo, [50, 50], "a thousand a second: {out}");
 }
 
 #[test]

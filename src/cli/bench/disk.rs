@@ -1,12 +1,15 @@
-//! `wiber bench disk`: what a durable write costs on this machine, without a broker. What is asked
-//! of the broker is relative to it.
+//! `wiber bench disk`: what a durable write costs on this machine, and a message there and back,
+//! without a broker. What is asked of the broker is relative to it.
 
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::args::DiskFlags;
+use super::echo;
 use super::times::{Times, short};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::Out;
@@ -34,51 +37,79 @@ pub(super) struct DiskTimes {
 pub(super) fn run(args: &DiskFlags) -> Result<(), Failure> {
     let dir = args.data_dir.as_deref().unwrap_or(Path::new("."));
     let times = measure(dir, args.duration)?;
+    let failed =
+        |error| Failure::new(Exit::Internal, format!("failed to send over loopback: {error}"));
+    let directly = echo::measure(None, args.duration).map_err(failed)?;
+    let synced = in_folder(dir, |folder| {
+        let file = preallocated(folder)?;
+        echo::measure(Some((file.as_ref(), PREALLOCATED_BYTES)), args.duration)
+    })?;
     let mut out = Out::new();
     if args.json {
-        out.json(&times.json());
-    } else {
-        let took = show_duration(args.duration);
-        out.line(format!("disk · 4 KiB append + fdatasync · {took} each").as_bytes());
-        out.line(b"");
-        let row = |name: &str, per_second: String, cells: &[String]| {
-            let cells: String = cells.iter().map(|cell| format!(" {cell:>8}")).collect();
-            format!("{name:<14}{per_second:>10}{cells}")
-        };
-        out.line(row("file", "per second".to_owned(), &Times::headings()).as_bytes());
-        for (name, times) in times.both() {
-            let per_second = 1.0 / times.percentile(50.0).as_secs_f64().max(1e-9);
-            out.line(row(name, format!("{per_second:.0}"), &times.cells()).as_bytes());
-        }
+        let mut object = times.json();
+        object["echo_us"] = directly.json();
+        object["synced_echo_us"] = synced.json();
+        out.json(&object);
+        return out.flush();
+    }
+    let took = show_duration(args.duration);
+    out.line(format!("disk · 4 KiB append + fdatasync · {took} each").as_bytes());
+    out.line(b"");
+    let row = |name: &str, per_second: &str, cells: &[String]| {
+        let cells: String = cells.iter().map(|cell| format!(" {cell:>8}")).collect();
+        format!("{name:<14}{per_second:>10}{cells}")
+    };
+    out.line(row("file", "per second", &Times::headings()).as_bytes());
+    for (name, times) in times.both() {
+        let per_second = 1.0 / times.percentile(50.0).as_secs_f64().max(1e-9);
+        out.line(row(name, &format!("{per_second:.0}"), &times.cells()).as_bytes());
+    }
+    out.line(b"");
+    let bytes = echo::MESSAGE_BYTES;
+    out.line(format!("echo · {bytes} B there and back over loopback · {took} each").as_bytes());
+    out.line(b"");
+    out.line(row("answered", "per second", &Times::headings()).as_bytes());
+    for (name, times) in [("directly", &directly), ("synced", &synced)] {
+        out.line(row(name, &echo::RATE.to_string(), &times.cells()).as_bytes());
     }
     out.flush()
 }
 
 /// Measures both ways in a temporary directory under `dir`, each for so long.
 pub(super) fn measure(dir: &Path, each: Duration) -> Result<DiskTimes, Failure> {
-    let failed = |error: std::io::Error| {
-        let text = format!("failed to measure the disk at {}: {error}", dir.display());
-        Failure::new(Exit::DataDirUnusable, text)
-            .hint("name a directory that this user can write to by --data-dir")
-    };
-    let inside = || {
-        let folder = tempfile::Builder::new().prefix("wiber-bench-disk-").tempdir_in(dir)?;
-        let growing = OsDisk.open(&folder.path().join("growing"), Open::Create)?;
-        let preallocated = OsDisk.open(&folder.path().join("preallocated"), Open::Create)?;
-        let zeros = vec![0; 1 << 20];
-        for at in (0..PREALLOCATED_BYTES).step_by(zeros.len()) {
-            preallocated.write_at(&zeros, at)?;
-        }
-        preallocated.sync()?;
+    in_folder(dir, |folder| {
+        let growing = OsDisk.open(&folder.join("growing"), Open::Create)?;
+        let preallocated = preallocated(folder)?;
         Ok(DiskTimes {
             growing: synced_writes(growing.as_ref(), u64::MAX, each)?,
             preallocated: synced_writes(preallocated.as_ref(), PREALLOCATED_BYTES, each)?,
         })
-    };
-    inside().map_err(failed)
+    })
 }
 
-fn synced_writes(file: &dyn File, len: u64, for_long: Duration) -> std::io::Result<Times> {
+/// Does something in a temporary directory under `dir`.
+fn in_folder<T>(dir: &Path, inside: impl FnOnce(&Path) -> io::Result<T>) -> Result<T, Failure> {
+    let failed = |error: io::Error| {
+        let text = format!("failed to measure the disk at {}: {error}", dir.display());
+        Failure::new(Exit::DataDirUnusable, text)
+            .hint("name a directory that this user can write to by --data-dir")
+    };
+    let folder = tempfile::Builder::new().prefix("wiber-bench-disk-").tempdir_in(dir);
+    folder.and_then(|folder| inside(folder.path())).map_err(failed)
+}
+
+/// A file whose blocks are all on disk.
+fn preallocated(folder: &Path) -> io::Result<Arc<dyn File>> {
+    let file = OsDisk.open(&folder.join("preallocated"), Open::Create)?;
+    let zeros = vec![0; 1 << 20];
+    for at in (0..PREALLOCATED_BYTES).step_by(zeros.len()) {
+        file.write_at(&zeros, at)?;
+    }
+    file.sync()?;
+    Ok(file)
+}
+
+fn synced_writes(file: &dyn File, len: u64, for_long: Duration) -> io::Result<Times> {
     let mut times = Times::new();
     let block = [0x2e; BLOCK_BYTES];
     let start = Moment::read();

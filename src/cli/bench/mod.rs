@@ -22,6 +22,7 @@ mod catchup;
 mod consume;
 mod device;
 mod disk;
+mod echo;
 mod engine;
 mod load;
 mod messages;
@@ -147,7 +148,7 @@ enum Kind {
     /// Several topics, publishers, subscribers and groups at once
     #[command(after_help = MIXED)]
     Mixed(Flags),
-    /// What a durable write costs on this machine, without a broker
+    /// What a durable write, and a message there and back, cost without a broker
     #[command(after_help = DISK)]
     Disk(DiskFlags),
 }

@@ -119,7 +119,7 @@ pub(super) fn pace(
 
 /// Waits for `left`, or for most of it: of a long wait the last is spent awake, since a sleep ends
 /// late. Short waits in a row would not leave the processor to anyone else.
-fn wait(left: Duration, interval: Duration) {
+pub(super) fn wait(left: Duration, interval: Duration) {
     if interval < TICK {
         thread::sleep(TICK);
     } else if interval < 4 * AWAKE {
@@ -162,7 +162,7 @@ fn flush(load: &Load, lane: &mut Lane) -> Result<(), Failure> {
 }
 
 /// Linux lets a sleep last 50 µs longer unless a thread asks it not to.
-fn sleep_precisely() {
+pub(super) fn sleep_precisely() {
     // Where it can't, the sender's lag says what came of it.
     #[cfg(target_os = "linux")]
     rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1)).ok();
