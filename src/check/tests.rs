@@ -104,6 +104,12 @@ fn round(disk: &SimDisk, round: u64) {
 fn example() -> Files {
     let disk = SimDisk::new();
     (0..ROUNDS).for_each(|n| round(&disk, n));
+    // Whoever goes to a message in a sealed segment makes its index.
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    for name in ["a", "b"] {
+        let mut reader = Reader::offline(Arc::clone(&shared), Path::new(DIR), topic(name)).unwrap();
+        reader.seek(Offset::new(2)).unwrap();
+    }
     disk.files()
 }
 

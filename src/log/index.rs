@@ -32,11 +32,18 @@ pub fn entries(bytes: &[u8]) -> Vec<Entry> {
 pub(super) struct Index(Vec<Entry>);
 
 impl Index {
-    /// Notes a line, if the last entry is far enough before it.
-    pub(super) fn note(&mut self, entry: Entry) {
-        if self.0.last().is_none_or(|last| entry.at >= last.at + INDEX_STRIDE_BYTES) {
+    /// Notes a line, if the last entry is far enough before it; says whether.
+    pub(super) fn note(&mut self, entry: Entry) -> bool {
+        let is_far = self.0.last().is_none_or(|last| entry.at >= last.at + INDEX_STRIDE_BYTES);
+        if is_far {
             self.0.push(entry);
         }
+        is_far
+    }
+
+    /// Whether it says more than where the segment begins.
+    pub(super) fn is_useful(&self) -> bool {
+        self.0.len() > 1
     }
 
     /// The last entry at or before `offset`.

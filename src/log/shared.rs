@@ -31,6 +31,8 @@ struct Map {
     segments: Vec<Segment>,
     /// `None` until somebody needs it.
     active_index: Option<Index>,
+    /// It says more than its file does.
+    is_index_unsaved: bool,
 }
 
 /// One segment.
@@ -64,7 +66,7 @@ impl LogShared {
             tail: Tail::new(budget),
             first: AtomicU64::new(first.get()),
             end: AtomicU64::new(end.get()),
-            map: Mutex::new(Map { segments, active_index }),
+            map: Mutex::new(Map { segments, active_index, is_index_unsaved: true }),
         }
     }
 
@@ -96,8 +98,9 @@ impl LogShared {
     pub(super) fn grew(&self, len: u64, end: Offset, notes: &mut Vec<Entry>) {
         let mut map = self.map();
         map.segments.last_mut().expect("there is always an active one").len = len;
-        match &mut map.active_index {
-            Some(index) => notes.drain(..).for_each(|entry| index.note(entry)),
+        let Map { active_index, is_index_unsaved, .. } = &mut *map;
+        match active_index {
+            Some(index) => notes.drain(..).for_each(|entry| *is_index_unsaved |= index.note(entry)),
             None => notes.clear(),
         }
         drop(map);
@@ -113,8 +116,18 @@ impl LogShared {
     }
 
     /// A copy of the active segment's index, if anybody needed it yet.
-    pub(super) fn active_index(&self) -> Option<Index> {
+    fn active_index(&self) -> Option<Index> {
         self.map().active_index.clone()
+    }
+
+    /// A copy of the active segment's index to be saved, if its file does not have it and would be of
+    /// use: thousands of topics that get a message now and then have thousands of such files.
+    pub(super) fn take_unsaved_index(&self) -> Option<Index> {
+        let mut map = self.map();
+        let index = map.active_index.as_ref().filter(|index| index.is_useful())?;
+        let index = map.is_index_unsaved.then(|| index.clone())?;
+        map.is_index_unsaved = false;
+        Some(index)
     }
 
     /// The segment that holds `offset`, or would.
@@ -222,6 +235,7 @@ impl LogShared {
             // Lines that came meanwhile are not in this index: then the next one makes it again.
             if active.first == segment.first && active.len == segment.len {
                 map.active_index = Some(index.clone());
+                map.is_index_unsaved = true;
             }
         } else {
             save_index(disk, &self.paths, segment.first, &index);

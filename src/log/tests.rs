@@ -12,6 +12,7 @@ use crate::disk::{Disk, Open};
 use crate::ids::{Offset, TopicName};
 use crate::time::Timestamp;
 
+mod indexes;
 mod readers;
 
 const DIR: &str = "/data";
@@ -330,7 +331,8 @@ fn after_any_crash_the_mark_is_there_and_the_rest_can_be_written_again() {
                 let mut cut = open(&second, &mark).unwrap();
                 let files = files(&second);
                 second.cut_power_after(changes);
-                if cut.cut(&files).is_ok() {
+                let synced = |()| second.sync_dir(Path::new(DIR)).is_ok();
+                if cut.cut(&files).is_ok_and(synced) {
                     second.heal();
                     break;
                 }

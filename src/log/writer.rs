@@ -256,8 +256,8 @@ impl TopicLog {
     pub fn unsynced(&mut self) -> SyncJob {
         let Unsynced { sealed: mut segments, is_active, is_dir } =
             std::mem::take(&mut self.unsynced);
-        let index = self.shared.active_index().filter(|_| is_active);
         segments.extend(is_active.then_some(self.mark.segment));
+        let index = is_active.then(|| self.shared.take_unsaved_index()).flatten();
         let index = index.map(|index| (self.mark.segment, index));
         SyncJob { shared: Arc::clone(&self.shared), segments, is_dir, index }
     }
