@@ -314,6 +314,10 @@ impl Opening<'_> {
         let mut shards = self.shards();
         self.open_logs(&checkpoint, &mut shards)?;
         self.adopt_news(&checkpoint, &examined, &mut shards)?;
+        // What was cut, and what a start that was cut short has changed.
+        self.disk
+            .sync_dir(&self.layout.data)
+            .map_err(|source| unusable(&self.layout.data, source))?;
         let mut records = 0;
         examined.replay(&mut |record| {
             records += 1;
@@ -361,10 +365,6 @@ impl Opening<'_> {
             topic.log_mut().cut(files(&name))?;
             self.shard_of(shards, &name).topics.insert(topic, lsn);
         }
-        // Also what a start that was cut short has changed.
-        self.disk
-            .sync_dir(&self.layout.data)
-            .map_err(|source| unusable(&self.layout.data, source))?;
         for (number, at) in &checkpoint.shards {
             if let Some(shard) = shards.get_mut(*number as usize) {
                 shard.set_applied(*at);

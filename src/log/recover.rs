@@ -109,7 +109,8 @@ impl TopicLog {
     }
 
     /// Removes what lies behind the mark that the log was opened with, given the same files. Cut short
-    /// by a crash, it can be done again.
+    /// by a crash, it can be done again. The caller syncs the folder before anything else is written:
+    /// once for all the logs in it.
     ///
     /// # Errors
     /// [`LogError::Io`].
@@ -144,7 +145,7 @@ impl TopicLog {
                 file.truncate(self.mark.len).map_err(io)?;
             }
         }
-        disk.sync_dir(&paths.dir).map_err(io)
+        Ok(())
     }
 
     /// Takes over a topic's files that have no metadata: the prototype wrote them. All lines are
