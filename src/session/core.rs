@@ -73,7 +73,8 @@ pub struct Core {
     following: usize,
     /// Shards that know this connection.
     known_to: Vec<u32>,
-    history: Option<History>,
+    /// Most connections never have one.
+    history: Option<Box<History>>,
     out: Out,
     /// Held while something is unsent of which more will be read.
     share: Option<Share>,
@@ -401,7 +402,7 @@ impl Core {
             let disk = &self.settings.disk;
             is_any.then(|| ReadJob::new(disk, log, topic.clone(), form, wanted, last))
         });
-        self.history = Some(History { tag, topic, job, failure: None });
+        self.history = Some(Box::new(History { tag, topic, job, failure: None }));
         self.end_history_if_read();
     }
 

@@ -40,6 +40,10 @@ thread_local! {
 /// Most slices of one write.
 const SLICES_MAX: usize = 16;
 
+/// A letter that waits for room in its shard's mailbox. By itself: whoever is idle keeps no memory for
+/// waiting.
+type Posting = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// How long a closed connection is still read, and how much.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: u64 = 16 << 20;
@@ -224,7 +228,9 @@ impl Task {
             );
         }
         for (shard, letter) in input.letters {
-            self.post(shard, letter).await;
+            if let Some(posting) = self.bring(shard, letter) {
+                posting.await;
+            }
         }
         self.is_held = !input.is_drained && !self.buffer.is_empty();
         if self.is_ended && (input.is_drained || self.buffer.is_empty()) {
@@ -246,24 +252,28 @@ impl Task {
         }
     }
 
-    /// Brings a letter to its shard, in person if that is at rest, else by post. Then it waits for room
-    /// in the mailbox, which is how a publisher is slowed down when the broker is behind: its socket is
-    /// not read meanwhile.
-    async fn post(&mut self, shard: u32, letter: Letter) {
+    /// Brings a letter to its shard, in person if that is at rest, else by post. What comes back waits
+    /// for room in the mailbox and posts it then. This is how a publisher is slowed down when the broker
+    /// is behind: its socket is not read meanwhile.
+    fn bring(&mut self, shard: u32, letter: Letter) -> Option<Posting> {
         let Some(mut letter) = self.broker.enter(shard, letter, self.core.direct()) else {
             self.has_visited = true;
-            return;
+            return None;
         };
-        let room = self.broker.mailbox(shard).room();
+        let room = Arc::clone(self.broker.mailbox(shard).room());
         let bytes = letter.bytes.len().clamp(1, MAILBOX_BYTES_MAX);
         let bytes = u32::try_from(bytes).expect("a mailbox is below 4 GiB");
-        // The room is never closed. Most often there is some, and whoever is idle keeps no room for
-        // waiting.
-        letter.permit = match Arc::clone(room).try_acquire_many_owned(bytes) {
-            Ok(permit) => Some(permit),
-            Err(_) => Box::pin(Arc::clone(room).acquire_many_owned(bytes)).await.ok(),
-        };
-        self.broker.post(shard, letter);
+        if let Ok(permit) = Arc::clone(&room).try_acquire_many_owned(bytes) {
+            letter.permit = Some(permit);
+            self.broker.post(shard, letter);
+            return None;
+        }
+        let broker = Arc::clone(&self.broker);
+        Some(Box::pin(async move {
+            // The room is never closed.
+            letter.permit = room.acquire_many_owned(bytes).await.ok();
+            broker.post(shard, letter);
+        }))
     }
 
     fn write(&mut self) -> io::Result<()> {
