@@ -39,12 +39,17 @@ const SHORT: &[&str] = &["--duration", "200ms", "--warmup", "20ms", "--fsync", "
 const KINDS: &[(&[&str], &[&str])] = &[
     (&["pub", "--window", "10"], &["published"]),
     (&["pub", "--rate", "500", "--connections", "3"], &["published"]),
+    (&["pub", "--topics", "50", "--window", "7", "--connections", "3"], &["published"]),
     (&["sub", "--window", "10"], &["published", "delivered"]),
     (&["group", "--window", "10", "--backlog", "100"], &["published", "delivered"]),
     (&["latency", "--rate", "300", "--groups", "1"], &["published", "delivered"]),
     (&["fanout", "--subscribers", "5", "--rate", "200"], &["published", "delivered"]),
     (
         &["mixed", "--topics", "2", "--connections", "3", "--window", "5", "--members", "2"],
+        &["published", "delivered"],
+    ),
+    (
+        &["mixed", "--topics", "5", "--connections", "2", "--rate", "400", "--members", "2"],
         &["published", "delivered"],
     ),
 ];
@@ -198,7 +203,7 @@ fn what_can_not_be_planned_is_refused() {
         (&["pub", "--duration", "0s"], 2, "--duration has to be longer"),
         (&["pub", "--size", "1TB"], 2, "such as 100 or 1KiB"),
         (&["pub", "--rate", "0"], 2, "--rate"),
-        (&["mixed", "--topics", "9"], 2, "hint: add --connections 9"),
+        (&["mixed", "--topics", "9000", "--size", "1MiB"], 2, "hint: take fewer, or a smaller"),
         (&["pub", "--pid", "1"], 2, "--addr"),
         (&["pub", "--fsync", "sometimes"], 1, "its own words are above"),
         (&["pub", "--addr", "127.0.0.1:1"], 3, "failed to connect to 127.0.0.1:1"),

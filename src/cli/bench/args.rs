@@ -28,7 +28,7 @@ pub(super) struct LoadFlags {
     /// How long to load before that, unmeasured [default: 500ms]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(super) warmup: Option<Duration>,
-    /// Topics to publish to
+    /// Topics to publish to; each connection has its share, in turn
     #[arg(long, value_name = "N", value_parser = number::<usize>)]
     pub(super) topics: Option<usize>,
     /// Plain subscribers of each topic

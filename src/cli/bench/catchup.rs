@@ -11,8 +11,7 @@ use tokio::task::JoinSet;
 
 use super::consume::{Reader, parse, wrong};
 use super::engine::{Quiet, TICK, flat, fresh_name, subscribe};
-use super::load::{Consumer, Load, Span, Tally, Topic};
-use super::messages::Ring;
+use super::load::{Consumer, Load, Round, Span, Tally, Topic};
 use super::plan::Plan;
 use super::progress::Progress;
 use super::publish;
@@ -59,15 +58,16 @@ struct Run<'a> {
 impl Run<'_> {
     async fn publish(&self, topic: &str) -> Result<Row, Failure> {
         let wire = Wire::open(&self.target.addr).await?;
-        let ring = Ring::new(topic, self.plan.size, self.plan.window);
         let load = load(topic, Vec::new());
+        let round = Round::new(0, 1, 1);
+        let ring = round.ring(&load, self.plan.size, self.plan.window);
         let limits = publish::Limits {
             window: self.plan.window.into(),
             backlog: self.plan.backlog,
             messages: self.messages,
         };
         let mut publisher = JoinSet::new();
-        publisher.spawn(publish::closed_loop(Arc::clone(&load), 0, wire, ring, limits));
+        publisher.spawn(publish::closed_loop(Arc::clone(&load), round, wire, ring, limits));
         let what = || load.published.total();
         self.wait_for(&mut publisher, "published", 0, &what).await?;
         Ok(self.row("published", load.span.begin, load.published.times()))

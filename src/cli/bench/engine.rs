@@ -9,8 +9,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::consume::{Reader, wrong};
-use super::load::{Consumer, Load, Span, Tally, Topic};
-use super::messages::Ring;
+use super::load::{Consumer, Load, Round, Span, Tally, Topic};
 use super::pace::{Lane, Paced, Schedule, pace};
 use super::plan::Plan;
 use super::progress::Progress;
@@ -81,11 +80,11 @@ pub(super) async fn subscribe(
     Ok(wire)
 }
 
-/// Names that nobody has used before.
+/// Names that nobody has used before, all of one length.
 pub(super) fn fresh_name(of: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("bench-{of}-{:x}-{count}", Now::read().wall.as_micros())
+    format!("bench-{of}-{:x}-{count:06}", Now::read().wall.as_micros())
 }
 
 fn topics(plan: &Plan) -> Vec<Topic> {
@@ -159,23 +158,25 @@ impl Run<'_> {
     fn publish_in_closed_loops(&mut self, writers: Vec<Wire>) {
         let Plan { window, size, topics, backlog, .. } = *self.plan;
         let limits = publish::Limits { window: window.into(), backlog, messages: u64::MAX };
+        let connections = writers.len();
         for (n, wire) in writers.into_iter().enumerate() {
-            let topic = n % topics;
-            let ring = Ring::new(&self.load.topics[topic].name, size, window);
+            let round = Round::new(n, connections, topics);
+            let ring = round.ring(self.load, size, window);
             let load = Arc::clone(self.load);
-            self.publishers.spawn(publish::closed_loop(load, topic, wire, ring, limits));
+            self.publishers.spawn(publish::closed_loop(load, round, wire, ring, limits));
         }
     }
 
     fn publish_at(&mut self, rate: u64, writers: Vec<Wire>) -> Result<(), Failure> {
         let Plan { size, topics, window, .. } = *self.plan;
-        let schedule = Schedule { begin: self.load.span.begin, rate, lanes: writers.len() as u64 };
+        let connections = writers.len();
+        let schedule = Schedule { begin: self.load.span.begin, rate, lanes: connections as u64 };
         let (sent, sent_in_all) = watch::channel(None);
         let mut lanes = Vec::new();
         for (n, wire) in writers.into_iter().enumerate() {
-            let topic = n % topics;
-            let ring = Ring::new(&self.load.topics[topic].name, size, window);
-            lanes.push(Lane { topic, writer: wire.writer(), ring });
+            let round = Round::new(n, connections, topics);
+            let ring = round.ring(self.load, size, window);
+            lanes.push(Lane { round, writer: wire.writer(), ring });
             let load = Arc::clone(self.load);
             let answers = publish::answers(load, wire, n as u64, schedule, sent_in_all.clone());
             self.publishers.spawn(answers);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::messages::Ring;
 use super::times::Times;
 use crate::time::Moment;
 
@@ -147,6 +148,60 @@ impl Topic {
     }
 }
 
+/// The topics that one connection publishes to, in turn.
+#[derive(Debug)]
+pub(super) struct Round {
+    topics: Vec<usize>,
+    /// Where in them the next message goes.
+    next: usize,
+}
+
+impl Round {
+    /// The share of connection number `n` of so many. With more connections than topics, several have
+    /// one.
+    pub(super) fn new(n: usize, connections: usize, topics: usize) -> Self {
+        let topics = match connections >= topics {
+            true => vec![n % topics],
+            false => (n..topics).step_by(connections).collect(),
+        };
+        Self { topics, next: 0 }
+    }
+
+    /// Their lines, as many as fit on the way.
+    pub(super) fn ring(&self, load: &Load, size: usize, window: u32) -> Ring {
+        let names: Vec<&str> = self.topics.iter().map(|t| &*load.topics[*t].name).collect();
+        Ring::new(&names, size, window)
+    }
+
+    /// So many more are sent.
+    pub(super) fn sent(&mut self, load: &Load, messages: u64) {
+        if let [only] = self.topics[..] {
+            load.topics[only].sent.fetch_add(messages, Ordering::Relaxed);
+            return;
+        }
+        for _ in 0..messages {
+            load.topics[self.topics[self.next]].sent.fetch_add(1, Ordering::Relaxed);
+            self.next = (self.next + 1) % self.topics.len();
+        }
+    }
+
+    /// How many more may be published to them in turn, so that the slowest consumer of any is not
+    /// further behind; and the topic that says so.
+    pub(super) fn room<'l>(&self, load: &'l Load, backlog: u64) -> (u64, &'l Topic) {
+        let first = &load.topics[self.topics[0]];
+        if first.consumers.is_empty() {
+            // Nor has any other.
+            return (u64::MAX, first);
+        }
+        let rooms = self.topics.iter().map(|at| {
+            let topic = &load.topics[*at];
+            (topic.room(backlog), topic)
+        });
+        let (room, topic) = rooms.min_by_key(|(room, _)| *room).expect("a connection has a topic");
+        (room.saturating_mul(self.topics.len() as u64), topic)
+    }
+}
+
 /// Everything that the connections of one run share.
 #[derive(Debug)]
 pub(super) struct Load {
@@ -186,6 +241,39 @@ mod tests {
         tally.done(2, at(10));
         tally.done(4, at(20));
         assert_eq!((tally.total(), tally.measured()), (7, 2));
+    }
+
+    #[test]
+    fn topics_are_shared_out_and_have_their_turn() {
+        let consumer = |got: u64| Consumer { got: AtomicU64::new(got), ..Consumer::default() };
+        let topic = |n: u64| Topic {
+            name: n.to_string(),
+            consumers: vec![Arc::new(consumer(10 - n))],
+            sent: AtomicU64::new(10),
+            moved: Notify::new(),
+        };
+        let at = Moment::from_millis;
+        let span = Span { begin: at(0), start: at(10), end: at(20) };
+        let load = Load {
+            span,
+            topics: (0..5).map(topic).collect(),
+            published: Tally::new(span),
+            delivered: Tally::new(span),
+            is_over: AtomicBool::new(false),
+        };
+        let of = |n, connections| Round::new(n, connections, 5).topics;
+        assert_eq!([of(0, 2), of(1, 2)], [vec![0, 2, 4], vec![1, 3]]);
+        assert_eq!([of(4, 7), of(5, 7), of(6, 7)], [[4], [0], [1]]);
+        let mut round = Round::new(1, 2, 5);
+        let room = |round: &Round| {
+            let (room, topic) = round.room(&load, 8);
+            (room, topic.name.as_str())
+        };
+        assert_eq!(room(&round), (10, "3"), "five of each, since the last is three behind");
+        round.sent(&load, 3);
+        let sent = load.topics.iter().map(|topic| topic.sent.load(Ordering::Relaxed));
+        assert_eq!(sent.collect::<Vec<_>>(), [10, 12, 10, 11, 10]);
+        assert_eq!(room(&round), (8, "3"));
     }
 
     #[test]

@@ -5,10 +5,10 @@ use crate::time::Moment;
 /// Bytes of a stamp at the front of a message: a moment in nanoseconds, in hex.
 pub(super) const STAMP_BYTES: usize = 16;
 
-/// Most bytes of one ring.
+/// Most bytes of one ring, unless it takes more to have a line for each topic.
 const RING_BYTES_MAX: usize = 4 << 20;
 
-/// A ring of `PUB` lines, all of one length.
+/// A ring of `PUB` lines, all of one length, to some topics in turn.
 #[derive(Debug)]
 pub(super) struct Ring {
     bytes: Vec<u8>,
@@ -23,19 +23,23 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// Room for `window` lines to `topic` with messages of `size` bytes.
-    pub(super) fn new(topic: &str, size: usize, window: u32) -> Self {
-        let words = format!("PUB {topic} ");
-        let line_bytes = words.len() + size + 1;
-        let lines = (RING_BYTES_MAX / line_bytes).clamp(1, window.max(1) as usize);
-        let mut bytes = Vec::with_capacity(lines * line_bytes);
+    /// Room for `window` lines with messages of `size` bytes, and for one to each of the topics, whose
+    /// names are of one length.
+    pub(super) fn new(topics: &[&str], size: usize, window: u32) -> Self {
+        let words: Vec<String> = topics.iter().map(|topic| format!("PUB {topic} ")).collect();
+        let words_bytes = words[0].len();
+        let line_bytes = words_bytes + size + 1;
+        let lines = (RING_BYTES_MAX / line_bytes).min(window as usize);
+        let rounds = lines.div_ceil(topics.len()).max(1);
+        let mut bytes = Vec::with_capacity(rounds * topics.len() * line_bytes);
         let mut letters = Letters(0x9e37_79b9_7f4a_7c15);
-        for _ in 0..lines {
+        for words in std::iter::repeat_n(&words, rounds).flatten() {
+            assert_eq!(words.len(), words_bytes, "all lines are of one length");
             bytes.extend_from_slice(words.as_bytes());
             bytes.extend(letters.by_ref().take(size));
             bytes.push(b'\n');
         }
-        let stamp_at = (size >= STAMP_BYTES).then_some(words.len());
+        let stamp_at = (size >= STAMP_BYTES).then_some(words_bytes);
         Self { bytes, line_bytes, stamp_at, head: 0, tail: 0, unsent: 0 }
     }
 
@@ -111,7 +115,9 @@ mod tests {
 
     #[test]
     fn a_ring_gives_every_line_once_and_in_order() {
-        let mut ring = Ring::new("t", 20, 3);
+        let topics = ["s", "t"];
+        let mut ring = Ring::new(&topics, 20, 3);
+        assert_eq!(ring.room(), 4, "each topic has as many");
         let mut sent = Vec::new();
         for n in 0..10 {
             assert!(ring.room() > 0);
@@ -130,18 +136,21 @@ mod tests {
         }
         let lines: Vec<_> = sent.split_inclusive(|b| *b == b'\n').collect();
         assert_eq!(lines.len(), 10);
-        for (n, line) in (0..).zip(lines) {
-            let message = line.strip_prefix(b"PUB t ").unwrap();
-            assert_eq!((message.len(), stamped(message)), (21, Some(Moment::from_nanos(n))));
+        for (n, line) in lines.into_iter().enumerate() {
+            let (words, message) = line.split_at(6);
+            assert_eq!(words, format!("PUB {} ", topics[n % 2]).as_bytes());
+            let at = Moment::from_nanos(u64::try_from(n).unwrap());
+            assert_eq!((message.len(), stamped(message)), (21, Some(at)));
         }
     }
 
     #[test]
     fn a_short_message_has_no_stamp_and_a_long_one_fits() {
-        let mut ring = Ring::new("t", 1, 5);
+        let mut ring = Ring::new(&["t"], 1, 5);
         ring.add(5, Moment::from_nanos(1));
         assert_eq!((ring.room(), ring.unsent().len()), (0, 5 * 8));
         assert_eq!(stamped(b"x"), None);
-        assert_eq!(Ring::new("t", 16 << 20, 1000).room(), 1);
+        assert_eq!(Ring::new(&["t"], 16 << 20, 1000).room(), 1);
+        assert_eq!(Ring::new(&["s", "t"], 16 << 20, 1000).room(), 2);
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::net::tcp::OwnedWriteHalf;
 
-use super::load::Load;
+use super::load::{Load, Round};
 use super::messages::Ring;
 use super::times::Times;
 use super::wire::lost;
@@ -62,7 +62,7 @@ impl Schedule {
 /// A connection that is written to.
 #[derive(Debug)]
 pub(super) struct Lane {
-    pub(super) topic: usize,
+    pub(super) round: Round,
     pub(super) writer: Arc<OwnedWriteHalf>,
     pub(super) ring: Ring,
 }
@@ -140,7 +140,7 @@ fn send(load: &Load, schedule: Schedule, lane: &mut Lane, n: u64, due: u64) -> R
         if lane.ring.room() > 0 {
             lane.ring.add(1, schedule.at(n));
         }
-        load.topics[lane.topic].sent.fetch_add(1, Ordering::Relaxed);
+        lane.round.sent(load, 1);
     }
     flush(load, lane)
 }

@@ -26,6 +26,9 @@ pub(super) struct Plan {
     pub(super) messages: Option<u64>,
 }
 
+/// Most memory for messages that are made beforehand, in bytes.
+const MESSAGES_BYTES_MAX: usize = 4 << 30;
+
 /// What every preset starts from.
 const BASE: Plan = Plan {
     name: "pub",
@@ -150,14 +153,19 @@ impl Plan {
             let text = "failed to plan the load: --duration has to be longer than nothing";
             return Err(Failure::new(Exit::Usage, text));
         }
-        if plan.connections < plan.topics {
+        // Messages are made beforehand, one at least for each topic.
+        let messages = plan.topics.max(plan.connections).saturating_mul(plan.size);
+        if messages > MESSAGES_BYTES_MAX {
             let text = format!(
-                "failed to plan the load: {} topics need as many connections to publish to them",
-                plan.topics
+                "failed to plan the load: {} topics and {} connections with messages of {} bytes \
+                 take more than {} of memory",
+                plan.topics,
+                plan.connections,
+                plan.size,
+                show_size(MESSAGES_BYTES_MAX as u64),
             );
-            return Err(
-                Failure::new(Exit::Usage, text).hint(format!("add --connections {}", plan.topics))
-            );
+            let hint = "take fewer, or a smaller --size";
+            return Err(Failure::new(Exit::Usage, text).hint(hint));
         }
         Ok(plan)
     }

@@ -2,13 +2,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use memchr::memchr_iter;
 use tokio::sync::watch;
 
-use super::load::Load;
+use super::load::{Load, Round};
 use super::messages::Ring;
 use super::pace::Schedule;
 use super::wire::{Wire, unexpected};
@@ -36,12 +35,11 @@ pub(super) struct Limits {
 /// time is over, or all it may send was sent, and everything was answered.
 pub(super) async fn closed_loop(
     load: Arc<Load>,
-    topic: usize,
+    mut round: Round,
     mut wire: Wire,
     mut ring: Ring,
     limits: Limits,
 ) -> Result<(), Failure> {
-    let topic = &load.topics[topic];
     let mut on_their_way: VecDeque<(Moment, u64)> = VecDeque::new();
     let mut unanswered = 0;
     let mut left = limits.messages;
@@ -50,10 +48,10 @@ pub(super) async fn closed_loop(
         let is_open = left > 0 && now < load.span.end;
         if is_open {
             let room = (limits.window - unanswered).min(ring.room() as u64);
-            let room = room.min(topic.room(limits.backlog)).min(left);
+            let room = room.min(round.room(&load, limits.backlog).0).min(left);
             if room > 0 {
                 ring.add(usize::try_from(room).expect("a ring's lines"), now);
-                topic.sent.fetch_add(room, Ordering::Relaxed);
+                round.sent(&load, room);
                 on_their_way.push_back((now, room));
                 unanswered += room;
                 left -= room;
@@ -64,7 +62,8 @@ pub(super) async fn closed_loop(
                 return Ok(());
             }
             // It is too far ahead. A wake-up that is missed costs a moment.
-            drop(tokio::time::timeout(LOOK_AGAIN, topic.moved.notified()).await);
+            let (_, slowest) = round.room(&load, limits.backlog);
+            drop(tokio::time::timeout(LOOK_AGAIN, slowest.moved.notified()).await);
             continue;
         }
         turn(&mut wire, &mut ring).await?;
