@@ -32,18 +32,11 @@ pub fn entries(bytes: &[u8]) -> Vec<Entry> {
 pub(super) struct Index(Vec<Entry>);
 
 impl Index {
-    /// Notes a line, if the last entry is far enough before it; says whether.
-    pub(super) fn note(&mut self, entry: Entry) -> bool {
-        let is_far = self.0.last().is_none_or(|last| entry.at >= last.at + INDEX_STRIDE_BYTES);
-        if is_far {
+    /// Notes a line, if the last entry is far enough before it.
+    pub(super) fn note(&mut self, entry: Entry) {
+        if self.0.last().is_none_or(|last| entry.at >= last.at + INDEX_STRIDE_BYTES) {
             self.0.push(entry);
         }
-        is_far
-    }
-
-    /// Whether it says more than where the segment begins.
-    pub(super) fn is_useful(&self) -> bool {
-        self.0.len() > 1
     }
 
     /// The last entry at or before `offset`.
@@ -74,8 +67,22 @@ impl Index {
     }
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {
+        self.to_bytes_from(0)
+    }
+
+    /// How many entries there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The entries behind the first `count`, and where they stand in the file.
+    pub(super) fn behind(&self, count: usize) -> (u64, Vec<u8>) {
+        ((count * ENTRY_BYTES) as u64, self.to_bytes_from(count))
+    }
+
+    fn to_bytes_from(&self, first: usize) -> Vec<u8> {
         let numbers = |entry: &Entry| [entry.offset.get(), entry.at, entry.ts.as_micros()];
-        self.0.iter().flat_map(numbers).flat_map(u64::to_le_bytes).collect()
+        self.0[first..].iter().flat_map(numbers).flat_map(u64::to_le_bytes).collect()
     }
 
     /// Reads what [`Index::to_bytes`] wrote; a cut last entry is dropped.

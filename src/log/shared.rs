@@ -31,8 +31,17 @@ struct Map {
     segments: Vec<Segment>,
     /// `None` until somebody needs it.
     active_index: Option<Index>,
-    /// It says more than its file does.
-    is_index_unsaved: bool,
+    /// So many of its entries are in its file. With none, the file may be of an earlier life.
+    saved: usize,
+}
+
+/// Entries of the active segment's index that are not in its file.
+#[derive(Debug)]
+pub(super) struct Unsaved {
+    segment: Offset,
+    /// Where they stand in the file, in bytes.
+    at: u64,
+    entries: Vec<u8>,
 }
 
 /// One segment.
@@ -66,7 +75,7 @@ impl LogShared {
             tail: Tail::new(budget),
             first: AtomicU64::new(first.get()),
             end: AtomicU64::new(end.get()),
-            map: Mutex::new(Map { segments, active_index, is_index_unsaved: true }),
+            map: Mutex::new(Map { segments, active_index, saved: 0 }),
         }
     }
 
@@ -98,9 +107,8 @@ impl LogShared {
     pub(super) fn grew(&self, len: u64, end: Offset, notes: &mut Vec<Entry>) {
         let mut map = self.map();
         map.segments.last_mut().expect("there is always an active one").len = len;
-        let Map { active_index, is_index_unsaved, .. } = &mut *map;
-        match active_index {
-            Some(index) => notes.drain(..).for_each(|entry| *is_index_unsaved |= index.note(entry)),
+        match &mut map.active_index {
+            Some(index) => notes.drain(..).for_each(|entry| index.note(entry)),
             None => notes.clear(),
         }
         drop(map);
@@ -112,6 +120,7 @@ impl LogShared {
         let mut map = self.map();
         map.segments.last_mut().expect("there is always an active one").is_active = false;
         map.segments.push(Segment { first: next, len: 0, is_active: true });
+        map.saved = 0;
         map.active_index.replace(Index::default())
     }
 
@@ -120,14 +129,39 @@ impl LogShared {
         self.map().active_index.clone()
     }
 
-    /// A copy of the active segment's index to be saved, if its file does not have it and would be of
-    /// use: thousands of topics that get a message now and then have thousands of such files.
-    pub(super) fn take_unsaved_index(&self) -> Option<Index> {
+    /// What the file of the active segment's index does not have yet, if that would be of use: thousands
+    /// of topics that get a message now and then have thousands of such files.
+    pub(super) fn take_unsaved(&self) -> Option<Unsaved> {
         let mut map = self.map();
-        let index = map.active_index.as_ref().filter(|index| index.is_useful())?;
-        let index = map.is_index_unsaved.then(|| index.clone())?;
-        map.is_index_unsaved = false;
-        Some(index)
+        let index = map.active_index.as_ref()?;
+        // That the segment begins with its first line is known.
+        if index.count() <= map.saved.max(1) {
+            return None;
+        }
+        let (at, entries) = index.behind(map.saved);
+        let segment = map.segments.last().expect("there is always an active one").first;
+        map.saved = index.count();
+        Some(Unsaved { segment, at, entries })
+    }
+
+    /// Saves that. It is derived: if that fails, nothing is lost.
+    pub(super) fn save(&self, disk: &dyn Disk, unsaved: &Unsaved) {
+        let path = self.paths.index(unsaved.segment);
+        if let Err(error) = self.append_index(disk, &path, unsaved) {
+            tracing::debug!(event = "index_not_saved", path = %path.display(), "{error}");
+            self.map().saved = 0;
+        }
+    }
+
+    fn append_index(&self, disk: &dyn Disk, path: &Path, unsaved: &Unsaved) -> std::io::Result<()> {
+        if unsaved.at == 0 {
+            disk.create_dir(&self.paths.index_dir())?;
+        }
+        let file = disk.open(path, Open::Create)?;
+        if unsaved.at == 0 {
+            file.truncate(0)?;
+        }
+        file.write_at(&unsaved.entries, unsaved.at)
     }
 
     /// The segment that holds `offset`, or would.
@@ -235,7 +269,7 @@ impl LogShared {
             // Lines that came meanwhile are not in this index: then the next one makes it again.
             if active.first == segment.first && active.len == segment.len {
                 map.active_index = Some(index.clone());
-                map.is_index_unsaved = true;
+                map.saved = 0;
             }
         } else {
             save_index(disk, &self.paths, segment.first, &index);

@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 use super::index::{Entry, Index};
 use super::record::{NewRecord, write_line};
 use super::segment::Paths;
-use super::shared::{LogShared, save_index};
+use super::shared::{LogShared, Unsaved, save_index};
 use super::{LogError, Reader, Tail, TailBudget};
 
 /// More files than these are synced with the whole file system: it takes one flush of the disk
@@ -257,8 +257,7 @@ impl TopicLog {
         let Unsynced { sealed: mut segments, is_active, is_dir } =
             std::mem::take(&mut self.unsynced);
         segments.extend(is_active.then_some(self.mark.segment));
-        let index = is_active.then(|| self.shared.take_unsaved_index()).flatten();
-        let index = index.map(|index| (self.mark.segment, index));
+        let index = is_active.then(|| self.shared.take_unsaved()).flatten();
         SyncJob { shared: Arc::clone(&self.shared), segments, is_dir, index }
     }
 
@@ -297,7 +296,7 @@ pub struct SyncJob {
     shared: Arc<LogShared>,
     segments: Vec<Offset>,
     is_dir: bool,
-    index: Option<(Offset, Index)>,
+    index: Option<Unsaved>,
 }
 
 impl SyncJob {
@@ -325,8 +324,8 @@ impl SyncJob {
 
     /// What is left to do when everything on the file system was synced.
     fn save(self, disk: &dyn Disk) {
-        if let Some((first, index)) = &self.index {
-            save_index(disk, &self.shared.paths, *first, index);
+        if let Some(unsaved) = &self.index {
+            self.shared.save(disk, unsaved);
         }
     }
 }
