@@ -16,8 +16,8 @@ use crate::support::{Broker, Msg, Nc, Setup, data_dir, quick, wait_for};
 /// The broker's descriptors come back to what they were.
 #[track_caller]
 fn gives_back(broker: &Broker, before: usize) {
-    let count = || broker.descriptors().len();
-    wait_for(|| count() <= before, || format!("{} descriptors, before {before}", count()));
+    let is_less = || broker.open_files().len() <= before;
+    wait_for(is_less, || format!("no more than {before} descriptors: {:?}", broker.open_files()));
 }
 
 /// Publishes and is answered: the broker is there for others.
@@ -165,7 +165,7 @@ fn a_thousand_connections_opened_and_dropped_leave_nothing_behind() {
             }
         }
     };
-    let descriptors = broker.descriptors().len();
+    let descriptors = broker.open_files().len();
     storm();
     // The topic's files are new, and few.
     gives_back(&broker, descriptors + 4);
@@ -276,7 +276,7 @@ fn a_hundred_thousand_names_that_nothing_is_published_to_are_forgotten() {
         serves(&mut broker.connect());
         broker.memory()
     };
-    let descriptors = broker.descriptors().len();
+    let descriptors = broker.open_files().len();
     let once = follow("one").saturating_sub(before);
     assert!(once * 1024 / (NAMES as u64) < 4096, "{once} KiB for {NAMES} followed topics");
     gives_back(&broker, descriptors);
@@ -311,7 +311,7 @@ fn ten_thousand_who_join_and_leave_leave_no_member_behind() {
     let broker = quick(&dir).set("DELIVERY__ACK_TIMEOUT", "1h").start();
     let mut other = broker.connect();
     serves(&mut other);
-    let descriptors = broker.descriptors().len();
+    let descriptors = broker.open_files().len();
     let join = |count: usize| {
         for number in 0..count {
             let mut stream = TcpStream::connect(broker.addr).unwrap();

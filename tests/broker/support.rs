@@ -129,6 +129,14 @@ impl Broker {
         dir.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
     }
 
+    /// What those are, but for the write-ahead log's: when it has prepared its next segment is its own
+    /// business.
+    pub(crate) fn open_files(&self) -> Vec<PathBuf> {
+        let link = |fd| std::fs::read_link(format!("/proc/{}/fd/{fd}", self.child.id())).ok();
+        let links = self.descriptors().into_iter().filter_map(link);
+        links.filter(|link| !link.starts_with(self.dir.join(".wiber/wal"))).collect()
+    }
+
     /// The lines of a file of the data directory.
     pub(crate) fn file(&self, name: &str) -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(self.dir.join(name)).unwrap_or_default();
