@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::writer::FILES_SYNCED_APART_MAX;
 use super::*;
 use crate::disk::sim::{Crash, Op, SimDisk};
 use crate::disk::{Disk, Open};
@@ -14,6 +13,7 @@ use crate::time::Timestamp;
 
 mod indexes;
 mod readers;
+mod syncing;
 
 const DIR: &str = "/data";
 const SETTINGS: LogSettings = LogSettings { segment_bytes: 2000 };
@@ -473,27 +473,6 @@ fn without_a_daemon_a_flipped_bit_anywhere_costs_two_messages_at_most() {
             disk.flip_bit(&path, at, 1).unwrap();
         }
     }
-}
-
-#[test]
-fn many_logs_are_synced_at_once_and_are_there_after_a_power_cut() {
-    let disk = disk();
-    let mut logs: Vec<TopicLog> = (0..FILES_SYNCED_APART_MAX + 10)
-        .map(|n| {
-            let topic = TopicName::parse(format!("t{n}").as_bytes()).unwrap();
-            TopicLog::create(arc(&disk), Path::new(DIR), topic, SETTINGS, budget())
-        })
-        .collect();
-    for log in &mut logs {
-        append(log, 1..=3);
-    }
-    let jobs: Vec<_> = logs.iter_mut().map(TopicLog::unsynced).collect();
-    let syncs = disk.count(Op::Sync);
-    sync_many(jobs, &disk, Path::new(DIR)).unwrap();
-    assert_eq!(disk.count(Op::Sync), syncs + 1);
-    let found = disk.crash(Crash::LoseUnsynced);
-    assert_eq!(scan(&found, Path::new(DIR)).unwrap().topics.len(), logs.len());
-    assert!(found.files().values().all(|bytes| bytes.iter().filter(|b| **b == b'\n').count() == 3));
 }
 
 #[test]

@@ -22,6 +22,10 @@ use super::{LogError, Reader, Tail, TailBudget};
 /// instead of one for each, but has to wait for what others wrote too.
 pub(super) const FILES_SYNCED_APART_MAX: usize = 64;
 
+/// Unless they have as much to sync as this on average, in bytes. All of it at once would hold up the
+/// write-ahead log for tens of milliseconds, and a flush for each is then the smaller part.
+pub(super) const BYTES_SYNCED_APART_MIN: u64 = 32 << 10;
+
 /// A buffer that has grown past this is given back, in bytes.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
@@ -95,6 +99,7 @@ struct Piece {
 /// What a checkpoint has to sync.
 #[derive(Debug, Default)]
 struct Unsynced {
+    bytes: u64,
     sealed: Vec<Offset>,
     is_active: bool,
     is_dir: bool,
@@ -208,6 +213,7 @@ impl TopicLog {
         };
         file.write_at(lines, self.mark.len).map_err(io)?;
         self.unsynced.is_active = true;
+        self.unsynced.bytes += lines.len() as u64;
         self.written.add(lines.len() as u64);
         Ok(())
     }
@@ -254,11 +260,11 @@ impl TopicLog {
 
     /// What has to be synced for the present mark to be durable.
     pub fn unsynced(&mut self) -> SyncJob {
-        let Unsynced { sealed: mut segments, is_active, is_dir } =
+        let Unsynced { bytes, sealed: mut segments, is_active, is_dir } =
             std::mem::take(&mut self.unsynced);
         segments.extend(is_active.then_some(self.mark.segment));
         let index = is_active.then(|| self.shared.take_unsaved()).flatten();
-        SyncJob { shared: Arc::clone(&self.shared), segments, is_dir, index }
+        SyncJob { shared: Arc::clone(&self.shared), bytes, segments, is_dir, index }
     }
 
     /// The active file, to be synced on another thread, if enough was written to it and there is no
@@ -294,6 +300,8 @@ impl TopicLog {
 #[derive(Debug)]
 pub struct SyncJob {
     shared: Arc<LogShared>,
+    /// Written since the last one.
+    bytes: u64,
     segments: Vec<Offset>,
     is_dir: bool,
     index: Option<Unsaved>,
@@ -330,13 +338,15 @@ impl SyncJob {
     }
 }
 
-/// Syncs the files of many logs in `dir`: one by one or, if they are many, all that is on the file
-/// system at once.
+/// Syncs the files of many logs in `dir`: one by one or, if they are many and have little each, all that
+/// is on the file system at once.
 ///
 /// # Errors
 /// As for [`SyncJob::run`].
 pub fn sync_many(jobs: Vec<SyncJob>, disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
-    if jobs.iter().map(SyncJob::files).sum::<usize>() > FILES_SYNCED_APART_MAX {
+    let files: usize = jobs.iter().map(SyncJob::files).sum();
+    let bytes: u64 = jobs.iter().map(|job| job.bytes).sum();
+    if files > FILES_SYNCED_APART_MAX && bytes < files as u64 * BYTES_SYNCED_APART_MIN {
         match disk.sync_all(dir) {
             Ok(()) => {
                 jobs.into_iter().for_each(|job| job.save(disk));
