@@ -204,6 +204,7 @@ fn what_can_not_be_planned_is_refused() {
         (&["pub", "--size", "1TB"], 2, "such as 100 or 1KiB"),
         (&["pub", "--rate", "0"], 2, "--rate"),
         (&["mixed", "--topics", "9000", "--size", "1MiB"], 2, "hint: take fewer, or a smaller"),
+        (&["pub", "--topics", "99_000_000", "--size", "1"], 2, "take more than 4GiB of memory"),
         (&["pub", "--pid", "1"], 2, "--addr"),
         (&["pub", "--fsync", "sometimes"], 1, "its own words are above"),
         (&["pub", "--addr", "127.0.0.1:1"], 3, "failed to connect to 127.0.0.1:1"),

@@ -363,7 +363,7 @@ impl Shard {
                 mark: slot.topic.log().mark(),
                 groups: slot.topic.progress().filter(is_kept).map(durable).collect(),
             });
-            part.syncs.extend(Some(slot.topic.log_mut().unsynced()).filter(|job| job.files() > 0));
+            part.syncs.extend(Some(slot.topic.log_mut().unsynced()).filter(|job| !job.is_empty()));
         }
         Ok(Some(part))
     }

@@ -313,6 +313,11 @@ impl SyncJob {
         self.segments.len()
     }
 
+    /// Whether there is nothing to be done: nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty() && !self.is_dir
+    }
+
     /// Syncs the files, and saves the index.
     ///
     /// # Errors

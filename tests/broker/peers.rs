@@ -16,8 +16,8 @@ use crate::support::{Broker, Msg, Nc, Setup, data_dir, quick, wait_for};
 /// The broker's descriptors come back to what they were.
 #[track_caller]
 fn gives_back(broker: &Broker, before: usize) {
-    let is_less = || broker.open_files().len() <= before;
-    wait_for(is_less, || format!("no more than {before} descriptors: {:?}", broker.open_files()));
+    let is_back = || broker.open_files().len() <= before;
+    wait_for(is_back, || format!("no more than {before} descriptors: {:?}", broker.open_files()));
 }
 
 /// Publishes and is answered: the broker is there for others.

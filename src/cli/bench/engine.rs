@@ -84,7 +84,7 @@ pub(super) async fn subscribe(
 pub(super) fn fresh_name(of: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("bench-{of}-{:x}-{count:06}", Now::read().wall.as_micros())
+    format!("bench-{of}-{:x}-{count:010}", Now::read().wall.as_micros())
 }
 
 fn topics(plan: &Plan) -> Vec<Topic> {

@@ -29,6 +29,9 @@ pub(super) struct Plan {
 /// Most memory for messages that are made beforehand, in bytes.
 const MESSAGES_BYTES_MAX: usize = 4 << 30;
 
+/// About what a topic takes beside its message, in bytes.
+const TOPIC_BYTES: usize = 256;
+
 /// What every preset starts from.
 const BASE: Plan = Plan {
     name: "pub",
@@ -154,8 +157,8 @@ impl Plan {
             return Err(Failure::new(Exit::Usage, text));
         }
         // Messages are made beforehand, one at least for each topic.
-        let messages = plan.topics.max(plan.connections).saturating_mul(plan.size);
-        if messages > MESSAGES_BYTES_MAX {
+        let messages = plan.topics.max(plan.connections);
+        if messages.saturating_mul(plan.size + TOPIC_BYTES) > MESSAGES_BYTES_MAX {
             let text = format!(
                 "failed to plan the load: {} topics and {} connections with messages of {} bytes \
                  take more than {} of memory",
