@@ -143,6 +143,7 @@ impl Server {
                 shares: Arc::default(),
             }),
             draining,
+            waits_awake: workers.count() > 1,
         };
         let listener = tokio::spawn(listener::serve(socket, connections, context, workers));
         let data_dir = config.storage.data_dir.clone();

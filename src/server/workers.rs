@@ -57,6 +57,11 @@ impl Workers {
         Ok(Self { threads, next: 0, _stop: stop })
     }
 
+    /// How many there are: as many as the machine has processors.
+    pub(super) fn count(&self) -> usize {
+        self.threads.len()
+    }
+
     /// Whose turn it is to get a connection.
     pub(super) fn next(&mut self) -> (&Handle, Arc<Bell>) {
         self.next = (self.next + 1) % self.threads.len();

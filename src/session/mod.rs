@@ -15,6 +15,7 @@
 //!   nor its subscriptions, and what a group may push is bounded by its credit.
 //! * While a session sleeps with nothing unsent, shards write to its socket themselves.
 
+mod awake;
 pub mod core;
 #[cfg(test)]
 mod core_tests;

@@ -23,6 +23,7 @@ use crate::ids::ConnId;
 use crate::limits::{MAILBOX_BYTES_MAX, READ_BYTES_MAX};
 use crate::time::{Moment, Now};
 
+use super::awake::Awake;
 use super::core::{Core, Reading, Settings};
 use super::read::{ReadDone, ReadJob};
 
@@ -57,6 +58,8 @@ pub struct Context {
     pub settings: Arc<Settings>,
     /// Becomes true when the server stops.
     pub draining: watch::Receiver<bool>,
+    /// There is more than one processor, so that a session may wait for its peer awake.
+    pub waits_awake: bool,
 }
 
 /// Serves a connection on the thread of this bell, until it is closed.
@@ -71,13 +74,9 @@ pub fn run(
     let socket = Arc::new(Socket(writing));
     let outbox = Arc::new(Outbox::new(bell, Arc::clone(&socket) as Arc<dyn Wire>));
     let consumer = Arc::from(format!("c{conn}@{peer}"));
-    let core = Core::new(
-        conn,
-        consumer,
-        Arc::clone(&context.settings),
-        Arc::clone(&outbox),
-        Moment::read(),
-    );
+    let now = Moment::read();
+    let settings = Arc::clone(&context.settings);
+    let core = Core::new(conn, consumer, settings, Arc::clone(&outbox), now);
     let mut task = Task {
         stream,
         socket,
@@ -94,6 +93,7 @@ pub fn run(
         is_draining: false,
         is_held: false,
         has_visited: false,
+        awake: Awake::new(context.waits_awake, now),
         peer,
     };
     // A block that has the task for itself: an async function would have it twice in its state.
@@ -152,6 +152,7 @@ struct Task {
     is_held: bool,
     /// A letter was brought to its shard in person, and this thread had to wait for the disk.
     has_visited: bool,
+    awake: Awake,
     peer: String,
 }
 
@@ -172,7 +173,7 @@ impl Task {
                 if self.core.is_finished() {
                     return Ok(());
                 }
-                poll_fn(|cx| self.poll_wait(cx)).await?;
+                self.wait().await?;
             }
             if std::mem::take(&mut self.has_visited) {
                 // It goes on at once; whoever had to wait meanwhile comes first.
@@ -258,6 +259,7 @@ impl Task {
     fn bring(&mut self, shard: u32, letter: Letter) -> Option<Posting> {
         let Some(mut letter) = self.broker.enter(shard, letter, self.core.direct()) else {
             self.has_visited = true;
+            self.awake.answered(Moment::read());
             return None;
         };
         let room = Arc::clone(self.broker.mailbox(shard).room());
@@ -290,7 +292,22 @@ impl Task {
         Ok(())
     }
 
-    /// Waits until there is something to read, to write or to look at.
+    /// Waits until there is something to do; awake at first, if the peer is likely to be back soon.
+    async fn wait(&mut self) -> io::Result<()> {
+        while let Some(until) = self.awake.until() {
+            if let Poll::Ready(result) = poll_fn(|cx| Poll::Ready(self.poll_wait(cx))).await {
+                return result;
+            }
+            if Moment::read() >= until {
+                break;
+            }
+            // All others of the thread have their turn, and the runtime looks at its sockets.
+            tokio::task::yield_now().await;
+        }
+        poll_fn(|cx| self.poll_wait(cx)).await
+    }
+
+    /// Ready when there is something to read, to write or to look at.
     fn poll_wait(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
         let (direct, is_sated) = (self.core.direct(), self.core.is_sated());
         let mut is_woken = self.outbox.sleep(cx, direct, is_sated).is_ready();
@@ -370,7 +387,9 @@ impl Task {
         let is_full = got >= self.read_bytes;
         let bytes = if is_full { self.read_bytes * 2 } else { got };
         self.read_bytes = bytes.clamp(READ_BYTES_MIN, READ_BYTES_MAX);
-        for (shard, letter) in self.core.heard(Moment::read()) {
+        let now = Moment::read();
+        self.awake.heard(now);
+        for (shard, letter) in self.core.heard(now) {
             self.broker.post(shard, letter);
         }
         Poll::Ready(Ok(()))
