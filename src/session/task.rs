@@ -152,6 +152,7 @@ struct Task {
     is_held: bool,
     /// A letter was brought to its shard in person, and this thread had to wait for the disk.
     has_visited: bool,
+    /// Whether to wait for the peer awake.
     awake: Awake,
     peer: String,
 }
@@ -294,12 +295,9 @@ impl Task {
 
     /// Waits until there is something to do; awake at first, if the peer is likely to be back soon.
     async fn wait(&mut self) -> io::Result<()> {
-        while let Some(until) = self.awake.until() {
+        while self.awake.until().is_some_and(|until| Moment::read() < until) {
             if let Poll::Ready(result) = poll_fn(|cx| Poll::Ready(self.poll_wait(cx))).await {
                 return result;
-            }
-            if Moment::read() >= until {
-                break;
             }
             // All others of the thread have their turn, and the runtime looks at its sockets.
             tokio::task::yield_now().await;
