@@ -11,11 +11,15 @@
 //!   the last checkpoint, and is cut or made again by the next start without anybody's help.
 //! * A repair invents nothing. In the place of a message that is lost goes a line that says so, as
 //!   long as what was there: offsets stay dense, and no later message, index or checkpoint moves.
+//! * Beside a broker that serves the directory what looks wrong may only be new: it is looked at again
+//!   (`beside`), and told if it is still so. A repair needs the directory for itself.
 //! * Whatever a repair replaces is first copied to `.wiber/quarantine/` and synced. Cut short, it
 //!   can be run again.
 //!
 //! Not here: the lock's owner, talking to people (`cli`), and what a broker mends itself.
 
+mod beside;
+mod lines;
 mod logs;
 mod rebuild;
 mod repair;
@@ -172,6 +176,16 @@ impl Report {
         found as u64 + self.left_out
     }
 
+    /// What another look found, too.
+    fn merge(&mut self, other: Report) {
+        other.findings.into_iter().for_each(|finding| self.add(finding));
+        self.left_out += other.left_out;
+        self.topics += other.topics;
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+        self.ends.extend(other.ends);
+    }
+
     fn add(&mut self, finding: Finding) {
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(finding);
@@ -193,7 +207,7 @@ pub enum CheckError {
         source: io::Error,
     },
     /// A broker has it.
-    #[error("failed to check {}: a broker serves it", dir.display())]
+    #[error("failed to lock {}: a broker serves it", dir.display())]
     Locked {
         /// The directory.
         dir: PathBuf,
@@ -210,6 +224,22 @@ pub enum CheckError {
     /// A checkpoint can't be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+}
+
+impl CheckError {
+    /// Whether a file was not there that had just been listed.
+    fn is_gone(&self) -> bool {
+        let kind = match self {
+            CheckError::Unusable { source, .. }
+            | CheckError::Open(OpenError::Unusable { source, .. })
+            | CheckError::Log(LogError::Io { source, .. })
+            | CheckError::Checkpoint(CheckpointError::Io { source, .. }) => source.kind(),
+            CheckError::Wal(WalError::Io { source, .. })
+            | CheckError::Open(OpenError::Wal(WalError::Io { source, .. })) => source.kind(),
+            _ => return false,
+        };
+        kind == io::ErrorKind::NotFound
+    }
 }
 
 fn unusable(path: &Path) -> impl FnOnce(io::Error) -> CheckError {
@@ -246,7 +276,24 @@ pub fn check(
     let mut report = Report::default();
     let layout = Layout::new(dir);
     disk.list(dir).map_err(unusable(dir))?;
-    let state = state::verify(disk, &layout, &mut report)?;
-    logs::verify(disk.as_ref(), &layout, &state, &mut report, progress)?;
+    let state = state::verify(disk, &layout, false, &mut report)?;
+    logs::verify(disk, &layout, &state, false, &mut report, progress)?;
+    Ok(report)
+}
+
+/// Verifies the directory while a broker serves it: all that was there when it began. Changes nothing.
+/// A repair can't be made of it.
+///
+/// # Errors
+/// [`CheckError`] if it can't be read to the end.
+pub fn check_beside(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    progress: Progress<'_>,
+) -> Result<Report, CheckError> {
+    let layout = Layout::new(dir);
+    disk.list(dir).map_err(unusable(dir))?;
+    let (state, mut report) = beside::state(disk, &layout)?;
+    logs::verify(disk, &layout, &state, true, &mut report, progress)?;
     Ok(report)
 }

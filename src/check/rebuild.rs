@@ -41,7 +41,7 @@ pub(super) fn rebuild(
     aside: &Aside<'_>,
     seeds: Seeds,
 ) -> Result<Vec<Done>, CheckError> {
-    let state = state::verify(disk, layout, &mut Report::default())?;
+    let state = state::verify(disk, layout, false, &mut Report::default())?;
     let mut rebuild = Rebuild {
         disk,
         layout,

@@ -1,6 +1,6 @@
 //! The identity, the checkpoints and the write-ahead log.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use crate::broker::layout::Layout;
 use crate::broker::open::{self, OpenError};
 use crate::disk::Disk;
 use crate::ids::TopicName;
+use crate::log::LogMark;
 use crate::wal::{self, Examined, Lsn, WalError};
 
 /// What the directory says about itself.
@@ -26,14 +27,18 @@ pub(super) struct State {
     pub(super) is_log_read: bool,
     /// Topics that the log is about to make.
     pub(super) coming: BTreeSet<TopicName>,
+    /// Where each topic ended when the checkpoint was made.
+    pub(super) marks: BTreeMap<TopicName, LogMark>,
 }
 
+/// The state. With `is_beside` a broker writes meanwhile.
 pub(super) fn verify(
     disk: &Arc<dyn Disk>,
     layout: &Layout,
+    is_beside: bool,
     report: &mut Report,
 ) -> Result<State, CheckError> {
-    let mut verify = Verify { disk, layout, report, state: State::default() };
+    let mut verify = Verify { disk, layout, is_beside, report, state: State::default() };
     verify.run()?;
     Ok(verify.state)
 }
@@ -44,6 +49,7 @@ type Checkpoints = Vec<(u64, Result<Checkpoint, (u64, String)>)>;
 struct Verify<'a> {
     disk: &'a Arc<dyn Disk>,
     layout: &'a Layout,
+    is_beside: bool,
     report: &'a mut Report,
     state: State,
 }
@@ -71,6 +77,11 @@ impl Verify<'_> {
             Some(base) => self.wal(base, good.as_slice())?,
             None => None,
         };
+        for (_, known) in base.iter().flat_map(|base| &base.topics) {
+            if let Ok(name) = TopicName::parse(known.topic.as_bytes()) {
+                self.state.marks.insert(name, known.mark);
+            }
+        }
         self.state.base = base;
         self.identity(identity, node)
     }
@@ -122,7 +133,9 @@ impl Verify<'_> {
         match wal::examine(disk, &dir, wal::Settings::default(), from) {
             Ok(examined) => Ok(Some(examined)),
             Err(WalError::Missing { .. }) => Ok(None),
-            Err(WalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(WalError::Io { file, source, .. })
+                if source.kind() == io::ErrorKind::NotFound && file == dir =>
+            {
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -146,7 +159,8 @@ impl Verify<'_> {
             Err(error) => return Err(error.into()),
         };
         self.report.bytes += examined.bytes();
-        if let Some(torn) = examined.torn() {
+        // Beside a broker that is what it writes now.
+        if let Some(torn) = examined.torn().filter(|_| !self.is_beside) {
             let what = format!(
                 "{} bytes that were never acknowledged; the next start cuts them",
                 torn.bytes

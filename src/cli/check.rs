@@ -21,10 +21,16 @@ Examples:
   wiber check --data-dir /srv/wiber --json      an object for each finding
   wiber check --data-dir /srv/wiber --repair    repair what can be; make a copy first
 
-Exit codes: 0 whole, or all repaired · 10 damage · 5 directory not usable, or served by a
-broker. Torn bytes that a crash left behind are no damage: the next start sees to them.";
+Beside a running broker it reads what was there when it began, and gives way to the broker.
+A repair needs the broker stopped.
 
-/// Verify a data directory that no broker serves
+Exit codes: 0 whole, or all repaired · 10 damage · 5 directory not usable, or a repair while a
+broker serves it. Torn bytes that a crash left behind are no damage: the next start sees to them.";
+
+/// How much it gives way to a broker beside which it runs, added to its nice value.
+const NICENESS: i32 = 10;
+
+/// Verify a data directory, also while a broker serves it
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -43,9 +49,16 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let dir = settings::data_dir(args.data_dir.as_deref())?;
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
     let failed = |error| failed(&dir, &error);
-    let _lock = check::lock(disk.as_ref(), &dir).map_err(failed)?;
-    let mut print = Print { out: Out::new(), dir: &dir, is_json: args.json };
-    let mut report = walk(&disk, &dir).map_err(failed)?;
+    let (is_served, _lock) = match check::lock(disk.as_ref(), &dir) {
+        Err(CheckError::Locked { .. }) if !args.repair => (true, None),
+        locked => (false, locked.map_err(failed)?),
+    };
+    if is_served {
+        // Where that can't be done it is like any other process.
+        rustix::process::nice(NICENESS).ok();
+    }
+    let mut print = Print { out: Out::new(), dir: &dir, is_json: args.json, is_served };
+    let mut report = walk(&disk, &dir, is_served).map_err(failed)?;
     for finding in &report.findings {
         print.finding(finding)?;
     }
@@ -55,7 +68,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let done = check::repair(&disk, &dir, &report, now, seeds).map_err(failed)?;
         done.iter().for_each(|done| print.done(done));
         // What counts is what is there now.
-        report = walk(&disk, &dir).map_err(failed)?;
+        report = walk(&disk, &dir, false).map_err(failed)?;
         for left in report.findings.iter().filter(|finding| finding.level == Level::Damage) {
             print.finding(left)?;
         }
@@ -66,7 +79,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// Checks with a bar on standard error, if that is a terminal.
-fn walk(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Report, CheckError> {
+fn walk(disk: &Arc<dyn Disk>, dir: &Path, is_served: bool) -> Result<Report, CheckError> {
     let target = if io::stderr().is_terminal() {
         ProgressDrawTarget::stderr()
     } else {
@@ -75,10 +88,15 @@ fn walk(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Report, CheckError> {
     let bar = ProgressBar::with_draw_target(None, target);
     let template = "{bar:30} {percent:>3}% {bytes}/{total_bytes} {bytes_per_sec} eta {eta}";
     bar.set_style(ProgressStyle::with_template(template).expect("the template is well-formed"));
-    let report = check::check(disk, dir, &mut |done, total| {
+    let progress = &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
-    });
+    };
+    let report = if is_served {
+        check::check_beside(disk, dir, progress)
+    } else {
+        check::check(disk, dir, progress)
+    };
     bar.finish_and_clear();
     report
 }
@@ -103,6 +121,7 @@ struct DoneJson<'a> {
 #[derive(Serialize)]
 struct SummaryJson {
     whole: bool,
+    served: bool,
     damage: u64,
     left_out: u64,
     topics: u64,
@@ -115,6 +134,8 @@ struct Print<'a> {
     out: Out,
     dir: &'a Path,
     is_json: bool,
+    /// A broker serves the directory.
+    is_served: bool,
 }
 
 impl Print<'_> {
@@ -179,8 +200,8 @@ impl Print<'_> {
         let Report { topics, messages, bytes, left_out, .. } = *report;
         let damage = report.damages();
         if self.is_json {
-            let whole = damage == 0;
-            let all = SummaryJson { whole, damage, left_out, topics, messages, bytes };
+            let (whole, served) = (damage == 0, self.is_served);
+            let all = SummaryJson { whole, served, damage, left_out, topics, messages, bytes };
             return self.out.json(&all);
         }
         let (topics, messages) = (counted(topics, "topic"), counted(messages, "message"));
@@ -188,9 +209,14 @@ impl Print<'_> {
         let lost = report.findings.iter().filter(|finding| finding.kind == Kind::Lost).count();
         let damages = counted(damage, "finding");
         let line = match (damage, lost) {
+            (0, 0) if self.is_served => format!("{found}: all whole, beside a running broker"),
             (0, 0) => format!("{found}: all whole"),
             (0, lost) => format!("{found}: whole, but for {lost} lost before a repair"),
             _ if is_repaired => format!("{found}; damage that can't be repaired: {damages}"),
+            _ if self.is_served => format!(
+                "{found}; damage: {damages}\n\
+                 stop the broker, make a copy of it, then run wiber check --repair"
+            ),
             _ => format!(
                 "{found}; damage: {damages}\nmake a copy of it, then run wiber check --repair"
             ),
@@ -207,9 +233,8 @@ fn counted(count: u64, what: &str) -> String {
 fn failed(dir: &Path, error: &CheckError) -> Failure {
     let text = error.to_string();
     match error {
-        CheckError::Locked { .. } => {
-            Failure::new(Exit::DataDirUnusable, text).hint("stop the broker first")
-        }
+        CheckError::Locked { .. } => Failure::new(Exit::DataDirUnusable, text)
+            .hint("stop the broker first; without --repair it need not be stopped"),
         _ => Failure::new(Exit::DataDirUnusable, text).hint(format!(
             "{} has to be a data directory whose files this user can read",
             dir.display()

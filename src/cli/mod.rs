@@ -45,7 +45,7 @@ Examples:
   wiber sub chat --group workers          share the messages among a group
   seq 1000 | wiber pub chat -             publish a message for each line
   wiber history chat 5                    the last five messages
-  wiber check                             verify the data while no broker runs
+  wiber check                             verify the data, also beside a broker
 
 Exit codes:
   0 ok · 1 internal error · 2 usage · 3 cannot connect · 4 cannot listen

@@ -21,6 +21,8 @@
 //!
 //! Not here: real threads, sockets and files; `tests/` has the daemon killed for real.
 
+#[cfg(test)]
+mod beside;
 pub mod bugs;
 mod chaos;
 mod client;

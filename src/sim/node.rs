@@ -164,8 +164,16 @@ pub(super) struct Sent {
 
 impl Node {
     pub(super) fn start(disk: &SimDisk, plan: Plan, now: Now) -> Result<(Node, Found), OpenError> {
+        Self::start_on(Arc::new(disk.clone()), plan, now)
+    }
+
+    /// The same on any disk.
+    pub(super) fn start_on(
+        disk: Arc<dyn Disk>,
+        plan: Plan,
+        now: Now,
+    ) -> Result<(Node, Found), OpenError> {
         let settings = settings(plan);
-        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let opened = open::open(&disk, &settings, now)?;
         // The lock is that of this life, and a simulated death frees it.
         drop(opened.lock);

@@ -1,6 +1,7 @@
 //! Damaged files and full disks, as clients and operators see them.
 
 use std::fs;
+use std::process::Command;
 
 use crate::support::{Nc, Setup, data_dir};
 
@@ -15,6 +16,53 @@ fn history(nc: &mut Nc, topic: &str, count: usize) -> (Vec<u64>, String) {
             None => return (offsets, line),
         }
     }
+}
+
+#[test]
+fn a_directory_is_checked_while_a_broker_serves_it_and_repaired_only_after() {
+    let (_temp, dir) = data_dir();
+    let broker = Setup::new(&dir).set("STORAGE__SEGMENT", "64KiB").start();
+    let mut nc = broker.connect();
+    let filling = "x".repeat(1000);
+    for n in 1..=100 {
+        nc.publish("chat", &format!("message {n} {filling}"));
+    }
+    let check = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wiber"));
+        command.env_clear().arg("check").arg("--data-dir").arg(&dir).args(args);
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout) + &text(output.stderr))
+    };
+    let (code, text) = check(&[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.starts_with("1 topic, 100 messages, "), "{text}");
+    assert!(text.ends_with(": all whole, beside a running broker\n"), "{text}");
+
+    let sealed = dir.join("chat@00000000000000000001.log");
+    let mut bytes = fs::read(&sealed).unwrap();
+    let at = bytes.windows(10).position(|window| window == b"message 7 ").unwrap();
+    bytes[at] ^= 1;
+    fs::write(&sealed, bytes).unwrap();
+    let (code, text) = check(&[]);
+    assert_eq!(code, Some(10), "{text}");
+    assert!(text.contains("message 7: "), "{text}");
+    assert!(text.ends_with("stop the broker, make a copy of it, then run wiber check --repair\n"));
+    let (code, text) = check(&["--json"]);
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!((code, &last["served"]), (Some(10), &true.into()), "{text}");
+
+    let (code, text) = check(&["--repair"]);
+    assert_eq!(code, Some(5), "{text}");
+    assert!(
+        text.contains("a broker serves it") && text.contains("stop the broker first"),
+        "{text}"
+    );
+    nc.publish("chat", "the broker goes on");
+    assert_eq!(broker.stop(), Some(0));
+    let (code, text) = check(&["--repair", "--json"]);
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!((code, &last["served"]), (Some(0), &false.into()), "{text}");
 }
 
 #[test]

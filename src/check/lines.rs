@@ -1,0 +1,336 @@
+//! One file of a topic, line by line, and what its index says of it.
+
+use std::path::PathBuf;
+
+use super::logs::{Segment, Topic, Trust};
+use super::{CheckError, Kind, Level, Mend};
+use crate::ids::{Offset, TopicName};
+use crate::log::{Entry, Lines, RawLine, parse_line, parse_lost};
+use crate::time::Timestamp;
+
+/// Lines that are none, one after the other.
+#[derive(Clone, Copy, Debug)]
+struct Bad {
+    at: u64,
+    lines: u64,
+}
+
+/// What an index says, beside the lines.
+#[derive(Debug, Default)]
+pub(super) struct IndexWalk {
+    path: PathBuf,
+    entries: Vec<Entry>,
+    at: usize,
+    is_wrong: bool,
+}
+
+impl IndexWalk {
+    pub(super) fn new(path: PathBuf, entries: Vec<Entry>) -> IndexWalk {
+        IndexWalk { path, entries, at: 0, is_wrong: false }
+    }
+
+    /// A line begins here; the entry that points here, if there is one, has to agree.
+    /// `latest`: in the segment, and in the topic; `None` where a line's time can't be known.
+    fn line(&mut self, at: u64, offset: Offset, latest: Option<[Timestamp; 2]>) {
+        while let Some(entry) = self.entries.get(self.at).filter(|entry| entry.at <= at) {
+            let is_right = entry.at == at
+                && entry.offset == offset
+                && latest.is_none_or(|latest| latest.contains(&entry.ts));
+            self.is_wrong |= !is_right;
+            self.at += 1;
+        }
+    }
+}
+
+/// One file, line by line.
+pub(super) struct Walk<'a, 'b, 'm> {
+    topic: &'a mut Topic<'b, 'm>,
+    segment: &'a Segment,
+    lines: Lines,
+    /// The message that comes next.
+    next: Offset,
+    bad: Option<Bad>,
+    latest: Timestamp,
+    /// Whether the time of every line so far is known.
+    is_timed: bool,
+    index: IndexWalk,
+}
+
+/// What a line is.
+enum Seen {
+    Good(Offset, Timestamp),
+    /// A repair wrote it.
+    Lost(Offset),
+    /// Two lines between which the line end at this byte is damaged.
+    Merged(u64),
+    Bad(String),
+}
+
+fn see(topic: &TopicName, raw: &RawLine<'_>, next: Offset, in_bad: u64) -> Seen {
+    if let Some(offset) = parse_lost(raw.bytes)
+        && offset >= next
+    {
+        return Seen::Lost(offset);
+    }
+    match parse_line(topic, raw.bytes) {
+        // A line without a checksum is believed only where it belongs.
+        Ok(line) if line.offset >= next => {
+            let expected = Offset::new(next.get() + in_bad);
+            if line.is_checked || line.offset == expected {
+                Seen::Good(line.offset, line.ts())
+            } else {
+                Seen::Bad(format!("offset {} where {expected} belongs", line.offset))
+            }
+        }
+        Ok(line) => Seen::Bad(format!("offset {} where {next} belongs", line.offset)),
+        Err(error) => match merged(topic, raw, next) {
+            Some(at) => Seen::Merged(at),
+            None => Seen::Bad(error.to_string()),
+        },
+    }
+}
+
+/// Where in the bytes of two good lines, the first of which is `next`, the line end between is
+/// damaged.
+fn merged(topic: &TopicName, raw: &RawLine<'_>, next: Offset) -> Option<u64> {
+    let is = |bytes: &[u8], offset| {
+        parse_line(topic, bytes).is_ok_and(|line| line.offset == offset && line.is_checked)
+    };
+    let starts = memchr::memmem::find_iter(raw.bytes, b"{\"id\":\"").filter(|at| *at > 0);
+    let mut starts = starts.take(64);
+    let found =
+        starts.find(|at| is(&raw.bytes[..at - 1], next) && is(&raw.bytes[*at..], next.next()))?;
+    Some(raw.at + found as u64 - 1)
+}
+
+impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {
+    pub(super) fn new(
+        topic: &'a mut Topic<'b, 'm>,
+        segment: &'a Segment,
+        lines: Lines,
+        index: IndexWalk,
+    ) -> Self {
+        let (next, latest) = (segment.first, Timestamp::default());
+        Walk { topic, segment, lines, next, bad: None, latest, is_timed: true, index }
+    }
+
+    pub(super) fn run(mut self) -> Result<(), CheckError> {
+        self.vouched()?;
+        self.behind()?;
+        self.end();
+        Ok(())
+    }
+
+    /// What has to be good.
+    fn vouched(&mut self) -> Result<(), CheckError> {
+        let name = self.topic.paths.topic.clone();
+        let until = self.segment.vouched.min(self.segment.len);
+        let is_growing = self.is_growing();
+        let mut why = String::new();
+        loop {
+            let in_bad = self.bad.map_or(0, |bad| bad.lines);
+            let Some(raw) = self.lines.next(until)? else { break };
+            let (at, len, is_whole) = (raw.at, raw.bytes.len() as u64 + 1, raw.is_whole);
+            if !is_whole && is_growing {
+                break;
+            }
+            let seen = if is_whole {
+                see(&name, &raw, self.next, in_bad)
+            } else {
+                match see(&name, &raw, self.next, in_bad) {
+                    Seen::Good(..) => Seen::Merged(at + raw.bytes.len() as u64),
+                    _ => cut(&name, &raw, self.next),
+                }
+            };
+            match seen {
+                Seen::Good(offset, ts) => self.good(at, offset, Some(ts), &why),
+                Seen::Lost(offset) => {
+                    self.good(at, offset, None, &why);
+                    let what = format!("message {offset} was lost before an earlier repair");
+                    self.tell(Level::Note, Kind::Lost, Some(at), &what, Mend::Nothing);
+                }
+                Seen::Merged(end) if is_whole || !self.is_adopted() => {
+                    self.good(at, self.next, None, &why);
+                    let what = "the end of the line is damaged";
+                    self.tell(Level::Damage, Kind::Log, Some(end), what, Mend::LineEnd(end));
+                    if is_whole {
+                        self.good(end + 1, self.next, None, &why);
+                    }
+                }
+                Seen::Merged(_) => {
+                    self.good(at, self.next, None, &why);
+                    let what = "the last line has no end; the first start gives it one";
+                    self.tell(Level::Torn, Kind::Log, Some(at), what, Mend::Nothing);
+                }
+                Seen::Bad(_) if !is_whole && self.is_adopted() => {
+                    let what = "the last line is torn; the first start moves it to the quarantine";
+                    self.tell(Level::Torn, Kind::Log, Some(at), what, Mend::Nothing);
+                }
+                Seen::Bad(reason) => {
+                    let bad = self.bad.get_or_insert_with(|| {
+                        why = reason;
+                        Bad { at, lines: 0 }
+                    });
+                    bad.lines += 1;
+                }
+            }
+            self.read(len);
+        }
+        self.close(&why);
+        Ok(())
+    }
+
+    fn is_active(&self) -> bool {
+        self.segment.path == self.topic.paths.active()
+    }
+
+    /// Whether a broker may be writing its end.
+    fn is_growing(&self) -> bool {
+        self.topic.is_beside && self.is_active()
+    }
+
+    fn is_adopted(&self) -> bool {
+        matches!(self.topic.trust, Trust::All { is_adopted: true })
+    }
+
+    /// A line that is in order; what was bad before it is over.
+    fn good(&mut self, at: u64, offset: Offset, ts: Option<Timestamp>, why: &str) {
+        if let Some(bad) = self.bad.take() {
+            self.is_timed = false;
+            self.region(bad, at, false, offset.prev(), why);
+        } else if offset > self.next {
+            let what = format!("messages {} to {} are missing", self.next, offset.prev());
+            self.tell(Level::Damage, Kind::Log, Some(at), &what, Mend::Cannot);
+        }
+        self.latest = self.latest.max(ts.unwrap_or_default());
+        let before = self.topic.end.map_or(self.latest, |end| end.latest);
+        self.is_timed &= ts.is_some();
+        let latest = self.is_timed.then_some([self.latest, self.latest.max(before)]);
+        self.index.line(at, offset, latest);
+        self.topic.report.messages += u64::from(ts.is_some());
+        self.next = offset.next();
+    }
+
+    /// The end of what is vouched for.
+    fn close(&mut self, why: &str) {
+        let lines = self.bad.map_or(0, |bad| bad.lines);
+        let known = self.segment.last.filter(|_| self.segment.vouched > 0);
+        let counted = Offset::new(self.next.get() + lines).prev();
+        let last = known.unwrap_or(counted);
+        let until = self.segment.vouched;
+        if let Some(bad) = self.bad.take() {
+            self.region(bad, until, !self.segment.is_marked, last, why);
+        } else if self.next <= last && until > self.segment.len {
+            let bad = Bad { at: self.segment.len, lines: 0 };
+            let why = format!("it ends here, and the checkpoint knows {until} bytes");
+            self.region(bad, until, false, last, &why);
+        } else if self.next <= last && !self.segment.is_marked {
+            self.topic.missing(self.next, last);
+        } else if self.next <= last {
+            let what = format!("messages {} to {last} are missing", self.next);
+            self.tell(Level::Damage, Kind::Log, Some(until), &what, Mend::Rebuild);
+        } else {
+            return;
+        }
+        self.next = last.next();
+    }
+
+    /// Bytes that are no lines stand for the messages from the next one up to `last`.
+    fn region(&mut self, bad: Bad, until: u64, may_grow: bool, last: Offset, why: &str) {
+        let (first, at) = (self.next, bad.at);
+        let what = match last.get().checked_sub(first.get()) {
+            None => format!("{} bytes that are no message: {why}", until - at),
+            Some(0) => format!("message {first}: {why}"),
+            Some(_) => format!("messages {first} to {last}: {why}"),
+        };
+        let mend = if first > last {
+            Mend::Cannot
+        } else {
+            Mend::Lines { at, until, may_grow, first, last }
+        };
+        self.tell(Level::Damage, Kind::Log, Some(at), &what, mend);
+    }
+
+    /// What lies behind the mark: the next start cuts it and makes it again from the log.
+    fn behind(&mut self) -> Result<(), CheckError> {
+        if self.segment.len <= self.segment.vouched {
+            self.index_at_end();
+            return Ok(());
+        }
+        let expected = self.topic.end.map_or(self.next, |end| end.end.next());
+        if self.segment.vouched == 0 && self.next != expected {
+            return Ok(());
+        }
+        let name = self.topic.paths.topic.clone();
+        while let Some(raw) = self.lines.next(self.segment.len)? {
+            let at = raw.at;
+            let seen = see(&name, &raw, self.next, 0);
+            match seen {
+                Seen::Good(offset, ts) if offset == self.next && raw.is_whole => {
+                    let len = raw.bytes.len() as u64 + 1;
+                    self.good(at, offset, Some(ts), "");
+                    self.read(len);
+                }
+                _ => {
+                    let bytes = self.segment.len - at;
+                    let what = format!(
+                        "{bytes} bytes behind the checkpoint that are no messages; the next \
+                         start makes them again from the write-ahead log"
+                    );
+                    self.tell(Level::Torn, Kind::Log, Some(at), &what, Mend::Nothing);
+                    self.lines.at = at;
+                    break;
+                }
+            }
+        }
+        self.index_at_end();
+        Ok(())
+    }
+
+    fn index_at_end(&mut self) {
+        let behind = self.index.entries.len() > self.index.at;
+        // What was written since has its entries already.
+        let is_all = self.segment.vouched == self.segment.len && !self.is_growing();
+        let is_wrong = self.index.is_wrong || behind && is_all;
+        if is_wrong {
+            let what = "it does not fit its segment; it is made again when it is needed";
+            let path = self.index.path.clone();
+            self.topic.add(Level::Damage, Kind::Index, path, Some(0), what, Mend::SetAside);
+        }
+    }
+
+    fn end(self) {
+        let is_active = self.is_active();
+        let end = self.topic.end.as_mut().expect("it is set before the first segment");
+        if self.segment.vouched > 0 || self.segment.first == end.end.next() {
+            end.segment = self.segment.first;
+            end.end = self.next.prev();
+            end.len = self.lines.at;
+            end.latest = end.latest.max(self.latest);
+            // A sealed one may be the last.
+            if !is_active {
+                (end.segment, end.len) = (self.next, 0);
+            }
+        }
+    }
+
+    fn read(&mut self, bytes: u64) {
+        self.topic.report.bytes += bytes;
+        self.topic.meter.read(bytes);
+    }
+
+    fn tell(&mut self, level: Level, kind: Kind, byte: Option<u64>, what: &str, mend: Mend) {
+        self.topic.add(level, kind, self.segment.path.clone(), byte, what, mend);
+    }
+}
+
+/// A last line without an end: its last byte may be what became of it.
+fn cut(topic: &TopicName, raw: &RawLine<'_>, next: Offset) -> Seen {
+    let bytes = raw.bytes.split_last().map(|(_, rest)| rest).unwrap_or_default();
+    match parse_line(topic, bytes) {
+        Ok(line) if line.offset == next && line.is_checked => {
+            Seen::Merged(raw.at + bytes.len() as u64)
+        }
+        _ => Seen::Bad("the line has no end".to_owned()),
+    }
+}
