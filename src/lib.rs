@@ -19,6 +19,8 @@ pub mod time;
 
 mod text;
 
+mod memory;
+
 pub mod limits;
 
 pub mod ids;

@@ -1,4 +1,4 @@
-//! Housekeeping: checkpoints, and whether the disk has room.
+//! Housekeeping: checkpoints, whether the disk has room, sealed segments, and memory after a burst.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::disk::Disk;
 use crate::log::{Pass, SyncJob, Verified, Verifier, sync_many};
+use crate::memory::{self, Burst};
 use crate::planted::{self, Bug};
 use crate::time::{Moment, Now};
 use crate::wal::Lsn;
@@ -135,6 +136,7 @@ pub(super) struct Keeper {
     pub(super) log: Arc<Log>,
     pub(super) stats: Arc<WalStats>,
     pub(super) verifying: Verifying,
+    pub(super) burst: Burst,
 }
 
 impl Keeper {
@@ -154,6 +156,9 @@ impl Keeper {
                 }
             }
             self.verifying.step(self.disk.as_ref(), &self.settings.data_dir, now);
+            if self.burst.is_over(self.stats.bytes()) {
+                memory::give_back();
+            }
             match stopped.recv_timeout(pause) {
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => return Ok(self),

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::disk::Disk;
+use crate::memory::Burst;
 
 use super::ahead::Ahead;
 use super::checkpoint::Part;
@@ -78,6 +79,7 @@ impl Broker {
             log: Arc::clone(&log),
             stats,
             verifying: Verifying::default(),
+            burst: Burst::default(),
         };
         let (stop_keeper, stopped) = mpsc::sync_channel(1);
         let threads = Threads {

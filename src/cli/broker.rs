@@ -10,6 +10,7 @@ use super::signals::Signals;
 use super::{logging, runtime};
 use crate::broker::open::OpenError;
 use crate::config::{Config, LogFormat};
+use crate::memory;
 use crate::server::{Server, StartError, Started};
 
 const EXAMPLES: &str = "\
@@ -33,6 +34,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (config, _) = args.flags.load()?;
     logging::start(&config.log)?;
+    memory::keep_little();
     let runtime = runtime(&mut Builder::new_current_thread())?;
     let result = runtime.block_on(serve(&config));
     // After a failure nothing is waited for: what is on disk is what the next start goes by.

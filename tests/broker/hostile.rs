@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::support::{Broker, Msg, Setup, data_dir, published, quick};
+use crate::support::{Broker, Msg, Setup, data_dir, published, quick, wait_for};
 
 #[test]
 fn bad_lines_are_answered_and_the_connection_goes_on() {
@@ -166,6 +166,28 @@ fn the_largest_messages_come_through_beside_small_ones() {
     }
     offsets.sort_unstable();
     assert_eq!(offsets, [1, 2, 3, 4, 5, 6]);
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn the_memory_of_a_burst_is_given_back_when_it_is_over() {
+    let (_temp, dir) = data_dir();
+    let broker = Setup::new(&dir).start();
+    let before = broker.memory();
+    let lines = format!("PUB chat {}\n", "z".repeat(1000)).repeat(2000);
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            let mut nc = broker.connect();
+            let lines = lines.as_bytes();
+            scope.spawn(move || {
+                nc.raw(lines);
+                (0..2000).for_each(|_| drop(published(&nc.line())));
+            });
+        }
+    });
+    let grown = || broker.memory().saturating_sub(before);
+    // Some of it is the cache of recent lines.
+    wait_for(|| grown() < 12_500, || format!("{} KiB more than {before}", grown()));
 }
 
 #[test]
