@@ -3,11 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -218,15 +220,12 @@ fn what_can_not_be_planned_is_refused() {
     }
 }
 
-#[test]
-fn interrupted_it_takes_its_broker_along() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut child = command(dir.path(), &["latency", "--duration", "60s"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+/// A bench that goes on for long, when its broker has begun.
+fn at_work(dir: &Path) -> Child {
+    let mut command = command(dir, &["latency", "--duration", "60s"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let broker = || {
-        let mut entries = std::fs::read_dir(dir.path()).unwrap();
+        let mut entries = std::fs::read_dir(dir).unwrap();
         let of_broker = |path: &Path| path.join(".wiber/wal").exists();
         entries.any(|entry| of_broker(&entry.unwrap().path()))
     };
@@ -234,8 +233,32 @@ fn interrupted_it_takes_its_broker_along() {
         assert_eq!(child.try_wait().unwrap(), None);
         thread::yield_now();
     }
+    child
+}
+
+#[test]
+fn interrupted_it_takes_its_broker_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = at_work(dir.path());
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn killed_it_does_not_leave_its_broker_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = at_work(dir.path());
+    // It is the broker's standard error as well, and ends when both have.
+    let mut stderr = child.stderr.take().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (ended, end) = mpsc::channel();
+    thread::spawn(move || {
+        let mut said = String::new();
+        stderr.read_to_string(&mut said).unwrap();
+        ended.send(said).unwrap();
+    });
+    end.recv_timeout(Duration::from_secs(30)).expect("the broker ends as well");
 }

@@ -29,6 +29,9 @@ one at once. `--help` lists every setting.";
 pub(super) struct Args {
     #[command(flatten)]
     flags: BrokerFlags,
+    /// Stop in order when standard input ends: with the program that started it, however that ends
+    #[arg(long)]
+    stop_with_stdin: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
@@ -36,14 +39,17 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     logging::start(&config.log)?;
     memory::keep_little();
     let runtime = runtime(&mut Builder::new_current_thread())?;
-    let result = runtime.block_on(serve(&config));
+    let result = runtime.block_on(serve(&config, args.stop_with_stdin));
     // After a failure nothing is waited for: what is on disk is what the next start goes by.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(config: &Config) -> Result<(), Failure> {
+async fn serve(config: &Config, stops_with_stdin: bool) -> Result<(), Failure> {
     let mut signals = Signals::catch()?;
+    if stops_with_stdin {
+        signals.heed_stdin()?;
+    }
     let mut server = tokio::select! {
         started = Server::start(config) => started.map_err(|error| not_started(config, &error))?,
         signal = signals.next() => {

@@ -1,9 +1,10 @@
-//! Ctrl-C and SIGTERM.
+//! Ctrl-C and SIGTERM, and the end of standard input for who asks for it.
 
+use std::io;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::exit::{Exit, Failure};
 
@@ -15,6 +16,8 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// The end of standard input, if that counts and has not come yet.
+    stdin: Option<oneshot::Receiver<()>>,
 }
 
 impl Signals {
@@ -28,7 +31,24 @@ impl Signals {
         Ok(Self {
             interrupt: catch(SignalKind::interrupt())?,
             terminate: catch(SignalKind::terminate())?,
+            stdin: None,
         })
+    }
+
+    /// From here on the end of standard input counts as one as well. What comes before is nothing.
+    pub(super) fn heed_stdin(&mut self) -> Result<(), Failure> {
+        let (ended, stdin) = oneshot::channel();
+        let wait = move || {
+            // It can't be read any more: that is an end as well.
+            io::copy(&mut io::stdin().lock(), &mut io::sink()).ok();
+            ended.send(()).ok();
+        };
+        let thread = std::thread::Builder::new().name("stdin".to_owned()).spawn(wait);
+        thread.map_err(|error| {
+            Failure::new(Exit::Internal, format!("failed to watch standard input: {error}"))
+        })?;
+        self.stdin = Some(stdin);
+        Ok(())
     }
 
     /// The name of the next one.
@@ -36,8 +56,16 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
+            () = ended(&mut self.stdin) => "end of standard input",
         }
     }
+}
+
+/// Waits for the end of standard input, which comes once.
+async fn ended(stdin: &mut Option<oneshot::Receiver<()>>) {
+    let Some(waiting) = stdin else { return std::future::pending().await };
+    waiting.await.ok();
+    *stdin = None;
 }
 
 /// Tells a client command that it shall leave. A second signal, or taking too long over it, ends

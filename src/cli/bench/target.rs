@@ -84,12 +84,14 @@ impl Target {
         let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
         let mut command = Command::new(program);
         command.args(["broker", "--host", "127.0.0.1", "--port", "0", "--log-level", "warn"]);
+        // However this process ends, the broker does not outlive it.
+        command.arg("--stop-with-stdin");
         command.arg("--data-dir").arg(folder.path());
         command.args(flags.fsync.iter().flat_map(|fsync| ["--fsync", fsync]));
         if let Some(prefetch) = flags.prefetch {
             command.env("WIBER_DELIVERY__PREFETCH", prefetch.to_string());
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let child = command.spawn().map_err(|error| failed(error.to_string()))?;
         let process = Some(Process::of(child.id()));
         let mut own = Own { child, _folder: folder };
