@@ -28,7 +28,11 @@ const GONE_MAX: usize = 20;
 
 /// The identity, the checkpoints and the write-ahead log.
 pub(super) fn state(disk: &Arc<dyn Disk>, layout: &Layout) -> Result<(State, Report), CheckError> {
-    settled(|_, report| state::verify(disk, layout, true, report))
+    settled(|_| {
+        let mut report = Report::default();
+        let state = state::verify(disk, layout, true, &mut report)?;
+        Ok((state, report))
+    })
 }
 
 /// A topic, whose files were listed a while ago.
@@ -39,12 +43,12 @@ pub(super) fn topic(
     (name, files): (&TopicName, &[SegmentFile]),
     meter: &mut Meter<'_>,
 ) -> Result<Report, CheckError> {
-    let ((), report) = settled(|number, report| {
+    let ((), report) = settled(|number| {
         let disk_ref = disk.as_ref();
         if number == 0 {
             let beside = Some(None);
             let look = Look { disk: disk_ref, layout, state, name, files, beside };
-            return logs::topic(look, report, meter);
+            return Ok(((), logs::topic(look, meter)?));
         }
         let (state, _) = self::state(disk, layout)?;
         let path = Paths { dir: layout.data.clone(), topic: name.clone() }.active();
@@ -62,20 +66,19 @@ pub(super) fn topic(
         }
         let beside = Some(active);
         let look = Look { disk: disk_ref, layout, state: &state, name, files: &files, beside };
-        logs::topic(look, report, meter)
+        Ok(((), logs::topic(look, meter)?))
     })?;
     Ok(report)
 }
 
 /// Looks until nothing is found, or nothing but what was found before.
 fn settled<T>(
-    mut look: impl FnMut(usize, &mut Report) -> Result<T, CheckError>,
+    mut look: impl FnMut(usize) -> Result<(T, Report), CheckError>,
 ) -> Result<(T, Report), CheckError> {
     let mut before: Option<Report> = None;
     let (mut looks, mut gone) = (0, 0);
     loop {
-        let mut report = Report::default();
-        let value = match look(looks + gone, &mut report) {
+        let (value, mut report) = match look(looks + gone) {
             Err(error) if error.is_gone() && gone < GONE_MAX => {
                 gone += 1;
                 continue;

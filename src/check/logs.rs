@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::lines::{IndexWalk, Walk};
 use super::state::State;
-use super::{CheckError, Finding, Kind, Level, Mend, Progress, Report, beside, unusable};
+use super::{CheckError, Finding, Kind, Level, Mend, Progress, Report, unusable};
 use crate::broker::layout::Layout;
 use crate::disk::{self, Disk, File, Open};
 use crate::ids::{Offset, TopicName};
@@ -15,16 +15,20 @@ use crate::log::{self, Lines, LogMark, Paths, SegmentFile, parse_line, parse_los
 /// How much is read at a time.
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// Every topic there is. With `is_beside` a broker writes meanwhile.
+/// What is found about a topic with these files.
+pub(super) type Each<'a> =
+    &'a mut dyn FnMut((&TopicName, &[SegmentFile]), &mut Meter<'_>) -> Result<Report, CheckError>;
+
+/// Every topic there is.
 pub(super) fn verify(
-    disk: &Arc<dyn Disk>,
+    disk: &dyn Disk,
     layout: &Layout,
     state: &State,
-    is_beside: bool,
+    each: Each<'_>,
     report: &mut Report,
     progress: Progress<'_>,
 ) -> Result<(), CheckError> {
-    let mut scan = log::scan(disk.as_ref(), &layout.data)?;
+    let mut scan = log::scan(disk, &layout.data)?;
     for name in state.marks.keys() {
         scan.topics.entry(name.clone()).or_default();
     }
@@ -36,12 +40,7 @@ pub(super) fn verify(
     let total = scan.topics.values().flatten().map(|file| file.len).sum();
     let mut meter = Meter { tell: progress, total, done: 0, told: 0 };
     for (name, files) in &scan.topics {
-        if is_beside {
-            report.merge(beside::topic(disk, layout, state, (name, files), &mut meter)?);
-        } else {
-            let look = Look { disk: disk.as_ref(), layout, state, name, files, beside: None };
-            topic(look, report, &mut meter)?;
-        }
+        report.merge(each((name, files), &mut meter)?);
     }
     (meter.tell)(total, total);
     Ok(())
@@ -61,11 +60,9 @@ pub(super) struct Look<'a> {
 /// The active segment, if it was opened before the files were listed.
 pub(super) type Opened = Option<Arc<dyn File>>;
 
-pub(super) fn topic(
-    look: Look<'_>,
-    report: &mut Report,
-    meter: &mut Meter<'_>,
-) -> Result<(), CheckError> {
+pub(super) fn topic(look: Look<'_>, meter: &mut Meter<'_>) -> Result<Report, CheckError> {
+    let mut found = Report::default();
+    let report = &mut found;
     let Look { disk, layout, state, name, files, beside } = look;
     report.topics += 1;
     let mark = state.marks.get(name).copied();
@@ -87,7 +84,7 @@ pub(super) fn topic(
     if let Some(end) = topic.end {
         report.ends.insert(name.clone(), end);
     }
-    Ok(())
+    Ok(found)
 }
 
 /// How much of the files was read.

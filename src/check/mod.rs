@@ -277,7 +277,12 @@ pub fn check(
     let layout = Layout::new(dir);
     disk.list(dir).map_err(unusable(dir))?;
     let state = state::verify(disk, &layout, false, &mut report)?;
-    logs::verify(disk, &layout, &state, false, &mut report, progress)?;
+    let disk = disk.as_ref();
+    let each: logs::Each<'_> = &mut |(name, files), meter| {
+        let (layout, state) = (&layout, &state);
+        logs::topic(logs::Look { disk, layout, state, name, files, beside: None }, meter)
+    };
+    logs::verify(disk, &layout, &state, each, &mut report, progress)?;
     Ok(report)
 }
 
@@ -294,6 +299,8 @@ pub fn check_beside(
     let layout = Layout::new(dir);
     disk.list(dir).map_err(unusable(dir))?;
     let (state, mut report) = beside::state(disk, &layout)?;
-    logs::verify(disk, &layout, &state, true, &mut report, progress)?;
+    let each: logs::Each<'_> =
+        &mut |topic, meter| beside::topic(disk, &layout, &state, topic, meter);
+    logs::verify(disk.as_ref(), &layout, &state, each, &mut report, progress)?;
     Ok(report)
 }

@@ -129,8 +129,9 @@ fn not_opened(config: &Config, error: &OpenError) -> Failure {
             .hint("nothing was changed; see \"Damaged data\" in docs/operations.md");
     }
     match error {
-        OpenError::Locked { .. } => failed(Exit::DataDirUnusable)
-            .hint("stop that broker, wait for a wiber check, or choose another directory by --data-dir"),
+        OpenError::Locked { .. } => failed(Exit::DataDirUnusable).hint(
+            "stop that broker, wait for a wiber check, or choose another directory by --data-dir",
+        ),
         OpenError::Newer { .. } => failed(Exit::DataDirUnusable),
         _ => failed(Exit::DataDirUnusable)
             .hint(format!("{dir} has to be a directory that this user can write to")),
