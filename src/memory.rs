@@ -46,7 +46,8 @@ pub(crate) fn give_back() {
     }
 }
 
-/// After so much was written to the log there may be something to give back, in bytes.
+/// So much in looks that are not quiet is a burst, after which there may be something to give back, in
+/// bytes.
 const BURST_BYTES: u64 = 8 << 20;
 
 /// Less than this between two looks is quiet, in bytes.
@@ -59,26 +60,28 @@ const QUIET_LOOKS: u32 = 4;
 #[derive(Debug, Default)]
 pub(crate) struct Burst {
     written: u64,
-    given_back: u64,
-    looks: u32,
+    /// Written since memory was last given back, but for quiet looks.
+    bytes: u64,
+    quiet_looks: u32,
 }
 
 impl Burst {
     /// A look, from time to time: `written` is all that was ever written. True if memory should be
     /// given back now.
     pub(crate) fn is_over(&mut self, written: u64) -> bool {
-        let is_quiet = written - self.written < QUIET_BYTES;
+        let bytes = written - self.written;
         self.written = written;
-        if !is_quiet {
-            self.looks = 0;
+        if bytes >= QUIET_BYTES {
+            self.bytes += bytes;
+            self.quiet_looks = 0;
             return false;
         }
-        self.looks += 1;
-        if self.looks < QUIET_LOOKS || written - self.given_back < BURST_BYTES {
-            return false;
+        self.quiet_looks = self.quiet_looks.saturating_add(1);
+        let is_over = self.quiet_looks >= QUIET_LOOKS && self.bytes >= BURST_BYTES;
+        if is_over {
+            self.bytes = 0;
         }
-        self.given_back = written;
-        true
+        is_over
     }
 }
 
@@ -104,5 +107,11 @@ mod tests {
         assert!(!over(3 * BURST_BYTES));
         let looks: Vec<bool> = (0..5).map(|_| over(3 * BURST_BYTES)).collect();
         assert_eq!(looks, [false, false, false, true, false]);
+    }
+
+    #[test]
+    fn little_and_often_is_no_burst() {
+        let mut burst = Burst::default();
+        assert!((0..1000).all(|look| !burst.is_over(look * (QUIET_BYTES - 1))));
     }
 }

@@ -9,12 +9,14 @@
 //! * Not looked at: what is written after that, and the ends of the write-ahead log and of active
 //!   segments if they are being written.
 
+use std::collections::HashSet;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::logs::{self, Look, Meter};
 use super::state::{self, State};
-use super::{CheckError, Finding, Kind, Report, unusable};
+use super::{CheckError, Finding, Kind, Level, Report, unusable};
 use crate::broker::layout::Layout;
 use crate::disk::{Disk, Open};
 use crate::ids::TopicName;
@@ -90,7 +92,8 @@ fn settled<T>(
             return Ok((value, report));
         }
         if let Some(before) = &before {
-            let is_again = |finding: &Finding| before.findings.iter().any(|f| is_same(f, finding));
+            let known: HashSet<_> = before.findings.iter().map(place).collect();
+            let is_again = |finding: &Finding| known.contains(&place(finding));
             let is_settled = report.findings.iter().all(|f| !is_doubtful(f) || is_again(f));
             if is_settled || looks >= LOOKS_MAX {
                 report.findings.retain(|finding| !is_doubtful(finding) || is_again(finding));
@@ -106,6 +109,6 @@ fn is_doubtful(finding: &Finding) -> bool {
     finding.kind != Kind::Lost
 }
 
-fn is_same(a: &Finding, b: &Finding) -> bool {
-    (a.level, a.kind, &a.file, a.byte) == (b.level, b.kind, &b.file, b.byte)
+fn place(finding: &Finding) -> (Level, Kind, &Path, Option<u64>) {
+    (finding.level, finding.kind, &finding.file, finding.byte)
 }

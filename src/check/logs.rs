@@ -162,7 +162,7 @@ impl Topic<'_, '_> {
             let expected = self.end.map_or(begin, |end| end.end.next());
             self.segment(segment)?;
             if segment.path == self.paths.active() {
-                self.is_still_active(expected)?;
+                self.ensure_still_active(expected)?;
             }
         }
         Ok(())
@@ -170,7 +170,7 @@ impl Topic<'_, '_> {
 
     /// Beside a broker: if the segment that was listed as the active one has been sealed since, what
     /// was read is another.
-    fn is_still_active(&self, first: Offset) -> Result<(), CheckError> {
+    fn ensure_still_active(&self, first: Offset) -> Result<(), CheckError> {
         let is_certain = !self.is_beside || self.active.is_some();
         if is_certain || self.disk.open(&self.paths.sealed(first), Open::Read).is_err() {
             return Ok(());

@@ -46,7 +46,7 @@ pub use repair::{Done, Seeds, repair};
 const FINDINGS_MAX: usize = 10_000;
 
 /// How bad it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Something that was stored is not there any more.
@@ -58,7 +58,7 @@ pub enum Level {
 }
 
 /// What it is about.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// `node.json`
