@@ -381,6 +381,7 @@ impl Shard {
         let mut ts = Timestamp::default();
         let mut topic = None;
         let mut group = None;
+        let mut is_short = self.retry_at.is_some();
         while let Some(command) = reader.next()? {
             if let Command::Topic(name) = &command {
                 let is_mine = appended.is_some() || self.topics.is_mine(name);
@@ -405,6 +406,9 @@ impl Shard {
                     }
                     if let Some(appended) = appended.as_deref_mut() {
                         appended.push((key, offset));
+                    }
+                    if !is_short && slot.topic.log().has_much() {
+                        is_short = flush_early(&mut slot.topic)?;
                     }
                 }
                 Command::Group(name) => group = Some(name),
@@ -525,6 +529,16 @@ fn durable((name, progress): (&GroupName, &Progress)) -> (String, Progress) {
         progress = progress.without_attempts();
     }
     (name.as_str().to_owned(), progress)
+}
+
+/// Flushes what a topic has of a batch so far. True if the disk has no room: the flush at the end of the
+/// turn says so, and sees to it.
+fn flush_early(topic: &mut crate::topic::Topic) -> Result<bool, LogError> {
+    match topic.flush() {
+        Ok(_) => Ok(false),
+        Err(LogError::Io { source, .. }) if is_shortage(&source) => Ok(true),
+        Err(other) => Err(other),
+    }
 }
 
 fn group_key(

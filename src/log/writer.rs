@@ -26,6 +26,10 @@ pub(super) const FILES_SYNCED_APART_MAX: usize = 64;
 /// write-ahead log for tens of milliseconds, and a flush for each is then the smaller part.
 pub(super) const BYTES_SYNCED_APART_MIN: u64 = 32 << 10;
 
+/// With so many bytes of lines, or a segment, it is time to write them: the memory they were made in is
+/// used again for the next ones, and the processor's cache still has it.
+const LINES_BYTES_AT_ONCE: u64 = 512 << 10;
+
 /// A buffer that has grown past this is given back, in bytes.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
@@ -197,6 +201,12 @@ impl TopicLog {
                 self.buffer = lines;
             }
         }
+    }
+
+    /// Whether what was appended had better be flushed before there is more of it.
+    pub fn has_much(&self) -> bool {
+        let unwritten: usize = self.pieces.iter().map(|piece| piece.lines.len()).sum();
+        unwritten as u64 >= LINES_BYTES_AT_ONCE.min(self.settings.segment_bytes)
     }
 
     fn write(&mut self, lines: &[u8]) -> Result<(), LogError> {

@@ -1,0 +1,84 @@
+//! Batches with more than is written at once.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::super::letter::{Item, Letter, Outbox, Piece, Span};
+use super::super::open;
+use super::super::shard::Shard;
+use super::super::topics::shard_of;
+use super::life::{now, settings, topic};
+use crate::disk::Disk;
+use crate::disk::sim::{self, Failure, Fault, SimDisk};
+use crate::ids::ConnId;
+use crate::wal::Lsn;
+
+const MESSAGES: usize = 100;
+
+/// Applies a batch of messages to one topic, several segments of them.
+fn apply(disk: &SimDisk, outbox: &Arc<Outbox>) -> Shard {
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let mut opened = open::open(&shared, &settings(), now(0)).unwrap();
+    let number = shard_of(&topic("chat"), settings().shards) as usize;
+    let mut shard = opened.shards.swap_remove(number);
+    let message = Span { start: 0, end: 200 };
+    let letter = Letter {
+        conn: ConnId(1),
+        outbox: Arc::clone(outbox),
+        seq: 1,
+        bytes: Bytes::from(vec![b'x'; 200]),
+        items: vec![Item::Publish {
+            tag: None,
+            topic: topic("chat"),
+            messages: vec![message; MESSAGES],
+        }],
+        permit: None,
+    };
+    shard.letter(now(0), letter).unwrap();
+    let batch = shard.submit().unwrap();
+    shard.committed(now(0), batch.index, Lsn::new(1), batch.payload).unwrap();
+    shard
+}
+
+/// Lines of the topic, in all of its files.
+fn lines(disk: &SimDisk) -> usize {
+    let is_log = |name: &str| name.contains("chat") && name.ends_with(".log");
+    let files = disk.files().into_iter().filter(|(path, _)| is_log(&path.to_string_lossy()));
+    files.map(|(_, bytes)| memchr::memchr_iter(b'\n', &bytes).count()).sum()
+}
+
+fn answers(outbox: &Outbox) -> usize {
+    let mut pieces = Vec::new();
+    outbox.take(&mut pieces);
+    let lines = |piece: &Piece| match piece {
+        Piece::Reply { lines, .. } => memchr::memchr_iter(b'\n', lines).count(),
+        Piece::Push(_) => 0,
+    };
+    pieces.iter().map(lines).sum()
+}
+
+/// All lines of a large batch were once made before the first was written, in memory that was new each
+/// time.
+#[test]
+fn lines_are_written_while_their_batch_is_applied_and_answered_behind_it() {
+    let (disk, outbox) = (SimDisk::new(), Arc::<Outbox>::default());
+    let mut shard = apply(&disk, &outbox);
+    let early = lines(&disk);
+    assert!((MESSAGES / 2..MESSAGES).contains(&early), "{early}");
+    assert_eq!(answers(&outbox), 0);
+    shard.send(now(0)).unwrap();
+    assert_eq!((lines(&disk), answers(&outbox)), (MESSAGES, MESSAGES));
+}
+
+#[test]
+fn a_disk_without_room_is_asked_once_while_a_batch_is_applied() {
+    let (disk, outbox) = (SimDisk::new(), Arc::<Outbox>::default());
+    let op = Some(sim::Op::Write);
+    let path_has = "chat.log".to_owned();
+    disk.fail(Fault { op, path_has, skip: 0, times: 1, failure: Failure::NoSpace });
+    let mut shard = apply(&disk, &outbox);
+    assert_eq!(lines(&disk), 0);
+    shard.send(now(0)).unwrap();
+    assert_eq!((lines(&disk), answers(&outbox)), (MESSAGES, MESSAGES));
+}
