@@ -32,6 +32,11 @@ impl Layout {
         self.meta.join("quarantine")
     }
 
+    /// Who has the directory.
+    pub fn lock(&self) -> PathBuf {
+        self.meta.join("LOCK")
+    }
+
     /// The identity.
     pub fn node(&self) -> PathBuf {
         self.meta.join("node.json")

@@ -27,6 +27,7 @@ pub mod gate;
 pub mod keeper;
 pub mod layout;
 pub mod letter;
+pub mod lock_file;
 pub mod mailbox;
 pub mod message;
 pub mod open;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{self, Disk, Lock};
+use crate::disk::{self, Disk};
 use crate::ids::{GroupName, TopicName};
 use crate::log::{self, LogError, LogMark, SegmentFile, TopicLog};
 use crate::time::{Now, Timestamp};
@@ -19,6 +19,7 @@ use crate::wal::{self, Examined, Identity, Lsn, Torn, Wal, WalError};
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::keeper::Checkpoints;
 use super::layout::Layout;
+use super::lock_file::{self, Held, Holder, Refused};
 use super::settings::Settings;
 use super::shard::{Shard, ShardError};
 use super::topics::{Topics, Workshop};
@@ -37,11 +38,13 @@ pub enum OpenError {
         /// What the system says.
         source: io::Error,
     },
-    /// Another daemon has it.
-    #[error("failed to lock {}: another wiber broker serves this directory", path.display())]
+    /// Somebody else has it.
+    #[error("failed to lock {}: {holder}", path.display())]
     Locked {
         /// The lock file.
         path: PathBuf,
+        /// Who.
+        holder: Holder,
     },
     /// Something in it is not what was written.
     #[error("{} is damaged: {why}; run wiber check", path.display())]
@@ -163,15 +166,6 @@ pub struct Opened {
     pub node: Node,
 }
 
-/// The lock of the directory.
-pub struct Held(#[expect(dead_code, reason = "held, not read")] Box<dyn Lock>);
-
-impl std::fmt::Debug for Held {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Held")
-    }
-}
-
 /// Opens a data directory, creating or recovering it.
 ///
 /// # Errors
@@ -183,12 +177,14 @@ pub fn open(disk: &Arc<dyn Disk>, settings: &Settings, now: Now) -> Result<Opene
     for folder in folders {
         create_durably(disk.as_ref(), &folder)?;
     }
-    let lock_path = layout.meta.join("LOCK");
-    let lock = disk.lock(&lock_path).map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { path: lock_path.clone() },
-        _ => unusable(&lock_path, source),
+    let lock = lock_file::take(disk.as_ref(), &layout, Holder::Broker).map_err(|refused| {
+        let path = layout.lock();
+        match refused {
+            Refused::Held(holder) => OpenError::Locked { path, holder },
+            Refused::Io(source) => unusable(&path, source),
+        }
     })?;
-    let opening = Opening { disk, settings, layout, now, lock: Held(lock) };
+    let opening = Opening { disk, settings, layout, now, lock };
     match read_node(disk.as_ref(), &opening.layout)? {
         Some(node) => opening.reopen(node),
         None => opening.begin(),
@@ -305,7 +301,7 @@ impl Opening<'_> {
             path: folder.clone(),
             why: "there is no checkpoint".to_owned(),
         })?;
-        let examined = wal::examine(
+        let mut examined = wal::examine(
             Arc::clone(self.disk),
             &self.layout.wal(),
             self.settings.wal,
@@ -325,6 +321,7 @@ impl Opening<'_> {
             all.try_for_each(|shard| shard.replay(self.now, &record)).map_err(OpenError::from)
         })?;
         let torn_bytes = examined.torn().map_or(0, |torn: &Torn| torn.bytes);
+        examined.keep_from(Checkpoint::oldest_lsn(disk, &folder)?);
         let wal = examined.finish()?;
         for shard in &mut shards {
             shard.resume(wal.last())?;

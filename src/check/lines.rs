@@ -129,6 +129,9 @@ impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {
         let mut why = String::new();
         loop {
             let in_bad = self.bad.map_or(0, |bad| bad.lines);
+            if self.topic.meter.is_over() {
+                return Ok(());
+            }
             let Some(raw) = self.lines.next(until)? else { break };
             let (at, len, is_whole) = (raw.at, raw.bytes.len() as u64 + 1, raw.is_whole);
             if !is_whole && is_growing {
@@ -262,7 +265,9 @@ impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {
             return Ok(());
         }
         let name = self.topic.paths.topic.clone();
-        while let Some(raw) = self.lines.next(self.segment.len)? {
+        while !self.topic.meter.is_over()
+            && let Some(raw) = self.lines.next(self.segment.len)?
+        {
             let at = raw.at;
             let seen = see(&name, &raw, self.next, 0);
             match seen {

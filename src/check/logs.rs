@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::lines::{IndexWalk, Walk};
 use super::state::State;
-use super::{CheckError, Finding, Kind, Level, Mend, Progress, Report, unusable};
+use super::{CheckError, Finding, Kind, Level, Mend, Report, unusable};
 use crate::broker::layout::Layout;
 use crate::disk::{self, Disk, File, Open};
 use crate::ids::{Offset, TopicName};
@@ -19,6 +19,10 @@ const BLOCK_BYTES: usize = 1 << 20;
 pub(super) type Each<'a> =
     &'a mut dyn FnMut((&TopicName, &[SegmentFile]), &mut Meter<'_>) -> Result<Report, CheckError>;
 
+/// Hears how many bytes of how many were read; false if what is being read need not be read to its end,
+/// since it will be read again.
+pub(super) type Tell<'a> = &'a mut dyn FnMut(u64, u64) -> bool;
+
 /// Every topic there is.
 pub(super) fn verify(
     disk: &dyn Disk,
@@ -26,7 +30,7 @@ pub(super) fn verify(
     state: &State,
     each: Each<'_>,
     report: &mut Report,
-    progress: Progress<'_>,
+    tell: Tell<'_>,
 ) -> Result<(), CheckError> {
     let mut scan = log::scan(disk, &layout.data)?;
     for name in state.marks.keys() {
@@ -38,11 +42,12 @@ pub(super) fn verify(
         report.add(Finding { level, kind, file, byte: None, what, mend });
     }
     let total = scan.topics.values().flatten().map(|file| file.len).sum();
-    let mut meter = Meter { tell: progress, total, done: 0, told: 0 };
+    let mut meter = Meter { tell, total, done: 0, told: 0, is_over: false };
     for (name, files) in &scan.topics {
         report.merge(each((name, files), &mut meter)?);
     }
-    (meter.tell)(total, total);
+    // There is nothing left that need not be read.
+    let _ = (meter.tell)(total, total);
     Ok(())
 }
 
@@ -89,10 +94,11 @@ pub(super) fn topic(look: Look<'_>, meter: &mut Meter<'_>) -> Result<Report, Che
 
 /// How much of the files was read.
 pub(super) struct Meter<'a> {
-    tell: Progress<'a>,
+    tell: Tell<'a>,
     total: u64,
     done: u64,
     told: u64,
+    is_over: bool,
 }
 
 impl Meter<'_> {
@@ -100,8 +106,22 @@ impl Meter<'_> {
         self.done += bytes;
         if self.done - self.told >= BLOCK_BYTES as u64 {
             self.told = self.done;
-            (self.tell)(self.done.min(self.total), self.total);
+            self.is_over |= !(self.tell)(self.done.min(self.total), self.total);
         }
+    }
+
+    pub(super) fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// Whether the rest of the file need not be read.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Begins again where so much was read.
+    pub(super) fn go_back(&mut self, done: u64) {
+        (self.done, self.told, self.is_over) = (done, done, false);
     }
 }
 
@@ -161,6 +181,9 @@ impl Topic<'_, '_> {
         for segment in &segments {
             let expected = self.end.map_or(begin, |end| end.end.next());
             self.segment(segment)?;
+            if self.meter.is_over() {
+                break;
+            }
             if segment.path == self.paths.active() {
                 self.ensure_still_active(expected)?;
             }

@@ -11,6 +11,7 @@
 //!   the last checkpoint, and is cut or made again by the next start without anybody's help.
 //! * A repair invents nothing. In the place of a message that is lost goes a line that says so, as
 //!   long as what was there: offsets stay dense, and no later message, index or checkpoint moves.
+//! * A check without a repair keeps no broker out: it lets one in, and goes on beside it (`guest`).
 //! * Beside a broker that serves the directory what looks wrong may only be new: it is looked at again
 //!   (`beside`), and told if it is still so. A repair needs the directory for itself.
 //! * Whatever a repair replaces is first copied to `.wiber/quarantine/` and synced. Cut short, it
@@ -19,6 +20,7 @@
 //! Not here: the lock's owner, talking to people (`cli`), and what a broker mends itself.
 
 mod beside;
+mod guest;
 mod lines;
 mod logs;
 mod rebuild;
@@ -34,12 +36,14 @@ use std::sync::Arc;
 
 use crate::broker::checkpoint::CheckpointError;
 use crate::broker::layout::Layout;
+use crate::broker::lock_file::{self, Held, Holder, Refused};
 use crate::broker::open::OpenError;
-use crate::disk::{Disk, Lock};
+use crate::disk::Disk;
 use crate::ids::{Offset, TopicName};
 use crate::log::{LogError, LogMark};
 use crate::wal::WalError;
 
+pub use guest::{Guest, check_as_guest};
 pub use repair::{Done, Seeds, repair};
 
 /// More findings than these are only counted.
@@ -165,6 +169,8 @@ pub struct Report {
     pub messages: u64,
     /// Bytes read.
     pub bytes: u64,
+    /// Whether a broker served the directory, at least in the end.
+    pub is_beside: bool,
     /// Where the whole lines of each topic end.
     ends: BTreeMap<TopicName, LogMark>,
 }
@@ -206,11 +212,13 @@ pub enum CheckError {
         /// What the system says.
         source: io::Error,
     },
-    /// A broker has it.
-    #[error("failed to lock {}: a broker serves it", dir.display())]
+    /// Somebody else has it.
+    #[error("failed to lock {}: {holder}", dir.display())]
     Locked {
         /// The directory.
         dir: PathBuf,
+        /// Who.
+        holder: Holder,
     },
     /// Its identity, such as one of a later version.
     #[error(transparent)]
@@ -246,25 +254,24 @@ fn unusable(path: &Path) -> impl FnOnce(io::Error) -> CheckError {
     move |source| CheckError::Unusable { path: path.to_owned(), source }
 }
 
-/// Takes the lock of the directory, so that no broker starts meanwhile. `None` if it was never
-/// served, or may not be written to.
+/// Takes the directory for a repair. `None` if it was never served.
 ///
 /// # Errors
-/// [`CheckError::Locked`] if a broker serves it.
-pub fn lock(disk: &dyn Disk, dir: &Path) -> Result<Option<Box<dyn Lock>>, CheckError> {
-    match disk.lock(&Layout::new(dir).meta.join("LOCK")) {
-        Ok(lock) => Ok(Some(lock)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            Err(CheckError::Locked { dir: dir.to_owned() })
-        }
-        Err(_absent) => Ok(None),
+/// [`CheckError::Locked`] if somebody has it, [`CheckError::Unusable`] if it may not be written to.
+pub fn take(disk: &dyn Disk, dir: &Path) -> Result<Option<Held>, CheckError> {
+    let layout = Layout::new(dir);
+    match lock_file::take(disk, &layout, Holder::Repair) {
+        Ok(held) => Ok(Some(held)),
+        Err(Refused::Held(holder)) => Err(CheckError::Locked { dir: dir.to_owned(), holder }),
+        Err(Refused::Io(absent)) if absent.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(Refused::Io(source)) => Err(unusable(&layout.lock())(source)),
     }
 }
 
 /// Tells how many bytes of how many were read.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// Verifies the directory. Changes nothing.
+/// Verifies a directory that nobody changes meanwhile. Changes nothing.
 ///
 /// # Errors
 /// [`CheckError`] if it can't be read to the end.
@@ -282,8 +289,16 @@ pub fn check(
         let (layout, state) = (&layout, &state);
         logs::topic(logs::Look { disk, layout, state, name, files, beside: None }, meter)
     };
-    logs::verify(disk, &layout, &state, each, &mut report, progress)?;
+    logs::verify(disk, &layout, &state, each, &mut report, &mut all(progress))?;
     Ok(report)
+}
+
+/// Nothing keeps it from reading all.
+fn all(progress: Progress<'_>) -> impl FnMut(u64, u64) -> bool {
+    |done, total| {
+        progress(done, total);
+        true
+    }
 }
 
 /// Verifies the directory while a broker serves it: all that was there when it began. Changes nothing.
@@ -301,6 +316,7 @@ pub fn check_beside(
     let (state, mut report) = beside::state(disk, &layout)?;
     let each: logs::Each<'_> =
         &mut |topic, meter| beside::topic(disk, &layout, &state, topic, meter);
-    logs::verify(disk.as_ref(), &layout, &state, each, &mut report, progress)?;
+    logs::verify(disk.as_ref(), &layout, &state, each, &mut report, &mut all(progress))?;
+    report.is_beside = true;
     Ok(report)
 }

@@ -8,6 +8,7 @@ use super::exit::{Exit, Failure};
 use super::settings::{self, BrokerFlags};
 use super::signals::Signals;
 use super::{logging, runtime};
+use crate::broker::lock_file::Holder;
 use crate::broker::open::OpenError;
 use crate::config::{Config, LogFormat};
 use crate::memory;
@@ -129,9 +130,10 @@ fn not_opened(config: &Config, error: &OpenError) -> Failure {
             .hint("nothing was changed; see \"Damaged data\" in docs/operations.md");
     }
     match error {
-        OpenError::Locked { .. } => failed(Exit::DataDirUnusable).hint(
-            "stop that broker, wait for a wiber check, or choose another directory by --data-dir",
-        ),
+        OpenError::Locked { holder, .. } => failed(Exit::DataDirUnusable).hint(match holder {
+            Holder::Broker => "stop that broker, or choose another directory by --data-dir",
+            _ => "wait until it is done, or end it",
+        }),
         OpenError::Newer { .. } => failed(Exit::DataDirUnusable),
         _ => failed(Exit::DataDirUnusable)
             .hint(format!("{dir} has to be a directory that this user can write to")),

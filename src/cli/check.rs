@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::exit::{Exit, Failure};
 use super::output::Out;
 use super::settings;
-use crate::check::{self, CheckError, Done, Finding, Kind, Level, Report, Seeds};
+use crate::broker::lock_file::Holder;
+use crate::check::{self, CheckError, Done, Finding, Guest, Kind, Level, Report, Seeds};
 use crate::disk::os::OsDisk;
 use crate::disk::{Disk, Gentle};
 use crate::time::Now;
@@ -21,8 +22,8 @@ Examples:
   wiber check --data-dir /srv/wiber --json      an object for each finding
   wiber check --data-dir /srv/wiber --repair    repair what can be; make a copy first
 
-Beside a running broker it reads what was there when it began, and gives way to the broker.
-A repair needs the broker stopped.
+Beside a running broker it reads what was there when it began, and gives way to the broker. One
+that starts meanwhile is let in. A repair needs the broker stopped.
 
 Exit codes: 0 whole, or all repaired · 10 damage · 5 directory not usable, or a repair while a
 broker serves it. Torn bytes that a crash left behind are no damage: the next start sees to them.";
@@ -49,16 +50,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let dir = settings::data_dir(args.data_dir.as_deref())?;
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
     let failed = |error| failed(&dir, &error);
-    let (is_served, _lock) = match check::lock(disk.as_ref(), &dir) {
-        Err(CheckError::Locked { .. }) if !args.repair => (true, None),
-        locked => (false, locked.map_err(failed)?),
-    };
-    if is_served {
-        // Where that can't be done it is like any other process.
-        rustix::process::nice(NICENESS).ok();
+    let mut print = Print { out: Out::new(), dir: &dir, is_json: args.json };
+    let _held = if args.repair { check::take(disk.as_ref(), &dir).map_err(failed)? } else { None };
+    let mut report = if args.repair {
+        walk(&mut |progress| check::check(&disk, &dir, progress))
+    } else {
+        verify(&disk, &dir)
     }
-    let mut print = Print { out: Out::new(), dir: &dir, is_json: args.json, is_served };
-    let mut report = walk(&disk, &dir, is_served).map_err(failed)?;
+    .map_err(failed)?;
     for finding in &report.findings {
         print.finding(finding)?;
     }
@@ -68,7 +67,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let done = check::repair(&disk, &dir, &report, now, seeds).map_err(failed)?;
         done.iter().for_each(|done| print.done(done));
         // What counts is what is there now.
-        report = walk(&disk, &dir, false).map_err(failed)?;
+        report = walk(&mut |progress| check::check(&disk, &dir, progress)).map_err(failed)?;
         for left in report.findings.iter().filter(|finding| finding.level == Level::Damage) {
             print.finding(left)?;
         }
@@ -78,8 +77,33 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if report.damages() == 0 { Ok(()) } else { Err(Failure::quiet(Exit::Damage)) }
 }
 
-/// Checks with a bar on standard error, if that is a terminal.
-fn walk(disk: &Arc<dyn Disk>, dir: &Path, is_served: bool) -> Result<Report, CheckError> {
+/// Checks, beside a broker if there is one, or comes one.
+fn verify(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Report, CheckError> {
+    let mut other = || -> Arc<dyn Disk> {
+        // Where that can't be done it is like any other process.
+        rustix::process::nice(NICENESS).ok();
+        Arc::new(Gentle(Arc::clone(disk)))
+    };
+    match Guest::enter(disk, dir) {
+        Ok(guest) => {
+            let mut guest = Some(guest);
+            walk(&mut |progress| {
+                let guest = guest.take().expect("there is one walk");
+                check::check_as_guest(guest, &mut other, progress)
+            })
+        }
+        Err(CheckError::Locked { holder: Holder::Broker, .. }) => {
+            let gentle = other();
+            walk(&mut |progress| check::check_beside(&gentle, dir, progress))
+        }
+        Err(other) => Err(other),
+    }
+}
+
+/// Shows a bar on standard error meanwhile, if that is a terminal.
+fn walk(
+    check: &mut dyn FnMut(check::Progress<'_>) -> Result<Report, CheckError>,
+) -> Result<Report, CheckError> {
     let target = if io::stderr().is_terminal() {
         ProgressDrawTarget::stderr()
     } else {
@@ -88,16 +112,10 @@ fn walk(disk: &Arc<dyn Disk>, dir: &Path, is_served: bool) -> Result<Report, Che
     let bar = ProgressBar::with_draw_target(None, target);
     let template = "{bar:30} {percent:>3}% {bytes}/{total_bytes} {bytes_per_sec} eta {eta}";
     bar.set_style(ProgressStyle::with_template(template).expect("the template is well-formed"));
-    let progress = &mut |done, total| {
+    let report = check(&mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
-    };
-    let report = if is_served {
-        let gentle: Arc<dyn Disk> = Arc::new(Gentle(Arc::clone(disk)));
-        check::check_beside(&gentle, dir, progress)
-    } else {
-        check::check(disk, dir, progress)
-    };
+    });
     bar.finish_and_clear();
     report
 }
@@ -135,8 +153,6 @@ struct Print<'a> {
     out: Out,
     dir: &'a Path,
     is_json: bool,
-    /// A broker serves the directory.
-    is_served: bool,
 }
 
 impl Print<'_> {
@@ -201,7 +217,7 @@ impl Print<'_> {
         let Report { topics, messages, bytes, left_out, .. } = *report;
         let damage = report.damages();
         if self.is_json {
-            let (whole, served) = (damage == 0, self.is_served);
+            let (whole, served) = (damage == 0, report.is_beside);
             let all = SummaryJson { whole, served, damage, left_out, topics, messages, bytes };
             return self.out.json(&all);
         }
@@ -210,11 +226,11 @@ impl Print<'_> {
         let lost = report.findings.iter().filter(|finding| finding.kind == Kind::Lost).count();
         let damages = counted(damage, "finding");
         let line = match (damage, lost) {
-            (0, 0) if self.is_served => format!("{found}: all whole, beside a running broker"),
+            (0, 0) if report.is_beside => format!("{found}: all whole, beside a running broker"),
             (0, 0) => format!("{found}: all whole"),
             (0, lost) => format!("{found}: whole, but for {lost} lost before a repair"),
             _ if is_repaired => format!("{found}; damage that can't be repaired: {damages}"),
-            _ if self.is_served => format!(
+            _ if report.is_beside => format!(
                 "{found}; damage: {damages}\n\
                  stop the broker, make a copy of it, then run wiber check --repair"
             ),
@@ -234,8 +250,9 @@ fn counted(count: u64, what: &str) -> String {
 fn failed(dir: &Path, error: &CheckError) -> Failure {
     let text = error.to_string();
     match error {
-        CheckError::Locked { .. } => Failure::new(Exit::DataDirUnusable, text)
-            .hint("stop the broker first; without --repair it need not be stopped"),
+        CheckError::Locked { .. } => Failure::new(Exit::DataDirUnusable, text).hint(
+            "stop it first, or wait for it; beside a broker a check without --repair can run",
+        ),
         _ => Failure::new(Exit::DataDirUnusable, text).hint(format!(
             "{} has to be a data directory whose files this user can read",
             dir.display()

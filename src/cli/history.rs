@@ -1,6 +1,5 @@
 //! `wiber history`
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +8,11 @@ use super::exit::{Exit, Failure, warn};
 use super::output::Out;
 use super::settings::ClientFlags;
 use super::signals::Interrupt;
+use crate::broker::layout::Layout;
+use crate::broker::lock_file::{self, Held, Holder, Refused};
 use crate::client::{Client, Options};
+use crate::disk::Disk;
 use crate::disk::os::OsDisk;
-use crate::disk::{Disk, Lock};
 use crate::ids::{Offset, TopicName};
 use crate::log::{LogError, Reader};
 use crate::topic::lines;
@@ -74,7 +75,7 @@ async fn print(args: &Args, options: Options) -> Result<(), Failure> {
 pub(super) fn run_offline(args: &Args) -> Result<(), Failure> {
     let dir = args.data_dir.as_deref().unwrap_or(Path::new("./data"));
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
-    let _lock = lock(disk.as_ref(), dir)?;
+    let _held = enter(disk.as_ref(), dir)?;
     let mut reader =
         Reader::offline(Arc::clone(&disk), dir, args.topic.clone()).map_err(|e| failed(&e))?;
     let end = reader.shared().end();
@@ -117,17 +118,22 @@ fn failed(error: &LogError) -> Failure {
 }
 
 /// Keeps a broker from starting meanwhile, and finds out whether one runs. Who may not write to the
-/// directory reads without.
-fn lock(disk: &dyn Disk, dir: &Path) -> Result<Option<Box<dyn Lock>>, Failure> {
-    let path = dir.join(".wiber").join("LOCK");
-    match disk.lock(&path) {
-        Ok(lock) => Ok(Some(lock)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            let text = format!("failed to read {}: a broker serves it", dir.display());
-            Err(Failure::new(Exit::DataDirUnusable, text)
-                .hint("ask the broker: leave out --data-dir, and name its --port"))
+/// directory reads without, and so does whoever finds another reader there.
+fn enter(disk: &dyn Disk, dir: &Path) -> Result<Option<Held>, Failure> {
+    match lock_file::take(disk, &Layout::new(dir), Holder::History) {
+        Ok(held) => Ok(Some(held)),
+        Err(Refused::Held(holder)) => {
+            let text = format!("failed to read {}: {holder}", dir.display());
+            let refused = Failure::new(Exit::DataDirUnusable, text);
+            match holder {
+                Holder::Check | Holder::History => Ok(None),
+                Holder::Repair => Err(refused.hint("wait until it is done")),
+                Holder::Broker => {
+                    Err(refused.hint("ask the broker: leave out --data-dir, and name its --port"))
+                }
+            }
         }
         // A directory of the prototype, or of someone else.
-        Err(_absent) => Ok(None),
+        Err(Refused::Io(_)) => Ok(None),
     }
 }

@@ -64,7 +64,8 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     /// Makes everything durable on the file system that holds `dir`, whoever wrote it: less work than
     /// syncing many files one by one. `Unsupported` where a failure would not be told.
     fn sync_all(&self, dir: &Path) -> io::Result<()>;
-    /// Takes the exclusive lock file at `path`, created if absent; `WouldBlock` if another has it.
+    /// Takes the exclusive lock file at `path`, created if absent; `WouldBlock` if another has it. It need
+    /// not be one that may be written to.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>>;
     /// Free and total bytes of the file system that holds `dir`, as an unprivileged user sees it.
     fn space(&self, dir: &Path) -> io::Result<Space>;

@@ -5,6 +5,7 @@
 //!   stop:   no more accept ─▶ sessions finish what they took ─▶ shards ─▶ clean checkpoint ─▶ log
 //! ```
 
+mod enter;
 mod listener;
 mod workers;
 
@@ -21,7 +22,7 @@ use tokio::task::JoinHandle;
 
 use crate::broker::fatal::Fatal;
 use crate::broker::gate::PublishGate;
-use crate::broker::open::{self, Found, OpenError};
+use crate::broker::open::{Found, OpenError};
 use crate::broker::registry::Broker;
 use crate::broker::settings::Settings;
 use crate::config::{Config, Fsync};
@@ -32,7 +33,6 @@ use crate::limits::{GROUP_UNSETTLED_MAX, OPEN_LOGS_MAX, TAIL_BYTES_MAX};
 use crate::log::{LogSettings, TailBudget};
 use crate::session::core;
 use crate::session::task::Context;
-use crate::time::Now;
 use crate::wal;
 
 use workers::Workers;
@@ -124,10 +124,9 @@ impl Server {
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         let settings = settings(config);
         let opening = (Arc::clone(&disk), settings.clone());
-        let opened =
-            tokio::task::spawn_blocking(move || open::open(&opening.0, &opening.1, Now::read()))
-                .await
-                .map_err(|panicked| StartError::System(io::Error::other(panicked)))??;
+        let opened = tokio::task::spawn_blocking(move || enter::enter(&opening.0, &opening.1))
+            .await
+            .map_err(|panicked| StartError::System(io::Error::other(panicked)))??;
         let workers = Workers::start().map_err(StartError::System)?;
         let found = opened.found.clone();
         let (broker, failures) = Broker::start(opened, &disk, &settings);

@@ -6,14 +6,17 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use super::journal::Journal;
 use super::node::{DIR, Node, Plan};
-use crate::check::{self, Level, Report};
+use crate::broker::layout::Layout;
+use crate::broker::lock_file::{self, Held, Holder};
+use crate::check::{self, Guest, Level, Report};
 use crate::config::Fsync;
-use crate::disk::sim::SimDisk;
+use crate::disk::sim::{Crash, SimDisk};
 use crate::disk::{DirEntry, Disk, File, Lock, Open, Space};
 use crate::time::{Moment, Now, Timestamp};
 
@@ -73,6 +76,33 @@ enum Who {
     Broker,
     /// For each of its steps the broker makes so many changes.
     Check(u64),
+    /// A check with no broker there, until one comes.
+    Guest(Arc<Arrival>),
+}
+
+/// A broker that comes at one of the steps of a check.
+#[derive(Debug)]
+struct Arrival {
+    at: u64,
+    steps: AtomicU64,
+    /// The check's user may not write to the directory.
+    is_read_only: bool,
+    /// The lock of a broker that need not ask.
+    came: Mutex<Option<Held>>,
+}
+
+impl Arrival {
+    fn step(&self, disk: &SimDisk) {
+        if self.steps.fetch_add(1, Ordering::Relaxed) != self.at {
+            return;
+        }
+        let layout = Layout::new(Path::new(DIR));
+        if !self.is_read_only {
+            return lock_file::ask(disk, &layout).unwrap();
+        }
+        live(Arc::new(disk.clone()), &|step| step <= 40, false);
+        *self.came.lock().unwrap() = Some(lock_file::take(disk, &layout, Holder::Broker).unwrap());
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -84,25 +114,31 @@ struct Shared {
 
 impl Shared {
     fn reads(&self) {
-        if let Who::Check(changes) = self.who {
-            self.turns.give(changes);
+        match &self.who {
+            Who::Broker => {}
+            Who::Check(changes) => self.turns.give(*changes),
+            Who::Guest(arrival) => arrival.step(&self.disk),
         }
     }
 
     fn changes(&self) {
         match self.who {
             Who::Broker => self.turns.take(),
-            Who::Check(_) => panic!("a check changes nothing"),
+            Who::Check(_) | Who::Guest(_) => panic!("a check changes nothing"),
         }
     }
 }
 
 impl Disk for Shared {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
-        if how == Open::Create {
-            self.changes()
-        } else {
-            self.reads()
+        match (how, &self.who) {
+            (Open::Create, _) => self.changes(),
+            // The lock file.
+            (Open::Write, Who::Guest(arrival)) if arrival.is_read_only => {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            (Open::Write, Who::Guest(_)) => return self.disk.open(path, how),
+            (Open::Write | Open::Read, _) => self.reads(),
         }
         let file = self.disk.open(path, how)?;
         Ok(Arc::new(SharedFile { file, shared: self.clone() }))
@@ -168,20 +204,18 @@ impl File for SharedFile {
     }
 }
 
-/// A broker's life, until told to end: messages to topics old and new, segments of both kinds that
-/// end, checkpoints, and now and then a new start, in order or not, if it `starts_again`.
-fn live(disk: &Shared, starts_again: bool) {
+/// A broker's life, as long as it `goes_on` with the next step: messages to topics old and new, segments
+/// of both kinds that end, checkpoints, and now and then a new start, in order or not, if it
+/// `starts_again`.
+fn live(disk: Arc<dyn Disk>, goes_on: &dyn Fn(u64) -> bool, starts_again: bool) {
     let plan = Plan { seed: 5, fsync: Fsync::Always, unsettled_max: 100 };
     let wall = |step: u64| Timestamp::from_micros(1_700_000_000_000_000 + step * 1000);
     let now = |step: u64| Now { moment: Moment::from_millis(step * 10), wall: wall(step) };
-    let start = |step| Node::start_on(Arc::new(disk.clone()), plan, now(step)).unwrap().0;
+    let start = |step| Node::start_on(Arc::clone(&disk), plan, now(step)).unwrap().0;
     let mut journal = Journal::default();
     let mut node = start(0);
     let mut conn = 0;
-    for step in 1.. {
-        if disk.turns.state().is_told_to_end {
-            break;
-        }
+    for step in (1..).take_while(|step| goes_on(*step)) {
         if step % 70 == 1 {
             if starts_again && step % 140 == 1 {
                 node.stop(now(step), &mut journal).unwrap();
@@ -206,9 +240,16 @@ fn live(disk: &Shared, starts_again: bool) {
         node.spare_turn();
         node.keeper_turn(now(step)).unwrap();
     }
-    let mut state = disk.turns.state();
-    state.has_ended = true;
-    disk.turns.changed.notify_all();
+}
+
+/// The same on a thread, until told to end.
+fn live_in_turns(shared: Shared, starts_again: bool) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        let turns = Arc::clone(&shared.turns);
+        live(Arc::new(shared), &|_| !turns.state().is_told_to_end, starts_again);
+        turns.state().has_ended = true;
+        turns.changed.notify_all();
+    })
 }
 
 /// What a check finds that begins after so many changes, in each of whose steps the broker makes
@@ -221,8 +262,7 @@ fn checked(
 ) -> (Report, SimDisk) {
     let (disk, turns) = (SimDisk::new(), Arc::new(Turns::default()));
     let shared = |who| Shared { disk: disk.clone(), turns: Arc::clone(&turns), who };
-    let broker = shared(Who::Broker);
-    let life = thread::spawn(move || live(&broker, starts_again));
+    let life = live_in_turns(shared(Who::Broker), starts_again);
     turns.give(begin);
     harm(&disk);
     let reading: Arc<dyn Disk> = Arc::new(shared(Who::Check(each)));
@@ -277,5 +317,53 @@ fn what_is_damaged_is_found_whatever_the_broker_does() {
             assert_eq!(damaged, [path], "{each} each");
         }
         assert!(tried > 5, "{tried}");
+    }
+}
+
+/// What a check finds in the directory of a broker that was killed, when another one comes at its step
+/// `at`, if it has so many. `harm` sees the disk before.
+fn checked_as_guest(at: u64, is_read_only: bool, harm: impl FnOnce(&SimDisk)) -> Report {
+    let (disk, turns) = (SimDisk::new(), Arc::new(Turns::default()));
+    let who = Who::Broker;
+    let life = live_in_turns(Shared { disk: disk.clone(), turns: Arc::clone(&turns), who }, false);
+    turns.give(1507);
+    let left = disk.copy(Crash::KeepAll);
+    turns.end();
+    life.join().unwrap();
+    harm(&left);
+
+    let turns = Arc::new(Turns::default());
+    let came = Mutex::default();
+    let arrival = Arrival { at, steps: AtomicU64::new(0), is_read_only, came };
+    let shared = |who| Shared { disk: left.clone(), turns: Arc::clone(&turns), who };
+    let reading: Arc<dyn Disk> = Arc::new(shared(Who::Guest(Arc::new(arrival))));
+    let guest = Guest::enter(&reading, Path::new(DIR)).unwrap();
+    let mut life = None;
+    let mut beside = || -> Arc<dyn Disk> {
+        if is_read_only {
+            return Arc::new(left.clone());
+        }
+        life = Some(live_in_turns(shared(Who::Broker), false));
+        turns.give(0);
+        Arc::new(shared(Who::Check(3)))
+    };
+    let report = check::check_as_guest(guest, &mut beside, &mut |_, _| {}).unwrap();
+    turns.end();
+    life.into_iter().for_each(|life| life.join().unwrap());
+    report
+}
+
+#[test]
+fn a_broker_that_comes_while_its_directory_is_checked_is_let_in() {
+    for is_read_only in [false, true] {
+        let (mut beside, mut alone) = (0, 0);
+        for at in (0..600).step_by(7) {
+            let report = checked_as_guest(at, is_read_only, |_| {});
+            let damage = report.findings.iter().filter(|found| found.level == Level::Damage);
+            assert_eq!(damage.count(), 0, "at {at}: {:?}", report.findings);
+            assert!(report.messages > 200, "at {at}: {} messages", report.messages);
+            if report.is_beside { beside += 1 } else { alone += 1 }
+        }
+        assert!(beside > 20 && alone > 2, "{beside} beside, {alone} alone");
     }
 }

@@ -25,6 +25,8 @@ pub struct Examined {
     files: Files,
     segment_bytes: u64,
     from: Lsn,
+    /// What lies behind this record is not freed.
+    kept_from: Lsn,
     /// The segments that hold what is not covered, in order; the last is the one to go on in.
     walked: Vec<Walked>,
     /// What is to be cut.
@@ -89,6 +91,7 @@ pub fn examine(
         files,
         segment_bytes,
         from,
+        kept_from: from,
         walked,
         tails,
         torn,
@@ -297,6 +300,12 @@ impl Examined {
         &self.files.unknown
     }
 
+    /// Has [`Examined::finish`] keep what lies behind this record: an older checkpoint needs it, to which
+    /// a repair may have to go back.
+    pub fn keep_from(&mut self, older: Lsn) {
+        self.kept_from = self.kept_from.min(older);
+    }
+
     /// Gives every record after the checkpoint to `f`, in order. They are durable only after
     /// [`Examined::finish`]: until then nobody outside may learn of them.
     ///
@@ -365,22 +374,31 @@ impl Examined {
             segment_bytes: self.segment_bytes,
         };
         place.sync_names()?;
-        let sealed = |w: &Walked| {
-            let SegmentFile { seq, len, .. } = files.segments[w.number];
-            Sealed { seq, size: len, last: w.last }
+        let sealed = |number: usize, last: Lsn| {
+            let SegmentFile { seq, len, .. } = files.segments[number];
+            Sealed { seq, size: len, last }
         };
-        let covered = &files.segments[..self.walked[0].number];
+        let before = (0..self.walked[0].number).map(|number| sealed(number, self.last_of(number)));
+        let (covered, kept): (Vec<_>, Vec<_>) =
+            before.partition(|segment| segment.last <= self.kept_from);
+        let full = full.iter().map(|walked| sealed(walked.number, walked.last));
         Ok(Wal::resume(Found {
             place,
             active,
             at: end.end,
-            sealed: full.iter().map(sealed).collect(),
+            sealed: kept.into_iter().chain(full).collect(),
             spares,
-            covered: covered.iter().map(|segment| (segment.seq, segment.len)).collect(),
+            covered: covered.iter().map(|segment| (segment.seq, segment.size)).collect(),
             last: self.last,
             bytes: self.bytes,
             continuity: self.continuity,
         }))
+    }
+
+    /// The last record of a segment that the checkpoint covers.
+    fn last_of(&self, number: usize) -> Lsn {
+        let behind = self.files.segments[number + 1..].iter();
+        behind.filter_map(|segment| segment.first).next().map_or(self.from, Lsn::prev)
     }
 
     /// Writes again, and durably, what may be nowhere but in the system's memory.

@@ -284,7 +284,7 @@ fn one_daemon_a_directory_and_one_a_port() {
     let second = setup.command().output().unwrap();
     let error = String::from_utf8(second.stderr).unwrap();
     assert_eq!(second.status.code(), Some(5), "{error}");
-    assert!(error.contains("another wiber broker serves this directory"), "{error}");
+    assert!(error.contains("a wiber broker serves this directory"), "{error}");
     let elsewhere = Setup::new(&dir.with_extension("other"));
     let third =
         elsewhere.command().env("WIBER_PORT", broker.addr.port().to_string()).output().unwrap();

@@ -1,9 +1,10 @@
 //! Damaged files and full disks, as clients and operators see them.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
 
-use crate::support::{Nc, Setup, data_dir};
+use crate::support::{Nc, Setup, data_dir, wait_for};
 
 /// `HISTORY`: the offsets that come, and the line at the end.
 fn history(nc: &mut Nc, topic: &str, count: usize) -> (Vec<u64>, String) {
@@ -55,7 +56,7 @@ fn a_directory_is_checked_while_a_broker_serves_it_and_repaired_only_after() {
     let (code, text) = check(&["--repair"]);
     assert_eq!(code, Some(5), "{text}");
     assert!(
-        text.contains("a broker serves it") && text.contains("stop the broker first"),
+        text.contains("a wiber broker serves this directory") && text.contains("stop it first"),
         "{text}"
     );
     nc.publish("chat", "the broker goes on");
@@ -63,6 +64,51 @@ fn a_directory_is_checked_while_a_broker_serves_it_and_repaired_only_after() {
     let (code, text) = check(&["--repair", "--json"]);
     let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!((code, &last["served"]), (Some(0), &false.into()), "{text}");
+}
+
+/// A check once kept a broker out until it was done.
+#[test]
+fn a_broker_that_starts_while_its_directory_is_checked_is_let_in() {
+    let (_temp, dir) = data_dir();
+    let setup = Setup::new(&dir).set("STORAGE__SEGMENT", "1MiB").set("LIMITS__MESSAGE", "1MiB");
+    let broker = setup.start();
+    let mut nc = broker.connect();
+    let filling = "x".repeat(500_000);
+    for n in 1..=100 {
+        nc.publish("chat", &format!("message {n} {filling}"));
+    }
+    assert_eq!(broker.stop(), Some(0));
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wiber"));
+    command.env_clear().args(["check", "--json", "--data-dir"]).arg(&dir);
+    let check = command.stdout(Stdio::piped()).spawn().unwrap();
+    let signal = |signal: &str| {
+        let pid = check.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    };
+    let lock = || fs::read_to_string(dir.join(".wiber/LOCK")).unwrap();
+    wait_for(|| lock() == "wiber check\n", || format!("the check in {:?}", lock()));
+    signal("-STOP");
+    let starting = thread::spawn(move || setup.start());
+    wait_for(|| lock().ends_with("a broker waits for it\n"), || format!("in {:?}", lock()));
+    signal("-CONT");
+    let broker = starting.join().unwrap();
+    assert!(broker.started.ends_with("clean start"), "{}", broker.started);
+    broker.wait_logged("waits_for_check");
+    broker.connect().publish("chat", "meanwhile");
+    let output = check.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let last = text.lines().last().unwrap();
+    let all: serde_json::Value = serde_json::from_str(last).unwrap();
+    assert_eq!(
+        (output.status.code(), &all["whole"], &all["served"]),
+        (Some(0), &true.into(), &true.into()),
+        "{text}"
+    );
+    assert!(all["messages"].as_u64() >= Some(100), "{text}");
+    assert_eq!(lock(), "", "it is the broker's");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert_eq!(broker.stop(), Some(0));
 }
 
 #[test]

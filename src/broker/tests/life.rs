@@ -262,6 +262,13 @@ impl Node {
         self.clients.values().map(|client| client.held.len()).sum()
     }
 
+    /// Prepares segments of the log, and removes those that are too many.
+    pub(super) fn spare(&mut self) {
+        while let Some(job) = self.log.spare_job() {
+            job.run().unwrap();
+        }
+    }
+
     /// What the keeper's thread does.
     pub(super) fn checkpoint(&mut self, is_clean: bool) -> Result<(), Dead> {
         let stats = Arc::clone(self.log.stats());
