@@ -56,21 +56,21 @@ const QUIET_BYTES: u64 = 64 << 10;
 /// So many quiet looks in a row are the end of a burst.
 const QUIET_LOOKS: u32 = 4;
 
-/// Says when a burst is over, by how much was written to the log.
+/// Says when a burst is over, by how much was written to the log and sent.
 #[derive(Debug, Default)]
 pub(crate) struct Burst {
-    written: u64,
-    /// Written since memory was last given back, but for quiet looks.
+    moved: u64,
+    /// Moved since memory was last given back, but for quiet looks.
     bytes: u64,
     quiet_looks: u32,
 }
 
 impl Burst {
-    /// A look, from time to time: `written` is all that was ever written. True if memory should be
-    /// given back now.
-    pub(crate) fn is_over(&mut self, written: u64) -> bool {
-        let bytes = written - self.written;
-        self.written = written;
+    /// A look, from time to time: `moved` is all that was ever written and sent. True if memory should
+    /// be given back now.
+    pub(crate) fn is_over(&mut self, moved: u64) -> bool {
+        let bytes = moved - self.moved;
+        self.moved = moved;
         if bytes >= QUIET_BYTES {
             self.bytes += bytes;
             self.quiet_looks = 0;
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn a_burst_is_over_once_after_quiet_looks() {
         let mut burst = Burst::default();
-        let mut over = |written| burst.is_over(written);
+        let mut over = |moved| burst.is_over(moved);
         assert!(!over(BURST_BYTES), "it goes on");
         let looks: Vec<bool> = (1..8).map(|look| over(BURST_BYTES + look * 1000)).collect();
         assert_eq!(looks, [false, false, false, true, false, false, false]);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -137,6 +138,8 @@ pub(super) struct Keeper {
     pub(super) stats: Arc<WalStats>,
     pub(super) verifying: Verifying,
     pub(super) burst: Burst,
+    /// Bytes that sessions have sent.
+    pub(super) sent: Arc<AtomicU64>,
 }
 
 impl Keeper {
@@ -156,7 +159,7 @@ impl Keeper {
                 }
             }
             self.verifying.step(self.disk.as_ref(), &self.settings.data_dir, now);
-            if self.burst.is_over(self.stats.bytes()) {
+            if self.burst.is_over(self.stats.bytes() + self.sent.load(Ordering::Relaxed)) {
                 memory::give_back();
             }
             match stopped.recv_timeout(pause) {

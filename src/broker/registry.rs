@@ -1,5 +1,6 @@
 //! The running broker: its threads, which shard a topic is on, and stopping in order.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -28,6 +29,8 @@ use super::thread::Home;
 #[derive(Debug)]
 pub struct Broker {
     homes: Vec<Arc<Home>>,
+    /// Bytes that sessions have sent, but for what others sent for them.
+    sent: Arc<AtomicU64>,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -81,7 +84,9 @@ impl Broker {
             stats,
             verifying: Verifying::default(),
             burst: Burst::default(),
+            sent: Arc::default(),
         };
+        let sent = Arc::clone(&keeper.sent);
         let (stop_keeper, stopped) = mpsc::sync_channel(1);
         let threads = Threads {
             shards,
@@ -93,7 +98,12 @@ impl Broker {
             ahead_thread,
             _lock: opened.lock,
         };
-        (Broker { homes, threads: Mutex::new(Some(threads)) }, failures)
+        (Broker { homes, sent, threads: Mutex::new(Some(threads)) }, failures)
+    }
+
+    /// A session has sent so many bytes.
+    pub fn count_sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// How many shards there are.

@@ -285,7 +285,10 @@ impl Task {
             let count = self.core.out().slices(&mut slices);
             match self.socket.0.try_write_vectored(&slices[..count]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(sent) => self.core.out().advance(sent),
+                Ok(sent) => {
+                    self.core.out().advance(sent);
+                    self.broker.count_sent(sent);
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(e) => return Err(e),
             }

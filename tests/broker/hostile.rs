@@ -190,6 +190,36 @@ fn the_memory_of_a_burst_is_given_back_when_it_is_over() {
     wait_for(|| grown() < 12_500, || format!("{} KiB more than {before}", grown()));
 }
 
+/// Only what was written once counted as a burst.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn the_memory_of_readers_is_given_back_when_they_are_done() {
+    let (_temp, dir) = data_dir();
+    let broker = Setup::new(&dir).start();
+    let mut nc = broker.connect();
+    nc.raw(format!("PUB chat {}\n", "z".repeat(1000)).repeat(20_000).as_bytes());
+    (0..20_000).for_each(|_| drop(published(&nc.line())));
+    assert_eq!(broker.stop(), Some(0));
+    let broker = Setup::new(&dir).start();
+    let before = broker.memory();
+    let done = std::sync::Barrier::new(8);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            let mut nc = broker.connect();
+            let done = &done;
+            scope.spawn(move || {
+                nc.send("HISTORY chat 20000");
+                // All of them are at it before the first is done.
+                nc.line();
+                done.wait();
+                while nc.line() != "OK history end" {}
+            });
+        }
+    });
+    let grown = || broker.memory().saturating_sub(before);
+    wait_for(|| grown() < 15_000, || format!("{} KiB more than {before}", grown()));
+}
+
 #[test]
 fn a_reader_that_never_reads_holds_up_nobody_and_takes_no_memory() {
     let (_temp, dir) = data_dir();
