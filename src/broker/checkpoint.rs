@@ -171,9 +171,14 @@ impl Checkpoint {
         self.put(disk, dir, ts)?;
         let mut numbers = numbers(disk, dir)?;
         numbers.reverse();
-        for old in numbers.iter().skip(KEPT) {
+        let old = numbers.get(KEPT..).unwrap_or_default();
+        for old in old {
             let path = dir.join(file_name(*old));
             disk.remove(&path).map_err(|source| io_error(&path, source))?;
+        }
+        if !old.is_empty() {
+            // What is kept says how far the log may be freed: one must not come back after a power cut.
+            disk.sync_dir(dir).map_err(|source| io_error(dir, source))?;
         }
         Ok(())
     }

@@ -262,6 +262,7 @@ impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {
         }
         let expected = self.topic.end.map_or(self.next, |end| end.end.next());
         if self.segment.vouched == 0 && self.next != expected {
+            self.tell_torn(0);
             return Ok(());
         }
         let name = self.topic.paths.topic.clone();
@@ -277,12 +278,7 @@ impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {
                     self.read(len);
                 }
                 _ => {
-                    let bytes = self.segment.len - at;
-                    let what = format!(
-                        "{bytes} bytes behind the checkpoint that are no messages; the next \
-                         start makes them again from the write-ahead log"
-                    );
-                    self.tell(Level::Torn, Kind::Log, Some(at), &what, Mend::Nothing);
+                    self.tell_torn(at);
                     self.lines.at = at;
                     break;
                 }
@@ -290,6 +286,15 @@ impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {
         }
         self.index_at_end();
         Ok(())
+    }
+
+    fn tell_torn(&mut self, at: u64) {
+        let bytes = self.segment.len - at;
+        let what = format!(
+            "{bytes} bytes behind the checkpoint that are no messages; the next start makes them \
+             again from the write-ahead log"
+        );
+        self.tell(Level::Torn, Kind::Log, Some(at), &what, Mend::Nothing);
     }
 
     fn index_at_end(&mut self) {

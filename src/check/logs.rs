@@ -176,7 +176,10 @@ impl Topic<'_, '_> {
         self.end =
             Some(LogMark { first: begin, segment: begin, end: begin.prev(), ..LogMark::default() });
         if let Some(segment) = segments.first().filter(|segment| segment.first > begin) {
-            self.missing(begin, segment.first.prev());
+            let last = self.vouched(segment.first.prev());
+            if begin <= last {
+                self.missing(begin, last);
+            }
         }
         for segment in &segments {
             let expected = self.end.map_or(begin, |end| end.end.next());
@@ -189,6 +192,15 @@ impl Topic<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// The last message up to `last` that has to be there. What lies behind the mark is made again from
+    /// the log, unless a broker has done that.
+    fn vouched(&self, last: Offset) -> Offset {
+        match self.trust {
+            Trust::Mark(mark) if !self.is_beside => last.min(mark.end),
+            _ => last,
+        }
     }
 
     /// Beside a broker: if the segment that was listed as the active one has been sealed since, what
@@ -250,7 +262,7 @@ impl Topic<'_, '_> {
         for (segment, next) in segments.iter_mut().zip(nexts) {
             let is_behind = matches!(self.trust, Trust::Mark(mark) if mark.segment < segment.first);
             if !segment.is_marked && (!is_behind || self.is_beside) {
-                segment.last = Some(next.prev());
+                segment.last = Some(self.vouched(next.prev()));
             }
         }
         Ok(segments)

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::super::layout::Layout;
 use super::super::open::Found;
-use super::life::{Ledger, Node, Op, check, live, now, workload};
+use super::life::{self, Ledger, Node, Op, live, now, settings, workload};
+use crate::check::{self, Report};
+use crate::disk::Disk;
 use crate::disk::sim::{Crash, Failure, Fault, SimDisk};
 
 /// Lives until the power goes after `changes` changes of the disk; then recovers and checks.
@@ -20,6 +24,7 @@ fn cut_at(changes: u64, how: Crash) -> bool {
         Err(_) => false,
     };
     let mut disk = disk.crash(how);
+    check_and_repair(&disk, &ledger, changes);
     // The power goes again while it recovers, ever a little later.
     for later in [changes % 7, 3 + changes % 11] {
         disk.cut_power_after(later);
@@ -31,17 +36,17 @@ fn cut_at(changes: u64, how: Crash) -> bool {
     drop(Node::start(&again, now(2000)).unwrap_or_else(|e| panic!("{changes}: {e}")));
     let (mut node, _) = Node::start(&disk, now(2000)).unwrap_or_else(|e| panic!("{changes}: {e}"));
     assert!(again.files() == disk.files(), "{changes}: the same recovery gives the same bytes");
-    check(&disk, &node, &ledger);
+    life::check(&disk, &node, &ledger);
     // It goes on, and stops in order; the next start has nothing to do.
     live(&mut node, &[Op::Publish("a", 3), Op::Subscribe("a"), Op::Ack(1, 0)], &mut ledger)
         .expect("the disk is well");
-    check(&disk, &node, &ledger);
+    life::check(&disk, &node, &ledger);
     node.checkpoint(true).expect("the disk is well");
     drop(node);
     let before = disk.files();
     let (node, found) = Node::start(&disk, now(3000)).unwrap();
     assert_eq!(found, Found::Clean);
-    check(&disk, &node, &ledger);
+    life::check(&disk, &node, &ledger);
     let topics = |files: BTreeMap<PathBuf, Vec<u8>>| -> Vec<(PathBuf, Vec<u8>)> {
         files.into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "log")).collect()
     };
@@ -88,7 +93,7 @@ fn fail_at(nth: u64, failure: Failure) {
     let disk = disk.crash(Crash::Random { seed: nth });
     let (node, _) = Node::start(&disk, now(2000))
         .unwrap_or_else(|e| panic!("{failure:?} at {nth}, and afterwards: {e}"));
-    check(&disk, &node, &ledger);
+    life::check(&disk, &node, &ledger);
 }
 
 #[test]
@@ -102,6 +107,36 @@ fn a_failure_of_any_operation_of_the_disk_loses_nothing_that_was_promised() {
     for nth in 0..operations {
         failures.into_iter().for_each(|failure| fail_at(nth, failure));
     }
+}
+
+/// What a crash leaves is no damage. And when the newest of two checkpoints is damaged as well, a repair
+/// goes back to the older: nothing is lost.
+fn check_and_repair(disk: &SimDisk, ledger: &Ledger, seed: u64) {
+    let dir = settings().data_dir;
+    let files = disk.files();
+    let folder = Layout::new(&dir).checkpoints();
+    let is_one = |path: &&PathBuf| {
+        path.starts_with(&folder) && path.extension().is_some_and(|end| end == "json")
+    };
+    let checkpoints: Vec<_> = files.keys().filter(is_one).collect();
+    let [_, .., newest] = checkpoints[..] else { return };
+    let broken = disk.copy(Crash::KeepAll);
+    let shared: Arc<dyn Disk> = Arc::new(broken.clone());
+    let found = || check::check(&shared, &dir, &mut |_, _| {}).unwrap();
+    let damage = |report: &Report| report.damages();
+    let report = found();
+    assert_eq!(damage(&report), 0, "{:?}", report.findings);
+
+    let bit = u8::try_from(seed % 8).unwrap();
+    broken.flip_bit(newest, seed % files[newest].len() as u64, bit).unwrap();
+    let report = found();
+    assert!(damage(&report) > 0, "{} is damaged", newest.display());
+    let seeds = check::Seeds { node: 1, secret: 2 };
+    check::repair(&shared, &dir, &report, now(98_000).wall, seeds).unwrap();
+    let report = found();
+    assert_eq!(damage(&report), 0, "{:?}", report.findings);
+    let (node, _) = Node::start(&broken, now(99_000)).unwrap();
+    life::check(&broken, &node, ledger);
 }
 
 fn cases(usual: u32) -> u32 {
@@ -132,12 +167,15 @@ proptest! {
         for (at, (ops, changes, seed)) in (0..).zip(lives) {
             // Connections of another life hold nothing any more.
             let (mut node, _) = Node::start(&disk, now(at * 1000)).unwrap();
-            check(&disk, &node, &ledger);
+            life::check(&disk, &node, &ledger);
+            node.spare();
             disk.cut_power_after(changes);
             drop(live(&mut node, &ops, &mut ledger));
             disk = disk.crash(Crash::Random { seed });
+            check_and_repair(&disk, &ledger, seed);
         }
         let (node, _) = Node::start(&disk, now(99_000)).unwrap();
-        check(&disk, &node, &ledger);
+        life::check(&disk, &node, &ledger);
+        check_and_repair(&disk, &ledger, 5);
     }
 }
