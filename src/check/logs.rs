@@ -4,13 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::lines::{IndexWalk, Walk};
+use super::lines::{IndexWalk, Walk, record_in};
 use super::state::State;
 use super::{CheckError, Finding, Kind, Level, Mend, Report, unusable};
 use crate::broker::layout::Layout;
 use crate::disk::{self, Disk, File, Open};
 use crate::ids::{Offset, TopicName};
-use crate::log::{self, Lines, LogMark, Paths, SegmentFile, parse_line, parse_lost};
+use crate::log::{self, Lines, LogMark, Paths, SegmentFile};
 
 /// How much is read at a time.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -282,9 +282,8 @@ impl Topic<'_, '_> {
         let mut lines = Lines::new(file, path, 0, BLOCK_BYTES);
         let mut bad = 0;
         while let Some(line) = lines.next(len)? {
-            let offset = parse_line(&self.paths.topic, line.bytes).map(|line| line.offset).ok();
-            if let Some(offset) = offset.or_else(|| parse_lost(line.bytes)) {
-                let first = Offset::new(offset.get().saturating_sub(bad).max(1));
+            if let Some((offset, before)) = record_in(&self.paths.topic, line.bytes) {
+                let first = Offset::new(offset.get().saturating_sub(bad + before).max(1));
                 // The mark knows better, unless its segment was sealed since and is not there.
                 return Ok(known.filter(|mark| first <= mark.end).map_or(first, |m| m.segment));
             }
