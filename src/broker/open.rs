@@ -321,6 +321,8 @@ impl Opening<'_> {
             all.try_for_each(|shard| shard.replay(self.now, &record)).map_err(OpenError::from)
         })?;
         let torn_bytes = examined.torn().map_or(0, |torn: &Torn| torn.bytes);
+        // A removed checkpoint must not come back after a power cut, when its log is freed.
+        disk.sync_dir(&folder).map_err(|source| unusable(&folder, source))?;
         examined.keep_from(Checkpoint::oldest_lsn(disk, &folder)?);
         let wal = examined.finish()?;
         for shard in &mut shards {

@@ -321,7 +321,8 @@ impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {
         if is_wrong {
             let what = "it does not fit its segment; it is made again when it is needed";
             let path = self.index.path.clone();
-            self.topic.add(Level::Damage, Kind::Index, path, Some(0), what, Mend::SetAside);
+            // It is not synced: a power cut may have left the one of a segment that was cut since.
+            self.topic.add(Level::Torn, Kind::Index, path, Some(0), what, Mend::Nothing);
         }
     }
 

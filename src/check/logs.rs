@@ -230,6 +230,9 @@ impl Topic<'_, '_> {
             let (len, is_marked) = (file.len, false);
             segments.push(Segment { path, first, last: None, vouched: len, len, is_marked });
         }
+        // A start that was cut short may have gone back to an older active segment, and what it has
+        // removed may be there again.
+        segments.sort_by_key(|segment| segment.first);
         if let Trust::Mark(mark) = self.trust {
             let path = self.paths.active();
             let is_there = segments.iter().any(|segment| segment.first == mark.segment);

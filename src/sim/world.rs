@@ -1,12 +1,16 @@
 //! Everything that there is in a run, and its steps.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::broker::fatal::Fatal;
+use crate::check::{self, Finding, Level};
+use crate::disk::Disk;
 use crate::disk::sim::{Crash, SimDisk};
 use crate::time::{Moment, Now, Timestamp};
 
@@ -14,7 +18,7 @@ use super::client::{Client, Role, Scene};
 use super::journal::Journal;
 use super::ledger::Ledger;
 use super::loss::{Ended, Loss, SYNC_TIME};
-use super::node::{Node, Plan};
+use super::node::{DIR, Node, Plan};
 use super::oracle::{Oracles, View};
 use super::records::Records;
 use super::rot;
@@ -321,8 +325,8 @@ impl World {
         if self.node.is_some() || self.now.moment < self.restart_at {
             return Ok(());
         }
-        let before =
-            (self.lives > 0 && self.rng.random_bool(0.3)).then(|| self.disk.copy(Crash::KeepAll));
+        let left = (self.lives > 0).then(|| self.disk.copy(Crash::KeepAll));
+        let is_to_rot = left.is_some() && self.rng.random_bool(0.3);
         match self.rng.random_range(0..100) {
             _ if self.is_calm => {}
             // The power may go again while the daemon recovers.
@@ -341,7 +345,9 @@ impl World {
                 }
                 self.node = Some(node);
                 self.look()?;
-                before.map_or(Ok(()), |before| rot::check(self, &before))
+                let Some(left) = left else { return Ok(()) };
+                is_whole(&left)?;
+                if is_to_rot { rot::check(self, &left) } else { Ok(()) }
             }
             Err(error) if self.disk.is_off() => {
                 self.note(format_args!("no start: {error}"));
@@ -446,4 +452,17 @@ fn cast(rng: &mut StdRng) -> Vec<Client> {
     add("sub", Role::Follower { topic: "c", last: None });
     add("hist", Role::Historian { topic: "b" });
     clients
+}
+
+/// What a daemon leaves, however it ends, is no damage to `wiber check`.
+fn is_whole(left: &SimDisk) -> Result<(), Seen> {
+    let left: Arc<dyn Disk> = Arc::new(left.clone());
+    let report = check::check(&left, Path::new(DIR), &mut |_, _| {});
+    let report = report.map_err(|error| ("check", error.to_string()))?;
+    match report.findings.iter().find(|finding| finding.level == Level::Damage) {
+        None => Ok(()),
+        Some(Finding { file, byte, what, .. }) => {
+            Err(("check", format!("{} at {byte:?}: {what}", file.display())))
+        }
+    }
 }
