@@ -2,7 +2,7 @@
 //!
 //! The system's lock on it says whether somebody has the directory. Its contents say who, unless that
 //! is a broker: a line for people, and for a broker that starts. A check that only reads is a guest: a
-//! broker that finds one writes [`WANTED`] behind its line, and the guest lets it in.
+//! broker that finds one writes another line behind it, and the guest lets it in.
 
 use std::io;
 use std::sync::Arc;
