@@ -3,7 +3,7 @@
 //!
 //! What was read before stands: nothing changed meanwhile. The topic that was being read is read again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -94,11 +94,15 @@ pub fn check_as_guest(
     }
     let state = state?;
     let mut beside_disk: Option<Arc<dyn Disk>> = None;
+    // A topic is being read as one that nobody changes.
+    let is_still = Cell::new(false);
     let each: logs::Each<'_> = &mut |(name, files), meter| {
         let done = meter.done();
         if stay.goes_on() {
             let (disk, layout, state) = (disk.as_ref(), &layout, &state);
+            is_still.set(true);
             let found = logs::topic(Look { disk, layout, state, name, files, beside: None }, meter);
+            is_still.set(false);
             if stay.goes_on() {
                 return found;
             }
@@ -107,12 +111,9 @@ pub fn check_as_guest(
         let disk = beside_disk.get_or_insert_with(&mut *other);
         beside::topic(disk, &layout, &state, (name, files), meter)
     };
-    let mut was_alone = true;
     let tell: logs::Tell<'_> = &mut |done, total| {
         progress(done, total);
-        // Once: what is read beside a broker is read to its end.
-        let is_alone = stay.goes_on();
-        std::mem::replace(&mut was_alone, is_alone) == is_alone
+        !is_still.get() || stay.goes_on()
     };
     logs::verify(disk.as_ref(), &layout, &state, each, &mut report, tell)?;
     report.is_beside |= beside_disk.is_some();

@@ -15,6 +15,9 @@ use crate::log::{self, Lines, LogMark, Paths, SegmentFile};
 /// How much is read at a time.
 const BLOCK_BYTES: usize = 1 << 20;
 
+/// How often it is told how much was read, in bytes; more often in tests, whose topics are small.
+const TOLD_BYTES: u64 = if cfg!(test) { 1 << 10 } else { BLOCK_BYTES as u64 };
+
 /// What is found about a topic with these files.
 pub(super) type Each<'a> =
     &'a mut dyn FnMut((&TopicName, &[SegmentFile]), &mut Meter<'_>) -> Result<Report, CheckError>;
@@ -104,7 +107,7 @@ pub(super) struct Meter<'a> {
 impl Meter<'_> {
     pub(super) fn read(&mut self, bytes: u64) {
         self.done += bytes;
-        if self.done - self.told >= BLOCK_BYTES as u64 {
+        if self.done - self.told >= TOLD_BYTES {
             self.told = self.done;
             self.is_over |= !(self.tell)(self.done.min(self.total), self.total);
         }

@@ -358,10 +358,17 @@ fn a_broker_that_comes_while_its_directory_is_checked_is_let_in() {
     for is_read_only in [false, true] {
         let (mut beside, mut alone) = (0, 0);
         for at in (0..600).step_by(7) {
-            let report = checked_as_guest(at, is_read_only, |_| {});
+            let mut there = 0;
+            let report = checked_as_guest(at, is_read_only, |disk| {
+                let still: Arc<dyn Disk> = Arc::new(disk.clone());
+                there = check::check(&still, Path::new(DIR), &mut |_, _| {}).unwrap().messages;
+            });
             let damage = report.findings.iter().filter(|found| found.level == Level::Damage);
             assert_eq!(damage.count(), 0, "at {at}: {:?}", report.findings);
-            assert!(report.messages > 200, "at {at}: {} messages", report.messages);
+            let count = report.messages;
+            // The broker may just be making again what lies behind the checkpoint.
+            let is_all = there > 200 && count + 40 >= there;
+            assert!(is_all, "at {at}: {count} of {there} were read");
             if report.is_beside { beside += 1 } else { alone += 1 }
         }
         assert!(beside > 20 && alone > 2, "{beside} beside, {alone} alone");
