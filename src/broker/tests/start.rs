@@ -7,8 +7,8 @@ use super::super::layout::Layout;
 use super::super::open;
 use super::life::{Ledger, Node, Op, live, now, settings};
 use crate::check;
-use crate::disk::Disk;
 use crate::disk::sim::{self, SimDisk};
+use crate::disk::{Disk, Open};
 use crate::wal::{self, Lsn};
 
 /// How often a start does this in a directory that has so many topics, all of them in the checkpoint or
@@ -76,4 +76,63 @@ fn a_start_keeps_the_log_that_the_older_checkpoint_needs() {
     node.checkpoint(false).unwrap();
     node.spare();
     assert!(segments() + 3 < before, "{before} before, {} after", segments());
+}
+
+/// Publishes much, and makes a checkpoint.
+fn fill(node: &mut Node) -> Result<(), super::life::Dead> {
+    live(node, &vec![Op::Publish("a", 20); 30], &mut Ledger::default())?;
+    node.checkpoint(false)
+}
+
+/// What a check finds after a power cut that takes all that was not synced.
+fn after_a_power_cut(disk: &SimDisk) -> Vec<check::Finding> {
+    damage(disk.copy(sim::Crash::LoseUnsynced))
+}
+
+fn damage(left: SimDisk) -> Vec<check::Finding> {
+    let left: Arc<dyn Disk> = Arc::new(left);
+    let found = check::check(&left, &settings().data_dir, &mut |_, _| {}).unwrap().findings;
+    found.into_iter().filter(|finding| finding.level == check::Level::Damage).collect()
+}
+
+/// After a power cut a checkpoint that had been removed was there again, without the log behind it.
+#[test]
+fn a_removed_checkpoint_does_not_come_back_without_its_log() {
+    let disk = SimDisk::new();
+    let (mut node, _found) = Node::start(&disk, now(0)).unwrap();
+    for _ in 0..4 {
+        fill(&mut node).unwrap();
+        node.spare();
+        assert_eq!(after_a_power_cut(&disk), []);
+    }
+}
+
+/// The same when the broker had died before the removal was durable, and the next start freed the log.
+#[test]
+fn nor_does_it_after_a_start_that_found_it_removed() {
+    let disk = SimDisk::new();
+    let (mut node, _found) = Node::start(&disk, now(0)).unwrap();
+    (0..3).for_each(|_| fill(&mut node).unwrap());
+    // The second time: the first makes the new one durable.
+    let (op, path_has) = (Some(sim::Op::SyncDir), ".wiber/checkpoint".to_owned());
+    disk.fail(sim::Fault { op, path_has, skip: 1, times: 1, failure: sim::Failure::Io });
+    assert!(fill(&mut node).is_err());
+    drop(node);
+    let (mut node, _found) = Node::start(&disk, now(1000)).unwrap();
+    node.spare();
+    assert_eq!(after_a_power_cut(&disk), []);
+}
+
+/// A start that was cut short goes back to the active segment of its checkpoint, and a later one that it
+/// has removed may be there again. A check once took segments in the order of their names.
+#[test]
+fn what_a_start_that_was_cut_short_had_removed_is_no_damage() {
+    let disk = SimDisk::new();
+    let (mut node, _found) = Node::start(&disk, now(0)).unwrap();
+    fill(&mut node).unwrap();
+    live(&mut node, &[Op::Publish("a", 1)], &mut Ledger::default()).unwrap();
+    node.checkpoint(false).unwrap();
+    let later = settings().data_dir.join("a@00000000000000009999.log");
+    drop(disk.open(&later, Open::Create).unwrap());
+    assert_eq!(damage(disk), []);
 }
