@@ -73,6 +73,11 @@ impl Checkpoints {
         })
     }
 
+    /// The record from which on the log is kept: the older one needs it.
+    pub fn kept_from(&self) -> Lsn {
+        self.previous
+    }
+
     /// Whether enough was written since the last one, or anything long enough ago.
     pub fn is_due(&self, settings: &Settings, stats: &WalStats, now: Moment) -> bool {
         let bytes = stats.bytes() - self.last_bytes;

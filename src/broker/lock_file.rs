@@ -47,7 +47,8 @@ impl Holder {
     }
 }
 
-/// A directory that nobody else has; until it is dropped, or the process ends.
+/// A directory that nobody else has; until it is dropped, or the process ends. If it is dropped its line
+/// goes away, unless a broker waits: that one clears it.
 pub struct Held {
     #[expect(dead_code, reason = "held, not read")]
     lock: Box<dyn Lock>,
@@ -65,6 +66,15 @@ impl Held {
     /// Whether a broker waits for it.
     pub fn is_wanted(&self) -> bool {
         self.file.len().is_ok_and(|len| len > self.line)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.line > 0 && !self.is_wanted() {
+            // Left there, it is cleared by the next who takes the lock.
+            self.file.truncate(0).ok();
+        }
     }
 }
 
@@ -154,5 +164,8 @@ mod tests {
         }
         let held = take(&disk, &layout, Holder::Check).unwrap();
         assert!(!held.is_wanted(), "what was asked of others is forgotten");
+        drop(held);
+        let left = disk::read_all(&disk, &layout.lock()).unwrap();
+        assert!(left.is_empty(), "nobody has it");
     }
 }

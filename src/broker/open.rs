@@ -323,7 +323,8 @@ impl Opening<'_> {
         let torn_bytes = examined.torn().map_or(0, |torn: &Torn| torn.bytes);
         // A removed checkpoint must not come back after a power cut, when its log is freed.
         disk.sync_dir(&folder).map_err(|source| unusable(&folder, source))?;
-        examined.keep_from(Checkpoint::oldest_lsn(disk, &folder)?);
+        let checkpoints = Checkpoints::open(self.disk, &self.layout, self.now.moment)?;
+        examined.keep_from(checkpoints.kept_from());
         let wal = examined.finish()?;
         for shard in &mut shards {
             shard.resume(wal.last())?;
@@ -333,7 +334,6 @@ impl Opening<'_> {
         } else {
             Found::Recovered { records, torn_bytes }
         };
-        let checkpoints = Checkpoints::open(self.disk, &self.layout, self.now.moment)?;
         Ok(Opened { shards, wal, found, checkpoints, lock: self.lock, node })
     }
 

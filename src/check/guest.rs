@@ -48,13 +48,14 @@ impl Guest {
 
     /// Whether a broker has come, or waits to.
     fn is_over(&self) -> bool {
-        let Some(held) = &self.held else {
-            return self.is_changed() && {
+        match &self.held {
+            Some(held) => held.is_wanted(),
+            None if self.is_changed() => {
                 thread::sleep(MOMENT);
                 self.is_changed()
-            };
-        };
-        held.is_wanted()
+            }
+            None => false,
+        }
     }
 
     fn is_changed(&self) -> bool {
@@ -116,6 +117,6 @@ pub fn check_as_guest(
         !is_still.get() || stay.goes_on()
     };
     logs::verify(disk.as_ref(), &layout, &state, each, &mut report, tell)?;
-    report.is_beside |= beside_disk.is_some();
+    report.is_beside = beside_disk.is_some();
     Ok(report)
 }

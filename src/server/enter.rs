@@ -25,14 +25,13 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) fn enter(disk: &Arc<dyn Disk>, settings: &Settings) -> Result<Opened, OpenError> {
     let layout = Layout::new(&settings.data_dir);
     let begin = Moment::read();
-    let (mut is_told, mut looks) = (false, 0);
+    let (mut is_told, mut brokers) = (false, 0);
     loop {
         let opened = open::open(disk, settings, Now::read());
         let holder = match &opened {
             Err(OpenError::Locked { holder, .. }) => *holder,
             _ => return opened,
         };
-        looks += 1;
         match holder {
             Holder::Check if Moment::read().since(begin) < PATIENCE => {
                 if !std::mem::replace(&mut is_told, true) {
@@ -41,13 +40,14 @@ pub(super) fn enter(disk: &Arc<dyn Disk>, settings: &Settings) -> Result<Opened,
                         "a wiber check reads the data directory; it will go on beside this broker"
                     );
                 }
+                brokers = 0;
                 // Each time: it may be another one.
                 if let Err(error) = lock_file::ask(disk.as_ref(), &layout) {
                     tracing::debug!(event = "ask_failed", "failed to ask a wiber check: {error}");
                 }
             }
             // One that may not write to the directory has it for a moment, to look.
-            Holder::Broker if looks == 1 => {}
+            Holder::Broker if brokers == 0 => brokers += 1,
             _ => return opened,
         }
         thread::sleep(PAUSE);
