@@ -17,6 +17,8 @@ mod planted;
 
 pub mod time;
 
+pub mod rate;
+
 mod text;
 
 mod memory;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::ids::ConnId;
+use crate::rate::Rate;
 use crate::time::{Moment, Now};
 
 use super::commit::Commit;
@@ -43,23 +44,29 @@ pub struct Home {
     visits: Mutex<Visits>,
 }
 
-/// Who came when. The rate is held by the generic cell rate algorithm (ITU-T I.371).
-#[derive(Debug, Default)]
+/// Who came when.
+#[derive(Debug)]
 struct Visits {
     last: Option<ConnId>,
-    /// When as many others would have come that came, at the highest rate that is calm.
-    due: Moment,
+    /// Of letters from another connection than the one before.
+    changes: Rate,
     not_before: Moment,
+}
+
+impl Default for Visits {
+    fn default() -> Self {
+        let changes = Rate::once_in(TURN, CALM);
+        Self { last: None, changes, not_before: Moment::default() }
+    }
 }
 
 impl Visits {
     /// Notes a letter; says whether it may be brought in.
     fn may_enter(&mut self, conn: ConnId, now: Moment) -> bool {
         if self.last.replace(conn) != Some(conn) {
-            // However crowded it was, it is calm again when nobody else came for as long.
-            self.due = (self.due.max(now) + TURN).min(now + 2 * CALM);
+            self.changes.note(now);
         }
-        self.due <= now + CALM && now >= self.not_before
+        self.changes.is_calm(now) && now >= self.not_before
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
 
 use crate::broker::bell::Bell;
+use crate::session::crowd;
 
 /// Most files that the sessions of one thread read at a time.
 const READERS_MAX: usize = 16;
@@ -39,6 +40,7 @@ impl Workers {
                 .max_blocking_threads(READERS_MAX)
                 .thread_name("reader")
                 .on_thread_start(give_way)
+                .on_thread_park(crowd::stand_back)
                 .enable_all()
                 .build()?;
             let handle = runtime.handle().clone();

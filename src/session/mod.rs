@@ -14,11 +14,13 @@
 //! * Nothing grows with a slow reader: with too much unsent, the session reads neither its socket
 //!   nor its subscriptions, and what a group may push is bounded by its credit.
 //! * While a session sleeps with nothing unsent, shards write to its socket themselves.
+//! * `awake` and `crowd` say how a thread waits: by looking, or behind others who want to run.
 
 mod awake;
 pub mod core;
 #[cfg(test)]
 mod core_tests;
+pub mod crowd;
 mod drafts;
 pub mod out;
 pub mod read;

@@ -25,6 +25,7 @@ use crate::time::{Moment, Now};
 
 use super::awake::Awake;
 use super::core::{Core, Reading, Settings};
+use super::crowd;
 use super::read::{ReadDone, ReadJob};
 
 /// What the first read of a connection asks for, in bytes.
@@ -390,6 +391,7 @@ impl Task {
         self.read_bytes = bytes.clamp(READ_BYTES_MIN, READ_BYTES_MAX);
         let now = Moment::read();
         self.awake.heard(now);
+        crowd::heard(got, now);
         for (shard, letter) in self.core.heard(now) {
             self.broker.post(shard, letter);
         }
