@@ -45,7 +45,7 @@ pub(super) fn verify(
         report.add(Finding { level, kind, file, byte: None, what, mend });
     }
     let total = scan.topics.values().flatten().map(|file| file.len).sum();
-    let mut meter = Meter { tell, total, done: 0, told: 0, is_over: false };
+    let mut meter = Meter::new(total, tell);
     for (name, files) in &scan.topics {
         report.merge(each((name, files), &mut meter)?);
     }
@@ -104,7 +104,11 @@ pub(super) struct Meter<'a> {
     is_over: bool,
 }
 
-impl Meter<'_> {
+impl<'a> Meter<'a> {
+    pub(super) fn new(total: u64, tell: Tell<'a>) -> Self {
+        Self { tell, total, done: 0, told: 0, is_over: false }
+    }
+
     pub(super) fn read(&mut self, bytes: u64) {
         self.done += bytes;
         if self.done - self.told >= TOLD_BYTES {

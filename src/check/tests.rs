@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::*;
 use crate::broker::commit::WalStats;
 use crate::broker::gate::PublishGate;
+use crate::broker::layout::Layout;
 use crate::broker::open::{self, OpenError, Opened};
 use crate::broker::settings::Settings;
 use crate::config::{Fsync, MinFree};
@@ -18,7 +19,7 @@ use crate::delivery::{Change, Policy};
 use crate::disk::Open;
 use crate::disk::sim::SimDisk;
 use crate::ids::GroupName;
-use crate::log::{LogSettings, Reader, TailBudget};
+use crate::log::{self, LogSettings, Paths, Reader, TailBudget};
 use crate::time::{Moment, Now, Timestamp};
 use crate::topic::Commands;
 use crate::wal::{self, Entry};
@@ -301,4 +302,30 @@ fn without_any_checkpoint_the_messages_are_what_the_files_have() {
     assert_eq!(checked(&disk).damages(), 0, "{}", tell(&checked(&disk)));
     drop(start(&disk).unwrap());
     assert_eq!(messages(&disk), (before, 0));
+}
+
+/// Beside a broker the active segment is opened before the folder is listed: if it was sealed between
+/// the two, it is there under both names.
+#[test]
+fn a_segment_that_is_sealed_when_it_is_open_is_read_once() {
+    let disk = disk_of(&example());
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let layout = Layout::new(Path::new(DIR));
+    let (state, found) = beside::state(&shared, &layout).unwrap();
+    assert_eq!(found.findings, [], "{}", tell(&found));
+    let name = topic("a");
+    let paths = Paths { dir: layout.data.clone(), topic: name.clone() };
+    let active = disk.open(&paths.active(), Open::Read).unwrap();
+    let bytes = crate::disk::read_all(&disk, &paths.active()).unwrap();
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap();
+    let (first, _) = lines::record_in(&name, line).unwrap();
+    disk.rename(&paths.active(), &paths.sealed(first)).unwrap();
+    disk.open(&paths.active(), Open::Create).unwrap();
+    let mut files = log::scan(&disk, &layout.data).unwrap().topics.remove(&name).unwrap();
+    files.last_mut().unwrap().len = active.len().unwrap();
+    let (disk, layout, state, name, files) = (&disk, &layout, &state, &name, &files);
+    let beside = Some(Some(active));
+    let look = logs::Look { disk, layout, state, name, files, beside };
+    let report = logs::topic(look, &mut logs::Meter::new(0, &mut |_, _| true)).unwrap();
+    assert_eq!((report.findings, report.messages), (vec![], 18));
 }
