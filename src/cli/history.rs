@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use super::exit::{Exit, Failure, warn};
@@ -14,7 +16,7 @@ use crate::client::{Client, Options};
 use crate::disk::Disk;
 use crate::disk::os::OsDisk;
 use crate::ids::{Offset, TopicName};
-use crate::log::{LogError, Reader};
+use crate::log::{Line, LogError, Reader};
 use crate::topic::lines;
 
 const EXAMPLES: &str = "\
@@ -26,6 +28,13 @@ Examples:
 
 /// How long to look for a broker that went away.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often to look whether a broker wants the directory whose files are read, or has made a line again.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long what looks damaged beside a broker is looked at again, in all: its start makes the lines
+/// behind the last checkpoint again.
+const START_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Print the last messages of a topic
 #[derive(clap::Args, Debug)]
@@ -40,7 +49,7 @@ pub(super) struct Args {
     /// A JSON object for each message
     #[arg(long)]
     json: bool,
-    /// Read the files of this data directory, while no broker serves it
+    /// Read the files of this data directory, which no broker serves
     #[arg(long, value_name = "DIR", conflicts_with_all = ["host", "port", "addr"])]
     pub(super) data_dir: Option<PathBuf>,
     #[command(flatten)]
@@ -75,35 +84,51 @@ async fn print(args: &Args, options: Options) -> Result<(), Failure> {
 pub(super) fn run_offline(args: &Args) -> Result<(), Failure> {
     let dir = args.data_dir.as_deref().unwrap_or(Path::new("./data"));
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
-    let _held = enter(disk.as_ref(), dir)?;
+    let held = enter(disk.as_ref(), dir)?;
     let mut reader =
         Reader::offline(Arc::clone(&disk), dir, args.topic.clone()).map_err(|e| failed(&e))?;
     let end = reader.shared().end();
     let first = Offset::new((end.get() + 1).saturating_sub(args.n).max(1));
     reader.seek(first).map_err(|e| failed(&e))?;
+    // What is to be read is known, and whoever reads the output may take his time.
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let guest = held.map(|held| scope.spawn(|| keep(held, &is_done)));
+        let printed = print_offline(args, dir, disk.as_ref(), reader);
+        is_done.store(true, Ordering::Relaxed);
+        guest.iter().for_each(|guest| guest.thread().unpark());
+        printed
+    })
+}
+
+/// Keeps the directory, until a broker wants it.
+fn keep(held: Held, is_done: &AtomicBool) {
+    while !is_done.load(Ordering::Relaxed) && !held.is_wanted() {
+        thread::park_timeout(LOOK);
+    }
+    drop(held);
+}
+
+fn print_offline(args: &Args, dir: &Path, disk: &dyn Disk, reader: Reader) -> Result<(), Failure> {
+    let layout = Layout::new(dir);
     let mut out = Out::new();
     let mut line = Vec::new();
     let mut damaged = 0;
-    let mut left = args.n;
-    while left > 0 {
-        match reader.next() {
-            Ok(Some(record)) => {
+    let is_served = || lock_file::look(disk, &layout) == Some(Holder::Broker);
+    read(reader, args.n, &is_served, &mut |message| {
+        match message {
+            Ok(record) => {
                 line.clear();
                 lines::write_history(&mut line, None, &args.topic, &record);
                 out.wire_line(&line, args.json);
             }
-            Ok(None) => break,
-            Err(error @ LogError::Corrupt { .. }) => {
+            Err(error) => {
                 damaged += 1;
                 warn(&error.to_string());
             }
-            Err(error) => return Err(failed(&error)),
         }
-        left -= 1;
-        if out.is_full() {
-            out.flush()?;
-        }
-    }
+        if out.is_full() { out.flush() } else { Ok(()) }
+    })?;
     out.flush()?;
     if damaged == 0 {
         return Ok(());
@@ -112,12 +137,43 @@ pub(super) fn run_offline(args: &Args) -> Result<(), Failure> {
     Err(Failure::new(Exit::Damage, text).hint("the others were printed"))
 }
 
+/// Has a message, or how it is damaged.
+type Each<'a> = &'a mut dyn FnMut(Result<Line<'_>, LogError>) -> Result<(), Failure>;
+
+/// Reads so many messages; `each` has every one, or how it is damaged. When a broker has come, what looks
+/// damaged may be what its start is about to make again, and is looked at again.
+fn read(
+    mut reader: Reader,
+    count: u64,
+    is_served: &dyn Fn() -> bool,
+    each: Each<'_>,
+) -> Result<(), Failure> {
+    let mut patience = START_PATIENCE;
+    let mut left = count;
+    while left > 0 {
+        match reader.next() {
+            Ok(Some(record)) => each(Ok(record))?,
+            Ok(None) => break,
+            Err(LogError::Corrupt { offset, .. }) if !patience.is_zero() && is_served() => {
+                patience = patience.saturating_sub(LOOK);
+                thread::sleep(LOOK);
+                reader.seek(offset).map_err(|e| failed(&e))?;
+                continue;
+            }
+            Err(error @ LogError::Corrupt { .. }) => each(Err(error))?,
+            Err(error) => return Err(failed(&error)),
+        }
+        left -= 1;
+    }
+    Ok(())
+}
+
 fn failed(error: &LogError) -> Failure {
     let exit = if error.is_damage() { Exit::Damage } else { Exit::DataDirUnusable };
     Failure::new(exit, error.to_string()).hint("check --data-dir, and that you may read its files")
 }
 
-/// Keeps a broker from starting meanwhile, and finds out whether one runs. Who may not write to the
+/// Takes the directory, and finds out whether a broker has it. Who may not write to the
 /// directory reads without, and so does whoever finds another reader there.
 fn enter(disk: &dyn Disk, dir: &Path) -> Result<Option<Held>, Failure> {
     match lock_file::take(disk, &Layout::new(dir), Holder::History) {
@@ -135,5 +191,67 @@ fn enter(disk: &dyn Disk, dir: &Path) -> Result<Option<Held>, Failure> {
         }
         // A directory of the prototype, or of someone else.
         Err(Refused::Io(_)) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::disk::Open;
+    use crate::disk::sim::SimDisk;
+    use crate::log::{NewRecord, write_line};
+    use crate::time::Timestamp;
+
+    const DIR: &str = "/srv/data";
+
+    /// A topic of three messages, whose file ends behind the first; and the rest of it.
+    fn cut_short() -> (SimDisk, Reader, Vec<u8>, u64) {
+        let (disk, topic) = (SimDisk::new(), TopicName::parse(b"chat").unwrap());
+        let (mut bytes, mut cut) = (Vec::new(), 0);
+        for n in 1..=3 {
+            let (offset, ts) = (Offset::new(n), Timestamp::from_micros(n));
+            let message = format!("message {n}");
+            let record = NewRecord { ts, id: None, extra: "", message: message.as_bytes() };
+            write_line(&mut bytes, topic.tag(), offset, &record);
+            cut = if n == 1 { bytes.len() } else { cut };
+        }
+        disk.create_dir(Path::new(DIR)).unwrap();
+        let file = disk.open(Path::new("/srv/data/chat.log"), Open::Create).unwrap();
+        file.write_at(&bytes, 0).unwrap();
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let reader = Reader::offline(shared, Path::new(DIR), topic).unwrap();
+        file.truncate(cut as u64).unwrap();
+        (disk, reader, bytes.split_off(cut), cut as u64)
+    }
+
+    fn messages(reader: Reader, is_served: &dyn Fn() -> bool) -> Vec<Option<String>> {
+        let mut all = Vec::new();
+        read(reader, 10, is_served, &mut |message| {
+            let text = |line: Line<'_>| String::from_utf8(line.message.to_vec()).unwrap();
+            all.push(message.ok().map(text));
+            Ok(())
+        })
+        .unwrap();
+        all
+    }
+
+    #[test]
+    fn what_the_start_of_a_broker_makes_again_is_no_damage() {
+        let (disk, reader, rest, at) = cut_short();
+        let looks = Cell::new(0);
+        let is_served = || {
+            looks.set(looks.get() + 1);
+            if looks.get() == 3 {
+                let file = disk.open(Path::new("/srv/data/chat.log"), Open::Write).unwrap();
+                file.write_at(&rest, at).unwrap();
+            }
+            true
+        };
+        let expected = [1, 2, 3].map(|n| Some(format!("message {n}")));
+        assert_eq!(messages(reader, &is_served), expected);
+        let (_disk, reader, _rest, _at) = cut_short();
+        assert_eq!(messages(reader, &|| false), [Some("message 1".to_owned()), None, None]);
     }
 }

@@ -52,7 +52,9 @@ impl Reader {
         Self { disk, shared, tag, next, place: None, paused: None, block_bytes: BLOCK_BYTES }
     }
 
-    /// A reader of a directory that no daemon serves. A torn last line is not there for it.
+    /// A reader of a directory that no daemon serves. A torn last line is not there for it. It goes on
+    /// if a broker begins to serve it, with what was there: lines that the start of that one makes
+    /// again are not there, or damaged, until it has.
     ///
     /// # Errors
     /// [`LogError`] if the files can't be read.

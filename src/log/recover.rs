@@ -267,6 +267,7 @@ pub(super) fn survey(disk: &dyn Disk, dir: &Path, topic: TopicName) -> Result<Lo
     let paths = Paths { dir: dir.to_owned(), topic };
     let mut segments = Vec::new();
     let mut end = Offset::ZERO;
+    let mut active = None;
     for (number, file) in files.iter().enumerate() {
         let path = paths.dir.join(&file.name);
         let io = |source| LogError::io(&path, source);
@@ -291,12 +292,14 @@ pub(super) fn survey(disk: &dyn Disk, dir: &Path, topic: TopicName) -> Result<Lo
         };
         end = last_offset(&open, &paths.topic, &path, first, len)?;
         segments.push((first, len));
+        active = Some(open).filter(|_| file.first.is_none());
     }
     let has_active = files.last().is_some_and(|file| file.first.is_none());
     if segments.is_empty() || !has_active {
         segments.push((end.next(), 0));
     }
-    Ok(LogShared::new(paths, Arc::new(TailBudget::new(0)), segments, end, None))
+    let shared = LogShared::new(paths, Arc::new(TailBudget::new(0)), segments, end, None);
+    Ok(shared.with_active(active))
 }
 
 /// The offset of the last line: by what it says or, if it is damaged, by counting.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::disk::{self, Disk, Open};
+use crate::disk::{self, Disk, File, Open};
 use crate::ids::{Offset, TopicName};
 use crate::time::Timestamp;
 
@@ -23,6 +23,9 @@ pub struct LogShared {
     first: AtomicU64,
     end: AtomicU64,
     map: Mutex<Map>,
+    /// The active segment, for a reader of a directory in which a broker may begin to work: it stays
+    /// what it is when that one seals it or makes it anew.
+    active: Option<Arc<dyn File>>,
 }
 
 /// The segments, and the index of the active one.
@@ -76,7 +79,13 @@ impl LogShared {
             first: AtomicU64::new(first.get()),
             end: AtomicU64::new(end.get()),
             map: Mutex::new(Map { segments, active_index, saved: 0 }),
+            active: None,
         }
+    }
+
+    /// The same, with this as its active segment whatever has the name later.
+    pub(super) fn with_active(self, active: Option<Arc<dyn File>>) -> Self {
+        Self { active, ..self }
     }
 
     /// The topic.
@@ -194,6 +203,9 @@ impl LogShared {
             let segment = self.segment(first);
             let path =
                 if segment.is_active { self.paths.active() } else { self.paths.sealed(first) };
+            if let Some(active) = self.active.as_ref().filter(|_| segment.is_active) {
+                return Ok(Lines::new(Arc::clone(active), &path, at, block_bytes));
+            }
             match disk.open(&path, Open::Read) {
                 // If it is still the active one, it was when it was opened: the new file gets the
                 // name only after the map says that the old one lost it.

@@ -1,4 +1,4 @@
-//! Opening the data directory, which a check may be reading.
+//! Opening the data directory, which a check or a history may be reading.
 
 use std::sync::Arc;
 use std::thread;
@@ -11,7 +11,7 @@ use crate::broker::settings::Settings;
 use crate::disk::Disk;
 use crate::time::{Moment, Now};
 
-/// How long a check may take to let the broker in. It looks after each mebibyte that it has read, but
+/// How long those may take to let the broker in. A history looks all the time once it prints. A check looks after each mebibyte that it has read, but
 /// first it reads the write-ahead log, of which there are some 64 MiB.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -33,17 +33,20 @@ pub(super) fn enter(disk: &Arc<dyn Disk>, settings: &Settings) -> Result<Opened,
             _ => return opened,
         };
         match holder {
-            Holder::Check if Moment::read().since(begin) < PATIENCE => {
+            Holder::Check | Holder::History if Moment::read().since(begin) < PATIENCE => {
                 if !std::mem::replace(&mut is_told, true) {
                     tracing::info!(
-                        event = "waits_for_check",
-                        "a wiber check reads the data directory; it will go on beside this broker"
+                        event = "waits_for_reader",
+                        "{holder}; it will go on beside this broker"
                     );
                 }
                 brokers = 0;
                 // Each time: it may be another one.
                 if let Err(error) = lock_file::ask(disk.as_ref(), &layout) {
-                    tracing::debug!(event = "ask_failed", "failed to ask a wiber check: {error}");
+                    tracing::debug!(
+                        event = "ask_failed",
+                        "failed to ask for the directory: {error}"
+                    );
                 }
             }
             // One that may not write to the directory has it for a moment, to look.

@@ -94,7 +94,7 @@ fn a_broker_that_starts_while_its_directory_is_checked_is_let_in() {
     signal("-CONT");
     let broker = starting.join().unwrap();
     assert!(broker.started.ends_with("clean start"), "{}", broker.started);
-    broker.wait_logged("waits_for_check");
+    broker.wait_logged("waits_for_reader");
     broker.connect().publish("chat", "meanwhile");
     let output = check.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -108,6 +108,42 @@ fn a_broker_that_starts_while_its_directory_is_checked_is_let_in() {
     assert!(all["messages"].as_u64() >= Some(100), "{text}");
     assert_eq!(lock(), "", "it is the broker's");
     assert_eq!(text.lines().count(), 1, "{text}");
+    assert_eq!(broker.stop(), Some(0));
+}
+
+/// A history that somebody had open in a pager once kept a broker out for as long.
+#[test]
+fn a_broker_that_starts_while_its_files_are_read_is_let_in() {
+    let (_temp, dir) = data_dir();
+    let setup = Setup::new(&dir).set("STORAGE__SEGMENT", "1MiB").set("LIMITS__MESSAGE", "1MiB");
+    let broker = setup.start();
+    let mut nc = broker.connect();
+    let filling = "x".repeat(300_000);
+    for n in 1..=18 {
+        nc.publish("chat", &format!("message {n} {filling}"));
+    }
+    broker.kill();
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wiber"));
+    command.env_clear().args(["history", "chat", "18", "--data-dir"]).arg(&dir);
+    // Nobody reads what it prints for now: it waits with most of it unread.
+    let history = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let lock = || fs::read_to_string(dir.join(".wiber/LOCK")).unwrap();
+    wait_for(|| lock() == "wiber history\n", || format!("the history in {:?}", lock()));
+    let broker = setup.start();
+    broker.wait_logged("waits_for_reader");
+    let mut nc = broker.connect();
+    // What was the active segment has another name now.
+    for n in 19..=30 {
+        nc.publish("chat", &format!("message {n} {filling}"));
+    }
+    let output = history.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), told.as_str()), (Some(0), ""));
+    let numbers = text.lines().map(|line| line.split(' ').nth(3).unwrap().parse::<u64>().unwrap());
+    assert_eq!(numbers.collect::<Vec<_>>(), (1..=18).collect::<Vec<_>>());
+    assert_eq!(lock(), "", "it is the broker's");
     assert_eq!(broker.stop(), Some(0));
 }
 
