@@ -71,6 +71,11 @@ fn is_table(out: &str, head: &str, rows: &[&str]) {
     }
 }
 
+/// More than one.
+fn has_processors() -> bool {
+    std::thread::available_parallelism().unwrap().get() > 1
+}
+
 #[test]
 fn every_kind_of_run_prints_a_table() {
     for (args, rows) in KINDS {
@@ -82,7 +87,8 @@ fn every_kind_of_run_prints_a_table() {
     }
     let args = ["catchup", "--messages", "2_000", "--fsync", "never", "--size", "1KiB"];
     is_table(&bench(&args), "catchup · 2000 messages", &["published", "history", "group"]);
-    let rows = ["growing", "preallocated", "directly", "synced"];
+    let mut rows = vec!["growing", "preallocated", "directly", "synced"];
+    rows.extend(has_processors().then_some("shared"));
     is_table(&bench(&["disk", "--duration", "50ms"]), "disk · ", &rows);
 }
 
@@ -116,6 +122,7 @@ fn every_kind_of_run_prints_an_object() {
     assert!(object["growing_us"]["count"].as_u64().unwrap() > 0, "{out}");
     let echo = ["echo_us", "synced_echo_us"].map(|name| &object[name]["count"]);
     assert_eq!(echo, [50, 50], "a thousand a second: {out}");
+    assert_eq!(object["cache_line_us"]["p50"].is_number(), has_processors(), "{out}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! `wiber bench disk`: what a durable write costs on this machine, and a message there and back,
-//! without a broker. What is asked of the broker is relative to it.
+//! `wiber bench disk`: what a durable write costs on this machine, a message there and back, and memory
+//! that two processors share, without a broker. What is asked of the broker is relative to it.
 
 use std::io;
 use std::path::Path;
@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::args::DiskFlags;
-use super::echo;
 use super::times::{Times, short};
+use super::{cores, echo};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::Out;
 use crate::config::show_duration;
@@ -44,11 +44,13 @@ pub(super) fn run(args: &DiskFlags) -> Result<(), Failure> {
         let file = preallocated(folder)?;
         echo::measure(Some((file.as_ref(), PREALLOCATED_BYTES)), args.duration)
     })?;
+    let line = cores::measure(args.duration);
     let mut out = Out::new();
     if args.json {
         let mut object = times.json();
         object["echo_us"] = directly.json();
         object["synced_echo_us"] = synced.json();
+        object["cache_line_us"] = json!(line.map(|times| times.json()));
         out.json(&object);
         return out.flush();
     }
@@ -71,6 +73,14 @@ pub(super) fn run(args: &DiskFlags) -> Result<(), Failure> {
     out.line(row("answered", "per second", &Times::headings()).as_bytes());
     for (name, times) in [("directly", &directly), ("synced", &synced)] {
         out.line(row(name, &echo::RATE.to_string(), &times.cells()).as_bytes());
+    }
+    if let Some(times) = line {
+        out.line(b"");
+        out.line(format!("cores · a cache line there and back between two · {took}").as_bytes());
+        out.line(b"");
+        out.line(row("memory", "per second", &Times::headings()).as_bytes());
+        let per_second = 1.0 / times.percentile(50.0).as_secs_f64().max(1e-9);
+        out.line(row("shared", &format!("{per_second:.0}"), &times.cells()).as_bytes());
     }
     out.flush()
 }

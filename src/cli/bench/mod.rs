@@ -20,6 +20,7 @@
 mod args;
 mod catchup;
 mod consume;
+mod cores;
 mod device;
 mod disk;
 mod echo;

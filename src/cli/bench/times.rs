@@ -63,11 +63,12 @@ impl Times {
     }
 }
 
-/// A time in three digits and its unit: `98.1µs`, `1.02ms`, `12.3s`.
+/// A time in up to three digits and its unit: `64ns`, `98.1µs`, `1.02ms`, `12.3s`.
 pub(super) fn short(time: Duration) -> String {
     let nanos = time.as_nanos() as f64;
     let (value, unit) = match time.as_nanos() {
-        0..1_000_000 => (nanos / 1e3, "µs"),
+        0..1_000 => return format!("{nanos:.0}ns"),
+        1_000..1_000_000 => (nanos / 1e3, "µs"),
         1_000_000..1_000_000_000 => (nanos / 1e6, "ms"),
         _ => (nanos / 1e9, "s"),
     };
@@ -88,7 +89,9 @@ mod tests {
     #[test]
     fn times_have_three_digits() {
         for (nanos, text) in [
-            (0, "0.00µs"),
+            (0, "0ns"),
+            (64, "64ns"),
+            (999, "999ns"),
             (1_234, "1.23µs"),
             (98_149, "98.1µs"),
             (999_499, "999µs"),
