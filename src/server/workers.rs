@@ -81,7 +81,10 @@ fn give_way() {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::time::Moment;
 
     /// A group's message took 180 ms while two connections read histories, and 5 since.
     #[test]
@@ -96,5 +99,28 @@ mod tests {
         });
         let own = niceness();
         assert_eq!(receiver.recv().unwrap(), (own, (own + READER_NICENESS).min(19)));
+    }
+
+    #[test]
+    fn a_thread_with_a_crowd_stands_back_before_it_sleeps_and_no_other_does() {
+        let mut workers = Workers::start().unwrap();
+        for is_crowd in [false, true] {
+            let (thread, _bell) = workers.next();
+            let (sender, receiver) = std::sync::mpsc::channel();
+            thread.spawn(async move {
+                for round in 0.. {
+                    let count = if is_crowd { 1000 } else { 1 };
+                    (0..count).for_each(|_| crowd::heard(100, Moment::read()));
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    // A machine that stands still may have let a crowd pass.
+                    let is_settled = if is_crowd { crowd::times() > 0 } else { round == 20 };
+                    if is_settled {
+                        return sender.send(crowd::times()).unwrap();
+                    }
+                }
+            });
+            let times = receiver.recv_timeout(Duration::from_secs(20)).unwrap();
+            assert_eq!(times > 0, is_crowd);
+        }
     }
 }

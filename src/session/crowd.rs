@@ -31,7 +31,7 @@ thread_local! {
 }
 
 /// Something was read by a session of this thread.
-pub(super) fn heard(bytes: usize, now: Moment) {
+pub fn heard(bytes: usize, now: Moment) {
     if bytes <= FEW_BYTES_MAX {
         CROWD.with_borrow_mut(|crowd| crowd.requests.note(now));
     }
@@ -46,16 +46,29 @@ pub fn stand_back() {
     }
 }
 
+/// How often this thread has let others run.
+#[cfg(test)]
+pub(crate) fn times() -> u64 {
+    CROWD.with_borrow(|crowd| crowd.times)
+}
+
 /// See the module.
 #[derive(Debug)]
 struct Crowd {
     requests: Rate,
     not_before: Moment,
+    #[cfg(test)]
+    times: u64,
 }
 
 impl Crowd {
     const fn new() -> Self {
-        Self { requests: Rate::once_in(TURN, CALM), not_before: Moment::from_nanos(0) }
+        Self {
+            requests: Rate::once_in(TURN, CALM),
+            not_before: Moment::from_nanos(0),
+            #[cfg(test)]
+            times: 0,
+        }
     }
 
     fn stands_back(&self, now: Moment) -> bool {
@@ -64,6 +77,10 @@ impl Crowd {
 
     /// Others ran from `start` to `now`.
     fn stood_back(&mut self, start: Moment, now: Moment) {
+        #[cfg(test)]
+        {
+            self.times += 1;
+        }
         let took = now.since(start);
         if took >= LONG {
             self.not_before = now + PAUSE * took;
