@@ -1,8 +1,8 @@
 //! Who has a data directory: the file `.wiber/LOCK`.
 //!
 //! The system's lock on it says whether somebody has the directory. Its contents say who, unless that
-//! is a broker: a line for people, and for a broker that starts. A check that only reads is a guest, and so
-//! is a history: a broker that finds one writes another line behind it, and the guest lets it in.
+//! is a broker: a line for people, and for a broker that starts. A check that only reads is a guest,
+//! and so is a history: a broker that finds one writes another line behind it, and the guest lets it in.
 
 use std::io;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -91,22 +91,20 @@ pub(super) fn run_offline(args: &Args) -> Result<(), Failure> {
     let first = Offset::new((end.get() + 1).saturating_sub(args.n).max(1));
     reader.seek(first).map_err(|e| failed(&e))?;
     // What is to be read is known, and whoever reads the output may take his time.
-    let is_done = AtomicBool::new(false);
+    let (printing, printed) = mpsc::channel();
     thread::scope(|scope| {
-        let guest = held.map(|held| scope.spawn(|| keep(held, &is_done)));
-        let printed = print_offline(args, dir, disk.as_ref(), reader);
-        is_done.store(true, Ordering::Relaxed);
-        guest.iter().for_each(|guest| guest.thread().unpark());
-        printed
+        // However this ends, the keeper hears of it.
+        let _printing = printing;
+        if let Some(held) = held {
+            scope.spawn(|| keep(held, printed));
+        }
+        print_offline(args, dir, disk.as_ref(), reader)
     })
 }
 
-/// Keeps the directory, until a broker wants it.
-fn keep(held: Held, is_done: &AtomicBool) {
-    while !is_done.load(Ordering::Relaxed) && !held.is_wanted() {
-        thread::park_timeout(LOOK);
-    }
-    drop(held);
+/// Keeps the directory, until all is printed or a broker wants it.
+fn keep(held: Held, printed: Receiver<()>) {
+    while !held.is_wanted() && printed.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {}
 }
 
 fn print_offline(args: &Args, dir: &Path, disk: &dyn Disk, reader: Reader) -> Result<(), Failure> {

@@ -11,8 +11,9 @@ use crate::broker::settings::Settings;
 use crate::disk::Disk;
 use crate::time::{Moment, Now};
 
-/// How long those may take to let the broker in. A history looks all the time once it prints. A check looks after each mebibyte that it has read, but
-/// first it reads the write-ahead log, of which there are some 64 MiB.
+/// How long those may take to let the broker in. A history looks all the time once it prints. A check
+/// looks after each mebibyte that it has read, but first it reads the write-ahead log, of which there
+/// are some 64 MiB.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often to look meanwhile.

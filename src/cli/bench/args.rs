@@ -104,7 +104,7 @@ pub(super) struct DiskFlags {
     /// A directory of the file system to measure [default: .]
     #[arg(long, value_name = "DIR")]
     pub(super) data_dir: Option<PathBuf>,
-    /// How long to measure each way of writing
+    /// How long to measure each
     #[arg(long, short, value_name = "TIME", default_value = "2s", value_parser = duration)]
     pub(super) duration: Duration,
     /// Print an object instead of a table

@@ -149,7 +149,7 @@ enum Kind {
     /// Several topics, publishers, subscribers and groups at once
     #[command(after_help = MIXED)]
     Mixed(Flags),
-    /// What a durable write, and a message there and back, cost without a broker
+    /// What a durable write, an echo and shared memory cost without a broker
     #[command(after_help = DISK)]
     Disk(DiskFlags),
 }
