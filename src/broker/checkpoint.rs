@@ -15,15 +15,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::Progress;
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, Replacement};
 use crate::log::{LogError, LogMark, SyncJob};
 use crate::time::Timestamp;
-use crate::wal::Lsn;
+use crate::wal::{Covered, Lsn};
 
 /// The version of the format that this code writes and reads.
 const FORMAT: u32 = 1;
@@ -40,17 +41,75 @@ pub struct Applied {
     pub lsn: Lsn,
 }
 
-/// What one shard gives to a checkpoint.
-#[derive(Debug, Default)]
+/// What one shard gives to a checkpoint: all of its state, or a piece of it.
+///
+/// The pieces of a shard are not of one moment: it goes on between them. What a topic's state covers
+/// stands beside it, and all of it goes at least as far as the shard had come at the first piece: what
+/// the log has behind that is applied again, for each topic what it does not cover.
+#[derive(Debug)]
 pub struct Part {
     /// The shard.
     pub shard: u32,
-    /// How far its state goes.
+    /// How far all of its state goes at least.
     pub applied: Applied,
-    /// Its topics.
-    pub topics: Vec<TopicState>,
+    /// Its topics, each with the record of the log that its state covers.
+    pub topics: Vec<(Lsn, TopicState)>,
     /// The files that have to be synced before the checkpoint counts.
     pub syncs: Vec<SyncJob>,
+    /// Where the next piece begins ([`Shard::part`](super::shard::Shard::part)); `None` if all is there.
+    pub next: Option<usize>,
+}
+
+/// The state of all shards as it is taken from them, a piece at a time.
+#[derive(Debug)]
+pub struct Taking {
+    shards: usize,
+    piece: usize,
+    /// In the order of the shards; the last may not be whole yet.
+    parts: Vec<Part>,
+    is_short: bool,
+}
+
+impl Taking {
+    /// Nothing was taken yet from so many shards, which give so many topics at a time.
+    pub fn new(shards: usize, piece: usize) -> Self {
+        Self { shards, piece, parts: Vec::new(), is_short: false }
+    }
+
+    /// What comes next: the shard, and which of its topics. `None` when all is there, or a shard had
+    /// no room for what it has to write before.
+    pub fn wants(&self) -> Option<(usize, Range<usize>)> {
+        let (shard, begin) = match self.parts.last().and_then(|part| part.next) {
+            Some(next) => (self.parts.len() - 1, next),
+            None => (self.parts.len(), 0),
+        };
+        let is_wanted = !self.is_short && shard < self.shards;
+        is_wanted.then(|| (shard, begin..begin.saturating_add(self.piece)))
+    }
+
+    /// Takes what was wanted; `None` if the shard held it back.
+    pub fn take(&mut self, piece: Option<Part>) {
+        match (piece, self.parts.last_mut().filter(|part| part.next.is_some())) {
+            (None, _) => self.is_short = true,
+            (Some(piece), None) => self.parts.push(piece),
+            (Some(Part { topics, syncs, next, .. }), Some(part)) => {
+                part.topics.extend(topics);
+                part.syncs.extend(syncs);
+                part.next = next;
+            }
+        }
+    }
+
+    /// All parts; or what of them has to be synced, if one was held back.
+    ///
+    /// # Errors
+    /// The files to sync: nobody else knows of them any more.
+    pub fn finish(self) -> Result<Vec<Part>, Vec<SyncJob>> {
+        if self.is_short {
+            return Err(self.parts.into_iter().flat_map(|part| part.syncs).collect());
+        }
+        Ok(self.parts)
+    }
 }
 
 /// One topic in a checkpoint.
@@ -151,16 +210,26 @@ impl Checkpoint {
         let mut syncs = Vec::new();
         for part in parts {
             checkpoint.shards.insert(part.shard, part.applied);
-            let lsn = part.applied.lsn;
-            checkpoint.topics.extend(part.topics.into_iter().map(|topic| (lsn, topic)));
+            checkpoint.topics.extend(part.topics);
             syncs.extend(part.syncs);
         }
+        // One that was forgotten and made again between two pieces is there twice: the later state counts.
+        let topics = &mut checkpoint.topics;
+        topics.sort_by(|(a, one), (b, other)| one.topic.cmp(&other.topic).then(b.cmp(a)));
+        topics.dedup_by(|(_, older), (_, newer)| older.topic == newer.topic);
         (checkpoint, syncs)
     }
 
     /// The record of the log up to which nothing has to be applied again.
     pub fn lsn(&self) -> Lsn {
         self.shards.values().map(|applied| applied.lsn).min().unwrap_or_default()
+    }
+
+    /// What it says of the log.
+    pub fn covered(&self) -> Covered {
+        let topics = self.topics.iter().map(|(lsn, _)| *lsn);
+        let all = self.shards.values().map(|applied| applied.lsn).chain(topics);
+        Covered { from: self.lsn(), durable: all.max().unwrap_or_default() }
     }
 
     /// Writes it and removes all but the newest two.
@@ -194,12 +263,11 @@ impl Checkpoint {
         ts: Timestamp,
     ) -> Result<(), CheckpointError> {
         let path = dir.join(file_name(self.number));
-        let bytes = self.to_bytes(ts);
-        disk::replace(disk, &path, &bytes).map_err(|source| io_error(&path, source))
+        self.replace(disk, &path, ts).map_err(|source| io_error(&path, source))
     }
 
-    fn to_bytes(&self, ts: Timestamp) -> Vec<u8> {
-        let mut out = Vec::new();
+    fn replace(&self, disk: &dyn Disk, path: &Path, ts: Timestamp) -> io::Result<()> {
+        let mut out = Lines { file: Replacement::begin(disk, path)?, line: Vec::new(), crc: 0 };
         let shards = self
             .shards
             .iter()
@@ -214,14 +282,14 @@ impl Checkpoint {
             shards,
             topics: self.topics.len(),
         };
-        push_line(&mut out, &head);
+        out.push(&head)?;
         for (lsn, state) in &self.topics {
             let TopicState { topic, mark, groups } = state.clone();
-            push_line(&mut out, &TopicLine { topic, lsn: *lsn, mark, groups });
+            out.push(&TopicLine { topic, lsn: *lsn, mark, groups })?;
         }
-        let crc = format!("{:08x}", crc32c::crc32c(&out));
-        push_line(&mut out, &Tail { end: self.number, topics: self.topics.len(), crc });
-        out
+        let crc = format!("{:08x}", out.crc);
+        out.push(&Tail { end: self.number, topics: self.topics.len(), crc })?;
+        out.file.finish()
     }
 
     /// Reads the newest; `None` if there is none.
@@ -315,9 +383,22 @@ fn has_next(at: usize, name: &str, number: u64) -> Result<(), (usize, String)> {
     has.then_some(()).ok_or_else(|| (at, format!("{name} is {number}, and no number follows it")))
 }
 
-fn push_line(out: &mut Vec<u8>, line: &impl Serialize) {
-    serde_json::to_writer(&mut *out, line).expect("a Vec takes all, and names are text");
-    out.push(b'\n');
+/// A checkpoint's file while it is written.
+struct Lines<'a> {
+    file: Replacement<'a>,
+    line: Vec<u8>,
+    /// Of all lines so far.
+    crc: u32,
+}
+
+impl Lines<'_> {
+    fn push(&mut self, line: &impl Serialize) -> io::Result<()> {
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, line).expect("a Vec takes all, and names are text");
+        self.line.push(b'\n');
+        self.crc = crc32c::crc32c_append(self.crc, &self.line);
+        self.file.write(&self.line)
+    }
 }
 
 fn parse_line<'a, T: Deserialize<'a>>(at: usize, line: &'a [u8]) -> Result<T, (usize, String)> {
@@ -400,6 +481,32 @@ mod tests {
         assert_eq!(newest.lsn(), Lsn::new(14));
         assert_eq!(Checkpoint::oldest_lsn(&disk, dir).unwrap(), Lsn::new(13));
         assert_eq!(disk.list(dir).unwrap().len(), KEPT);
+    }
+
+    #[test]
+    fn a_topic_that_was_taken_twice_counts_as_it_was_later() {
+        let state = |topic: &str, end| TopicState {
+            topic: topic.to_owned(),
+            mark: LogMark { end: Offset::new(end), ..LogMark::default() },
+            groups: BTreeMap::new(),
+        };
+        let piece = |lsn, topics: &[(&str, u64)], next| {
+            let lsn = Lsn::new(lsn);
+            let topics = topics.iter().map(|(topic, end)| (lsn, state(topic, *end))).collect();
+            let applied = Applied { index: lsn.get(), lsn };
+            Some(Part { shard: 0, applied, topics, syncs: Vec::new(), next })
+        };
+        let mut taking = Taking::new(1, 2);
+        assert_eq!(taking.wants(), Some((0, 0..2)));
+        taking.take(piece(7, &[("b", 0), ("d", 4)], Some(2)));
+        assert_eq!(taking.wants(), Some((0, 2..4)));
+        taking.take(piece(9, &[("c", 3), ("b", 2)], None));
+        assert_eq!(taking.wants(), None);
+        let (checkpoint, _) = Checkpoint::of(1, false, taking.finish().unwrap());
+        let at = |lsn, topic, end| (Lsn::new(lsn), state(topic, end));
+        assert_eq!(checkpoint.topics, [at(9, "b", 2), at(9, "c", 3), at(7, "d", 4)]);
+        let Covered { from, durable } = checkpoint.covered();
+        assert_eq!((from.get(), durable.get()), (7, 9));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::planted::{self, Bug};
 use crate::time::{Moment, Now};
 use crate::wal::Lsn;
 
-use super::checkpoint::{Checkpoint, CheckpointError, Part};
+use super::checkpoint::{Checkpoint, CheckpointError, Part, Taking};
 use super::commit::{Log, WalStats};
 use super::fatal::Fatal;
 use super::gate::Full;
@@ -24,6 +24,9 @@ use super::settings::Settings;
 
 /// How often the thread looks whether it has something to do.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// A shard gives the state of so many topics at a time, which takes it half a millisecond.
+const TOPICS_AT_ONCE: usize = 1_000;
 
 /// How long to wait after a checkpoint that could not be made for want of room.
 const NO_SPACE_PAUSE: Duration = Duration::from_secs(5);
@@ -87,16 +90,15 @@ impl Checkpoints {
     }
 
     /// The parts, if no shard held its own back. Otherwise what the others gave to be synced is
-    /// synced here: nobody else knows of it any more.
+    /// synced here.
     ///
     /// # Errors
     /// [`CheckpointError::Sync`]; it ends the process.
-    pub fn all(&self, parts: Vec<Option<Part>>) -> Result<Option<Vec<Part>>, CheckpointError> {
-        if parts.iter().all(Option::is_some) {
-            return Ok(parts.into_iter().collect());
+    pub fn all(&self, taken: Taking) -> Result<Option<Vec<Part>>, CheckpointError> {
+        match taken.finish() {
+            Ok(parts) => Ok(Some(parts)),
+            Err(syncs) => self.sync(syncs).map(|()| None),
         }
-        self.sync(parts.into_iter().flatten().flat_map(|part| part.syncs).collect())?;
-        Ok(None)
     }
 
     /// Syncs the topics' files and writes the checkpoint. Gives the record up to which the log is
@@ -176,18 +178,15 @@ impl Keeper {
 
     /// The state of all shards, unless one of them can't write its files now.
     fn parts(&self) -> Result<Option<Vec<Part>>, Fatal> {
-        let (sender, receiver) = mpsc::sync_channel(self.shards.len());
         let last = self.stats.last();
-        for shard in &self.shards {
-            shard.post(Message::Checkpoint { sender: sender.clone(), last });
-        }
-        drop(sender);
-        let parts: Vec<Option<Part>> = receiver.iter().collect();
-        if parts.len() < self.shards.len() {
-            return Err(Fatal::Gone);
+        let mut taking = Taking::new(self.shards.len(), TOPICS_AT_ONCE);
+        while let Some((shard, piece)) = taking.wants() {
+            let (sender, receiver) = mpsc::sync_channel(1);
+            self.shards[shard].post(Message::Checkpoint { sender, last, piece });
+            taking.take(receiver.recv().map_err(|_gone| Fatal::Gone)?);
         }
         self.sync_log()?;
-        Ok(self.checkpoints.all(parts)?)
+        Ok(self.checkpoints.all(taking)?)
     }
 
     /// What a checkpoint covers must not be ahead of what the log has durable.

@@ -1,5 +1,6 @@
 //! What shards, the log's thread and the keeper tell one another.
 
+use std::ops::Range;
 use std::sync::mpsc::SyncSender;
 
 use crate::wal::{Entry, Lsn};
@@ -28,6 +29,8 @@ pub enum Message {
         sender: SyncSender<Option<Part>>,
         /// The last record of the log when it was asked for.
         last: Lsn,
+        /// Which topics, by their places: a piece at a time.
+        piece: Range<usize>,
     },
     /// Somebody else had a turn: look at the timers.
     Look,

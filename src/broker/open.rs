@@ -21,7 +21,7 @@ use super::keeper::Checkpoints;
 use super::layout::Layout;
 use super::lock_file::{self, Held, Holder, Refused};
 use super::settings::Settings;
-use super::shard::{Shard, ShardError};
+use super::shard::{ALL_TOPICS, Shard, ShardError};
 use super::topics::{Topics, Workshop};
 
 /// The version of the directory's layout.
@@ -220,7 +220,7 @@ impl Opening<'_> {
             self.settings.wal,
         )?;
         let last = wal.last();
-        let parts = shards.iter_mut().map(|s| s.part(last));
+        let parts = shards.iter_mut().map(|s| s.part(last, ALL_TOPICS));
         let parts: Option<Vec<_>> = parts.collect::<Result<_, _>>()?;
         let parts = parts.expect("nothing has to be written before a state without appends");
         let (checkpoint, syncs) = Checkpoint::of(1, false, parts);
@@ -305,7 +305,7 @@ impl Opening<'_> {
             Arc::clone(self.disk),
             &self.layout.wal(),
             self.settings.wal,
-            checkpoint.lsn(),
+            checkpoint.covered(),
         )?;
         let mut shards = self.shards();
         self.open_logs(&checkpoint, &mut shards)?;

@@ -22,6 +22,7 @@ use super::mailbox::Mailbox;
 use super::message::{Message, WalMessage};
 use super::open::Opened;
 use super::settings::Settings;
+use super::shard::ALL_TOPICS;
 use super::spares;
 use super::thread::Home;
 
@@ -146,7 +147,7 @@ impl Broker {
         threads.ahead.stop();
         join(threads.ahead_thread)?;
         let last = keeper.stats.last();
-        let parts = self.homes.iter().map(|home| home.shard().part(last));
+        let parts = self.homes.iter().map(|home| home.shard().part(last, ALL_TOPICS));
         let parts: Option<Vec<Part>> = parts.collect::<Result<_, _>>()?;
         keeper.sync_log()?;
         if let Some(parts) = parts {

@@ -6,6 +6,7 @@
 //! made durable, [`Shard::wake`] for timers, [`Shard::submit`] again, and [`Shard::send`].
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,9 @@ use super::topics::Topics;
 
 /// How long to wait before a file that could not be written is tried again.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(500);
+
+/// A shard's state in one piece ([`Shard::part`]).
+pub(crate) const ALL_TOPICS: Range<usize> = 0..usize::MAX;
 
 /// With more answers in a turn there is more to do than to send each of them: the sessions' threads do
 /// it meanwhile.
@@ -342,12 +346,14 @@ impl Shard {
     }
 
     /// The shard's state, for a checkpoint; `None` while the disk has no room for what it has to
-    /// write before. `last` is a record of the log that was written before this call: with nothing
-    /// of its own on the way, the shard's state covers that too.
+    /// write before. `piece` are the topics that are wanted, by their places, from 0 on: a shard with
+    /// many of them gives a piece at a time, and works in between. `last` is a record of the log that
+    /// was written before this call: with nothing of its own on the way, the shard's state covers that
+    /// too.
     ///
     /// # Errors
     /// What writing a log says.
-    pub fn part(&mut self, last: Lsn) -> Result<Option<Part>, ShardError> {
+    pub fn part(&mut self, last: Lsn, piece: Range<usize>) -> Result<Option<Part>, ShardError> {
         match self.flush_all() {
             Ok(()) => {}
             Err(LogError::Io { source, .. }) if is_shortage(&source) => return Ok(None),
@@ -356,16 +362,19 @@ impl Shard {
         if self.queue.is_empty() {
             self.applied.lsn = self.applied.lsn.max(last);
         }
-        let mut part = Part { shard: self.number, applied: self.applied, ..Part::default() };
-        for slot in self.topics.iter_mut() {
-            part.topics.push(TopicState {
+        let (shard, applied) = (self.number, self.applied);
+        let (slots, next) = self.topics.piece_mut(piece);
+        let (mut topics, mut syncs) = (Vec::new(), Vec::new());
+        for slot in slots {
+            let state = TopicState {
                 topic: slot.topic.name().as_str().to_owned(),
                 mark: slot.topic.log().mark(),
                 groups: slot.topic.progress().filter(is_kept).map(durable).collect(),
-            });
-            part.syncs.extend(Some(slot.topic.log_mut().unsynced()).filter(|job| !job.is_empty()));
+            };
+            topics.push((applied.lsn, state));
+            syncs.extend(Some(slot.topic.log_mut().unsynced()).filter(|job| !job.is_empty()));
         }
-        Ok(Some(part))
+        Ok(Some(Part { shard, applied, topics, syncs, next }))
     }
 
     /// Applies the commands of a record. On replay (`appended` is `None`) those of topics whose

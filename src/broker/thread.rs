@@ -192,7 +192,7 @@ pub fn turn(
                 }
             }
             Message::Committed { .. } => unreachable!("they are left for later"),
-            Message::Checkpoint { sender, last } => parts.push((sender, last)),
+            Message::Checkpoint { sender, last, piece } => parts.push((sender, last, piece)),
             Message::Look => {}
             Message::Failed(fatal) => return Err(fatal),
             Message::Stop => stops = true,
@@ -208,9 +208,9 @@ pub fn turn(
     shard.wake(now)?;
     shard.send(now)?;
     shard.submit().into_iter().for_each(&mut *commit);
-    for (sender, last) in parts {
+    for (sender, last, piece) in parts {
         // Whoever asked may have given up waiting.
-        drop(sender.try_send(shard.part(last)?));
+        drop(sender.try_send(shard.part(last, piece)?));
     }
     Ok(stops)
 }

@@ -1,6 +1,7 @@
 //! The topics of a shard.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -164,9 +165,15 @@ impl Topics {
         self.slots.iter().flatten()
     }
 
-    /// In the order of their keys.
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut TopicSlot> {
-        self.slots.iter_mut().flatten()
+    /// Those at these places, in the order of their keys, and where the next ones begin, if there are
+    /// more.
+    pub(super) fn piece_mut(
+        &mut self,
+        places: Range<usize>,
+    ) -> (impl Iterator<Item = &mut TopicSlot>, Option<usize>) {
+        let count = self.slots.len();
+        let (begin, end) = (places.start.min(count), places.end.min(count));
+        (self.slots[begin..end].iter_mut().flatten(), (end < count).then_some(end))
     }
 
     /// Writes what was appended to a topic to its file.

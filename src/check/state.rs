@@ -12,7 +12,7 @@ use crate::broker::open::{self, OpenError};
 use crate::disk::Disk;
 use crate::ids::TopicName;
 use crate::log::LogMark;
-use crate::wal::{self, Examined, Lsn, WalError};
+use crate::wal::{self, Covered, Examined, Lsn, WalError};
 
 /// What the directory says about itself.
 #[derive(Debug, Default)]
@@ -127,10 +127,10 @@ impl Verify<'_> {
         }
     }
 
-    /// The whole log from `from` on; `None` if there is none.
-    fn examine(&self, from: Lsn) -> Result<Option<Examined>, WalError> {
+    /// The whole log from where `covered` says on; `None` if there is none.
+    fn examine(&self, covered: impl Into<Covered>) -> Result<Option<Examined>, WalError> {
         let (disk, dir) = (Arc::clone(self.disk), self.layout.wal());
-        match wal::examine(disk, &dir, wal::Settings::default(), from) {
+        match wal::examine(disk, &dir, wal::Settings::default(), covered) {
             Ok(examined) => Ok(Some(examined)),
             Err(WalError::Missing { .. }) => Ok(None),
             Err(WalError::Io { file, source, .. })
@@ -145,7 +145,7 @@ impl Verify<'_> {
     /// Examines the log as the next start does, and what the older checkpoints would need of it.
     /// Gives the node that stands in it.
     fn wal(&mut self, base: &Checkpoint, older: &[Checkpoint]) -> Result<Option<u64>, CheckError> {
-        let examined = match self.examine(base.lsn()) {
+        let examined = match self.examine(base.covered()) {
             Ok(Some(examined)) => examined,
             Ok(None) => {
                 let why = "the write-ahead log is missing";
@@ -175,7 +175,7 @@ impl Verify<'_> {
         self.payloads(&examined)?;
         let mut is_said = false;
         for older in older {
-            let Err(WalError::Damaged { file, at, reason }) = self.examine(older.lsn()) else {
+            let Err(WalError::Damaged { file, at, reason }) = self.examine(older.covered()) else {
                 continue;
             };
             if !is_said {

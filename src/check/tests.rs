@@ -14,6 +14,7 @@ use crate::broker::gate::PublishGate;
 use crate::broker::layout::Layout;
 use crate::broker::open::{self, OpenError, Opened};
 use crate::broker::settings::Settings;
+use crate::broker::shard::ALL_TOPICS;
 use crate::config::{Fsync, MinFree};
 use crate::delivery::{Change, Policy};
 use crate::disk::Open;
@@ -71,7 +72,7 @@ fn topic(name: &str) -> TopicName {
 fn round(disk: &SimDisk, round: u64) {
     let mut opened = start(disk).unwrap();
     let last = opened.wal.last();
-    let index = opened.shards[0].part(last).unwrap().unwrap().applied.index;
+    let index = opened.shards[0].part(last, ALL_TOPICS).unwrap().unwrap().applied.index;
     for batch in 1..=2 {
         let mut commands = Commands::default();
         for name in ["a", "b"] {
@@ -94,7 +95,8 @@ fn round(disk: &SimDisk, round: u64) {
     let mut opened = start(disk).unwrap();
     if round + 1 < ROUNDS {
         let last = opened.wal.last();
-        let parts = opened.shards.iter_mut().map(|shard| shard.part(last).unwrap().unwrap());
+        let parts =
+            opened.shards.iter_mut().map(|shard| shard.part(last, ALL_TOPICS).unwrap().unwrap());
         let wall = Timestamp::from_micros(5);
         let now = Now { moment: Moment::from_millis(0), wall };
         let stats = WalStats::default();

@@ -13,6 +13,7 @@
 mod ahead;
 mod gentle;
 pub mod os;
+mod replace;
 pub mod sim;
 
 use std::io;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 pub use ahead::{SyncAhead, SyncFailed, Written};
 pub use gentle::Gentle;
+pub use replace::{Replacement, replace};
 
 /// How to open a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,21 +121,4 @@ pub fn read_all(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let got = file.read_at(&mut bytes, 0)?;
     bytes.truncate(got);
     Ok(bytes)
-}
-
-/// Replaces the file at `path` by one with `bytes`, durably and atomically: a crash leaves the old
-/// one or the new one, whole.
-///
-/// # Errors
-/// What the disk says; the old file is then still there.
-pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = std::path::PathBuf::from(temporary);
-    let file = disk.open(&temporary, Open::Create)?;
-    file.truncate(0)?;
-    file.write_at(bytes, 0)?;
-    file.sync()?;
-    disk.rename(&temporary, path)?;
-    disk.sync_dir(path.parent().unwrap_or(Path::new(".")))
 }

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use crate::broker::checkpoint::Part;
+use crate::broker::checkpoint::Taking;
 use crate::broker::commit::LogWriter;
 use crate::broker::fatal::Fatal;
 use crate::broker::gate::{Full, PublishGate};
@@ -38,6 +38,9 @@ use super::journal::Journal;
 pub(super) const DIR: &str = "/srv/data";
 
 const SHARDS: u32 = 2;
+
+/// A shard gives the keeper the state of so many topics at a time.
+const TOPICS_AT_ONCE: usize = 1;
 
 /// Retries of a message before it is a dead letter.
 pub(super) const MAX_RETRIES: u32 = 2;
@@ -108,7 +111,7 @@ pub(super) struct Node {
     log: LogWriter,
     log_inbox: Vec<Submission>,
     checkpoints: Checkpoints,
-    taken: Option<Vec<Part>>,
+    taking: Option<Taking>,
     spare: Option<SpareJob>,
     sessions: BTreeMap<u64, Session>,
     session_settings: Arc<core::Settings>,
@@ -191,7 +194,7 @@ impl Node {
             shards: opened.shards,
             log_inbox: Vec::new(),
             checkpoints: opened.checkpoints,
-            taken: None,
+            taking: None,
             spare: None,
             sessions: BTreeMap::new(),
             session_settings,
@@ -280,38 +283,37 @@ impl Node {
         }
     }
 
-    /// A turn of the keeper: takes the shards' states, or makes the checkpoint of those it took.
-    /// Says whether it made one.
+    /// A turn of the keeper: takes a piece of the shards' states, or makes the checkpoint of what it
+    /// took. Says whether it made one.
     pub(super) fn keeper_turn(&mut self, now: Now) -> Result<bool, Fatal> {
         watch_room(self.disk.as_ref(), &self.settings);
-        if let Some(parts) = self.taken.take() {
-            return self.write_checkpoint(parts, false, now);
+        if self.taking.is_none()
+            && self.checkpoints.is_due(&self.settings, self.log.stats(), now.moment)
+        {
+            self.taking = Some(Taking::new(self.shards.len(), TOPICS_AT_ONCE));
         }
-        if self.checkpoints.is_due(&self.settings, self.log.stats(), now.moment) {
-            self.taken = self.parts(now)?;
+        let Some(mut taking) = self.taking.take() else { return Ok(false) };
+        if !self.take(&mut taking, now)? {
+            return self.write_checkpoint(taking, false, now);
         }
+        self.taking = Some(taking);
         Ok(false)
     }
 
-    fn parts(&mut self, now: Now) -> Result<Option<Vec<Part>>, Fatal> {
-        let (sender, receiver) = sync_channel(self.shards.len());
+    /// Takes the next piece of the shards' states; false if there is none.
+    fn take(&mut self, taking: &mut Taking, now: Now) -> Result<bool, Fatal> {
+        let Some((number, piece)) = taking.wants() else { return Ok(false) };
+        let (sender, receiver) = sync_channel(1);
         let last = self.log.stats().last();
-        for number in 0..self.shards.len() {
-            let sender = sender.clone();
-            self.inboxes[number].push(Message::Checkpoint { sender, last });
-            self.shard_turn(number, now)?;
-        }
-        drop(sender);
-        Ok(self.checkpoints.all(receiver.iter().collect())?)
+        self.inboxes[number].push(Message::Checkpoint { sender, last, piece });
+        self.shard_turn(number, now)?;
+        taking.take(receiver.recv().map_err(|_gone| Fatal::Gone)?);
+        Ok(true)
     }
 
-    fn write_checkpoint(
-        &mut self,
-        parts: Vec<Part>,
-        is_clean: bool,
-        now: Now,
-    ) -> Result<bool, Fatal> {
+    fn write_checkpoint(&mut self, taken: Taking, is_clean: bool, now: Now) -> Result<bool, Fatal> {
         self.log.sync()?;
+        let Some(parts) = self.checkpoints.all(taken)? else { return Ok(false) };
         let stats = Arc::clone(self.log.stats());
         match self.checkpoints.write(parts, is_clean, &stats, now) {
             Ok(covered) => {
@@ -391,9 +393,9 @@ impl Node {
             }
             self.log_turn(now, journal)?;
         }
-        if let Some(parts) = self.parts(now)? {
-            self.write_checkpoint(parts, true, now)?;
-        }
+        let mut taking = Taking::new(self.shards.len(), TOPICS_AT_ONCE);
+        while self.take(&mut taking, now)? {}
+        self.write_checkpoint(taking, true, now)?;
         Ok(())
     }
 }

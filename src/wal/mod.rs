@@ -49,7 +49,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use recover::{Examined, examine};
+pub use recover::{Covered, Examined, examine};
 pub use salvage::salvage;
 pub use spare::SpareJob;
 pub use writer::Wal;

@@ -57,8 +57,23 @@ struct Walked {
     last: Lsn,
 }
 
-/// Examines the log in the folder `dir`, of which a checkpoint covers everything up to and including
-/// `from` ([`Lsn::ZERO`] without one). Changes nothing.
+/// What a checkpoint says of the log; all of it zero without one.
+#[derive(Clone, Copy, Debug)]
+pub struct Covered {
+    /// Everything up to and including this record is in its state.
+    pub from: Lsn,
+    /// The log was durable up to and including this one: some of its state goes as far.
+    pub durable: Lsn,
+}
+
+impl From<Lsn> for Covered {
+    /// Nothing goes further than all of it.
+    fn from(from: Lsn) -> Self {
+        Self { from, durable: from }
+    }
+}
+
+/// Examines the log in the folder `dir`, of which a checkpoint says this. Changes nothing.
 ///
 /// # Errors
 /// [`WalError::Damaged`] if something that was durable is not there any more, [`WalError::Missing`]
@@ -67,12 +82,14 @@ pub fn examine(
     disk: Arc<dyn Disk>,
     dir: &Path,
     settings: Settings,
-    from: Lsn,
+    covered: impl Into<Covered>,
 ) -> Result<Examined, WalError> {
+    let covered = covered.into();
+    let from = covered.from;
     let files = Files::list(disk, dir)?;
     let start = files.start(from)?;
     let next = files.segments[start].first.unwrap_or(Lsn::new(1));
-    let mut walk = Walk { files: &files, next, from, bytes: 0, doubtful: VecDeque::new() };
+    let mut walk = Walk { files: &files, next, covered, bytes: 0, doubtful: VecDeque::new() };
     let mut continuity = Continuity::default();
     let mut walked = Vec::new();
     let recycled = walk.all(start, &mut walked, &mut continuity)?;
@@ -108,7 +125,7 @@ struct Walk<'a> {
     files: &'a Files,
     /// The record that comes next.
     next: Lsn,
-    from: Lsn,
+    covered: Covered,
     /// Bytes of records that are to be replayed.
     bytes: u64,
     /// Good records of which neither the checkpoint nor a later one says that they were durable.
@@ -191,11 +208,11 @@ impl Walk<'_> {
                 );
                 return Err(self.files.damaged(number, at, reason));
             }
-            if found.lsn > self.from {
+            if found.lsn > self.covered.from {
                 self.bytes += found.size as u64;
             }
             self.doubtful.push_back(Standing { lsn: found.lsn, number, at });
-            let durable = self.from.max(found.durable);
+            let durable = self.covered.durable.max(found.durable);
             while self.doubtful.pop_front_if(|first| first.lsn <= durable).is_some() {}
             self.next = found.lsn.next();
             at += found.size as u64;
@@ -243,10 +260,10 @@ impl Walk<'_> {
             );
             return Err(files.damaged(number, tail.from, reason));
         }
-        if bad <= self.from {
+        if bad <= self.covered.durable {
             let reason = format!(
                 "record {bad} is damaged or missing, and a checkpoint covers up to {}",
-                self.from
+                self.covered.durable
             );
             return Err(files.damaged(number, tail.from, reason));
         }

@@ -230,6 +230,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (1..6u64).prop_map(Op::Leave),
         3 => (1..12u64).prop_map(Op::Pass),
         1 => Just(Op::Checkpoint),
+        1 => Just(Op::CheckpointAmid),
     ]
 }
 

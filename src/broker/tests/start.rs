@@ -136,3 +136,35 @@ fn what_a_start_that_was_cut_short_had_removed_is_no_damage() {
     drop(disk.open(&later, Open::Create).unwrap());
     assert_eq!(damage(disk), []);
 }
+
+/// A shard's state is taken a piece at a time, and what it does in between is in the later ones. The log
+/// was durable as far as the last of them says.
+#[test]
+fn a_log_that_ends_before_what_some_of_the_state_covers_is_damaged() {
+    let disk = SimDisk::new();
+    let (mut node, _found) = Node::start(&disk, now(0)).unwrap();
+    let ops = ["a", "b", "c"].map(|name| Op::Publish(name, 1));
+    live(&mut node, &ops, &mut Ledger::default()).unwrap();
+    live(&mut node, &[Op::CheckpointAmid], &mut Ledger::default()).unwrap();
+    drop(node);
+    let layout = Layout::new(&settings().data_dir);
+    let covered = Checkpoint::newest(&disk, &layout.checkpoints()).unwrap().unwrap().covered();
+    assert!(covered.from < covered.durable, "{covered:?}");
+    let segment = layout.wal().join("0000000000000001.wal");
+    let end_at = |lsn: Lsn| {
+        let bytes = &disk.files()[&segment];
+        let next = lsn.next().get().to_le_bytes();
+        // Its number stands two words behind its beginning.
+        let mut words = bytes.chunks(8).enumerate().skip(4096 / 8);
+        let at = words.find(|(_, word)| *word == next).unwrap().0 * 8 - 16;
+        let disk = disk.copy(sim::Crash::KeepAll);
+        let file = disk.open(&segment, Open::Write).unwrap();
+        file.write_at(&vec![0; bytes.len() - at], at as u64).unwrap();
+        disk
+    };
+    let refused = Node::start(&end_at(covered.durable.prev()), now(1000)).err().unwrap();
+    let (refused, last) = (refused.to_string(), covered.durable);
+    assert!(refused.contains(&format!("a checkpoint covers up to {last}")), "{refused}");
+    assert!(!damage(end_at(covered.durable.prev())).is_empty());
+    drop(Node::start(&end_at(covered.durable), now(1000)).unwrap());
+}

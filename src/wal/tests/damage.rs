@@ -56,6 +56,18 @@ fn a_flipped_bit_that_a_later_record_vouches_for_is_damage() {
 }
 
 #[test]
+fn a_flipped_bit_in_a_record_that_some_of_a_checkpoints_state_covers_is_damage() {
+    let disk = five_records();
+    disk.flip_bit(&segment_file(1), 4096 + 4 * 64 + 56, 0).unwrap();
+    let look = |from, durable| {
+        let covered = Covered { from: Lsn::new(from), durable: Lsn::new(durable) };
+        examine(arc(&disk), Path::new(DIR), SMALL, covered)
+    };
+    assert_eq!(place(look(3, 5)), (segment_file(1), 4096 + 4 * 64));
+    assert!(look(3, 4).unwrap().torn().is_some(), "that of nothing is a torn tail");
+}
+
+#[test]
 fn a_flipped_bit_in_the_last_record_is_a_torn_tail() {
     for (field, offset) in FIELDS {
         for bit in 0..8 {
