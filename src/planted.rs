@@ -59,11 +59,13 @@ pub enum Bug {
     SentAgain,
     /// Of what is sent for a session that sleeps, what its socket did not take is lost.
     RestLost,
+    /// A checkpoint says of all of its topics what the log was when the first was taken.
+    PiecesAsOne,
 }
 
 /// All of them.
 #[cfg(any(test, feature = "sim"))]
-pub const ALL: [Bug; 26] = [
+pub const ALL: [Bug; 27] = [
     Bug::ReplyBeforeSync,
     Bug::NoDirectorySync,
     Bug::SyncRetried,
@@ -90,6 +92,7 @@ pub const ALL: [Bug; 26] = [
     Bug::TailBelieved,
     Bug::SentAgain,
     Bug::RestLost,
+    Bug::PiecesAsOne,
 ];
 
 #[cfg(any(test, feature = "sim"))]

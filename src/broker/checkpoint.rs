@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::delivery::Progress;
 use crate::disk::{self, Disk, Replacement};
 use crate::log::{LogError, LogMark, SyncJob};
+use crate::planted::{self, Bug};
 use crate::time::Timestamp;
 use crate::wal::{Covered, Lsn};
 
@@ -210,7 +211,11 @@ impl Checkpoint {
         let mut syncs = Vec::new();
         for part in parts {
             checkpoint.shards.insert(part.shard, part.applied);
-            checkpoint.topics.extend(part.topics);
+            let mut topics = part.topics;
+            if planted::has(Bug::PiecesAsOne) {
+                topics.iter_mut().for_each(|(lsn, _)| *lsn = part.applied.lsn);
+            }
+            checkpoint.topics.extend(topics);
             syncs.extend(part.syncs);
         }
         // One that was forgotten and made again between two pieces is there twice: the later state counts.

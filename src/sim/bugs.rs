@@ -21,7 +21,7 @@ pub struct Caught {
 /// recovery, rot, liveness, determinism.
 pub fn oracle(bug: Bug) -> &'static str {
     match bug {
-        Bug::ReplyBeforeSync | Bug::IntervalForgotten => "published",
+        Bug::ReplyBeforeSync | Bug::IntervalForgotten | Bug::PiecesAsOne => "published",
         Bug::IdReused => "dense",
         Bug::NoDirectorySync
         | Bug::SyncRetried
