@@ -24,6 +24,10 @@ pub const READ_BYTES_MAX: usize = 256 << 10;
 /// Most unsent bytes a session holds before it stops reading its socket and its subscriptions.
 pub const SESSION_OUT_BYTES_MAX: usize = 1 << 20;
 
+/// Most bytes that a connection's socket takes for its peer ahead of what can be sent, on Linux. What is
+/// on its way does not count: that is as much as the network wants.
+pub const SOCKET_UNSENT_BYTES_MAX: u32 = 128 << 10;
+
 /// Most subscriptions of one connection, with and without groups.
 pub const SUBSCRIPTIONS_MAX: usize = 10_000;
 

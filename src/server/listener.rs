@@ -5,12 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::broker::bell::Bell;
 use crate::ids::ConnId;
+#[cfg(target_os = "linux")]
+use crate::limits;
 use crate::proto::{ErrorCode, WireError, encode};
 use crate::session::task::{self, Context};
 
@@ -82,10 +85,15 @@ async fn session(
     }
 }
 
-/// Small answers leave at once, and a peer that vanished without a word is noticed one day.
+/// Small answers leave at once, a peer that vanished without a word is noticed one day, and one that does
+/// not read takes little of the system's memory: it would otherwise be given megabytes, and a thousand of
+/// them all that the system has for TCP, which then drops what others send.
 fn prepare(stream: &TcpStream) {
-    let keepalive = rustix::net::sockopt::set_socket_keepalive(stream, true);
-    if let Err(error) = stream.set_nodelay(true).and(keepalive.map_err(Into::into)) {
+    let socket = SockRef::from(stream);
+    let set = socket.set_tcp_nodelay(true).and(socket.set_keepalive(true));
+    #[cfg(target_os = "linux")]
+    let set = set.and(socket.set_tcp_notsent_lowat(limits::SOCKET_UNSENT_BYTES_MAX));
+    if let Err(error) = set {
         tracing::debug!(event = "socket_option", "failed to set a socket option: {error}");
     }
 }
@@ -100,4 +108,36 @@ async fn refuse(mut stream: TcpStream, connections_max: usize) {
     encode::error(&mut line, None, &error);
     // A new socket's buffer takes one line; whether the peer reads it is not our concern.
     drop(stream.write_all(&line).await);
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use tokio::net::TcpSocket;
+
+    use super::*;
+
+    /// How much goes into a connection whose peer does not read.
+    async fn taken() -> usize {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpSocket::new_v4().unwrap();
+        peer.set_recv_buffer_size(64 << 10).unwrap();
+        let _peer = peer.connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        prepare(&stream);
+        stream.writable().await.unwrap();
+        let bytes = vec![b'x'; 64 << 10];
+        let mut taken = 0;
+        while let Ok(count) = stream.try_write(&bytes) {
+            taken += count;
+        }
+        taken
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_read_is_given_little() {
+        // What is on its way to it counts as well. Without a bound it is two megabytes and more.
+        let taken = taken().await;
+        assert!(taken <= 512 << 10, "{taken} bytes");
+    }
 }
