@@ -18,8 +18,8 @@ use crate::time::{Moment, Now};
 
 use super::drafts::{Draft, Drafts};
 use super::out::Out;
-use super::read::{Form, ReadDone, ReadJob, Share, Shares};
-use super::reading::{Follow, History, unreadable};
+use super::read::{Form, ReadDone, ReadJob, Reading, Shares};
+use super::reading::{History, Readers, unreadable};
 
 /// Most commands whose answers are outstanding, counted in letters and histories. At the bound the
 /// session reads no more until some are answered.
@@ -68,16 +68,12 @@ pub struct Core {
     /// `SUB`s in groups that are not answered yet.
     joining: usize,
     memberships: Vec<(TopicName, GroupName)>,
-    follows: Vec<Follow>,
     /// Plain subscriptions that were asked for.
     following: usize,
     /// Shards that know this connection.
     known_to: Vec<u32>,
-    /// Most connections never have one.
-    history: Option<Box<History>>,
+    readers: Readers,
     out: Out,
-    /// Held while something is unsent of which more will be read.
-    share: Option<Share>,
     last_heard: Moment,
     is_silent: bool,
     is_closing: bool,
@@ -92,15 +88,6 @@ enum Slot {
     Letter { seq: u64, joins: usize, reply: Option<(Vec<u8>, Option<Then>)> },
     /// A `HISTORY`, with the letter that asks where the log is.
     History { seq: u64, tag: Option<Tag>, topic: TopicName, count: u64, reply: Option<Then> },
-}
-
-/// What a read job is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reading {
-    /// The `HISTORY` that is being answered.
-    History,
-    /// The plain subscription of this number.
-    Follow(usize),
 }
 
 /// What came of some bytes.
@@ -127,6 +114,7 @@ impl Core {
         let mut greeting = Vec::new();
         encode::connected(&mut greeting);
         out.lines(greeting);
+        let readers = Readers::new(&settings.shares);
         Self {
             conn,
             decoder: Decoder::new(settings.message_bytes_max),
@@ -139,12 +127,10 @@ impl Core {
             held: Vec::new(),
             joining: 0,
             memberships: Vec::new(),
-            follows: Vec::new(),
             following: 0,
             known_to: Vec::new(),
-            history: None,
+            readers,
             out,
-            share: None,
             last_heard: now,
             is_silent: false,
             is_closing: false,
@@ -169,7 +155,10 @@ impl Core {
 
     /// Whether everything is answered and nothing more will be taken.
     pub fn is_finished(&self) -> bool {
-        self.is_closing && self.slots.is_empty() && self.history.is_none() && self.out.is_empty()
+        self.is_closing
+            && self.slots.is_empty()
+            && self.readers.history.is_none()
+            && self.out.is_empty()
     }
 
     /// No more commands will be taken: the peer has sent its last byte, or the broker stops.
@@ -302,7 +291,7 @@ impl Core {
     /// for what they don't send. `None` if nothing, else pushes and the answers to these letters. With
     /// one of those sent, nothing that is ready here may wait behind it.
     pub fn direct(&self) -> Option<Letters> {
-        let is_quiet = self.out.is_empty() && self.history.is_none() && self.joining == 0;
+        let is_quiet = self.out.is_empty() && self.readers.history.is_none() && self.joining == 0;
         if !is_quiet || !self.wants_input() {
             return None;
         }
@@ -346,7 +335,7 @@ impl Core {
 
     /// Moves answers that are ready, and have none before them that is not, to the output.
     fn emit(&mut self) {
-        while self.history.is_none() {
+        while self.readers.history.is_none() {
             match self.slots.front_mut() {
                 Some(Slot::Letter { reply: None, .. } | Slot::History { reply: None, .. }) => {
                     return;
@@ -363,7 +352,7 @@ impl Core {
                         self.held.drain(..).for_each(|lines| self.out.lines(lines));
                     }
                     if let Some(Then::Follow { topic, log, from }) = then {
-                        self.follows.push(Follow::new(topic, log, from));
+                        self.readers.follow(topic, log, from);
                     }
                 }
                 Some(Slot::History {
@@ -402,12 +391,12 @@ impl Core {
             let disk = &self.settings.disk;
             is_any.then(|| ReadJob::new(disk, log, topic.clone(), form, wanted, last))
         });
-        self.history = Some(Box::new(History { tag, topic, job, failure: None }));
+        self.readers.history = Some(Box::new(History { tag, topic, job, failure: None }));
         self.end_history_if_read();
     }
 
     fn end_history_if_read(&mut self) {
-        let Some(history) = &self.history else { return };
+        let Some(history) = &self.readers.history else { return };
         if history.job.as_ref().is_some_and(|job| !job.is_done()) {
             return;
         }
@@ -418,50 +407,24 @@ impl Core {
             Some(error) => encode::error(&mut line, tag, error),
         }
         self.answered(line);
-        self.history = None;
+        self.readers.history = None;
     }
 
     /// Moves ready chunks of subscriptions to the output while there is room, and returns what has
     /// to be read from files, which the caller gives back to [`Core::read`].
     pub fn pull(&mut self) -> Vec<(Reading, ReadJob)> {
-        let mut jobs = Vec::new();
-        let room = self.settings.shares.each();
-        if self.out.len() < room
-            && let Some(job) = self.history.as_mut().and_then(|history| history.job.take())
-        {
-            jobs.push((Reading::History, job.with_bytes(room)));
-        }
-        for (number, follow) in self.follows.iter_mut().enumerate() {
-            if let Some(job) = follow.pull(&mut self.out, room, &self.settings.disk) {
-                jobs.push((Reading::Follow(number), job.with_bytes(room)));
-            }
-        }
-        self.take_share();
-        jobs
+        self.readers.pull(&mut self.out, &self.settings.disk)
     }
 
     /// Whether [`Core::pull`] would find something, now that output was sent.
     pub fn wants_pull(&mut self) -> bool {
-        self.take_share();
-        let is_history_due = self.history.as_ref().is_some_and(|history| history.job.is_some());
-        self.out.len() < self.settings.shares.each()
-            && (is_history_due || self.follows.iter().any(Follow::has_more))
-    }
-
-    /// Has a share of the memory while it needs it.
-    fn take_share(&mut self) {
-        let reads = self.history.is_some() || !self.follows.is_empty();
-        if self.out.is_empty() || !reads {
-            self.share = None;
-        } else if self.share.is_none() {
-            self.share = Some(self.settings.shares.take());
-        }
+        self.readers.wants_pull(&self.out)
     }
 
     /// Whether there is no use in more messages of its subscriptions: it has as many unsent as it may
     /// have, or reads them from a file. Whatever changes that wakes it.
-    pub fn is_sated(&self) -> bool {
-        self.out.len() >= self.settings.shares.each() || self.follows.iter().all(|f| f.is_reading)
+    pub fn is_sated(&mut self) -> bool {
+        self.readers.is_sated(&self.out)
     }
 
     /// What a read job brought.
@@ -473,10 +436,11 @@ impl Core {
         for damage in done.damaged.iter().chain(&done.error) {
             tracing::error!(event = "read_failed", conn = %self.conn, "{damage}");
         }
+        self.readers.came(&job);
         self.out.lines(done.lines);
         match reading {
             Reading::History => {
-                let history = self.history.as_mut().expect("its job was running");
+                let history = self.readers.history.as_mut().expect("its job was running");
                 if history.failure.is_none() {
                     let first = done.damaged.first().or(done.error.as_ref());
                     history.failure = first.map(|error| unreadable(&history.topic, error));
@@ -486,7 +450,7 @@ impl Core {
                 self.emit();
             }
             Reading::Follow(number) => {
-                self.follows[number].read(job, done.next);
+                self.readers.followed(number, job, done.next);
                 // A subscription that can't be read has no way to say so but to end.
                 self.is_closing |= done.error.is_some();
             }

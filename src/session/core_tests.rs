@@ -13,11 +13,11 @@ use crate::disk::os::OsDisk;
 use crate::disk::sim::SimDisk;
 use crate::ids::{ConnId, Offset, TopicName};
 use crate::limits::{SESSION_OUT_BYTES_MAX, SUBSCRIPTIONS_MAX};
-use crate::log::{LogSettings, NewRecord, TailBudget, TopicLog};
+use crate::log::{Chunk, LogSettings, NewRecord, TailBudget, TopicLog};
 use crate::time::{Moment, Now, Timestamp};
 
 use super::core::{Core, Settings};
-use super::read::{Form, ReadJob, Shares};
+use super::read::{Form, ReadJob, Reading, Shares};
 
 /// A session and the letters it sent.
 struct Story {
@@ -29,12 +29,16 @@ struct Story {
 
 impl Story {
     fn new(shards: u32) -> Self {
+        Self::on(shards, Arc::new(OsDisk))
+    }
+
+    fn on(shards: u32, disk: Arc<dyn Disk>) -> Self {
         let shares = Arc::<Shares>::default();
         let settings = Settings {
             message_bytes_max: 1000,
             dead_after: Duration::from_secs(30),
             shards,
-            disk: Arc::new(OsDisk),
+            disk,
             shares: Arc::clone(&shares),
         };
         let now = Moment::from_millis(0);
@@ -361,33 +365,105 @@ fn others_may_answer_only_what_comes_next() {
     assert_eq!(story.core.direct(), None, "it has to see that it is finished");
 }
 
-#[test]
-fn sessions_that_read_share_the_memory_for_it() {
-    let shares = Arc::<Shares>::default();
-    assert_eq!(shares.each(), 1 << 20);
-    let taken: Vec<_> = (0..128).map(|_| shares.take()).collect();
-    assert_eq!(shares.each(), 512 << 10);
-    let more: Vec<_> = (0..10_000).map(|_| shares.take()).collect();
-    assert_eq!(shares.each(), 32 << 10);
-    drop((taken, more));
-    assert_eq!(shares.each(), 1 << 20);
-
-    let mut story = Story::new(1);
-    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+/// A log with so many messages of 1000 bytes, which the tail cache has if `tail` is large enough.
+fn log_of(disk: &Arc<dyn Disk>, topic: &str, messages: usize, tail: usize) -> TopicLog {
     let settings = LogSettings { segment_bytes: 1 << 30 };
-    let topic = TopicName::parse(b"chat").unwrap();
-    let tail = Arc::new(TailBudget::new(1 << 20));
-    let log = TopicLog::create(disk, Path::new("/"), topic.clone(), settings, tail);
+    let topic = TopicName::parse(topic.as_bytes()).unwrap();
+    let tail = Arc::new(TailBudget::new(tail));
+    let mut log = TopicLog::create(Arc::clone(disk), Path::new("/"), topic, settings, tail);
+    append(&mut log, messages);
+    log
+}
+
+fn append(log: &mut TopicLog, messages: usize) {
+    let message = [b'm'; 1000];
+    for _ in 0..messages {
+        log.append(&NewRecord { ts: Timestamp::default(), id: None, message: &message, extra: "" });
+    }
+    log.flush().unwrap();
+}
+
+/// As many messages more, which the tail cache has.
+fn append_to_tail(log: &mut TopicLog, messages: usize) {
+    let first = log.end().next();
+    append(log, messages);
+    let line = format!("MSG {} {}\n", log.shared().topic(), "m".repeat(1000));
+    let ends = (1..=messages).map(|n| u32::try_from(n * line.len()).unwrap()).collect();
+    log.tail().push(Chunk::new(first, line.repeat(messages).into(), ends));
+}
+
+fn follow(story: &mut Story, log: &TopicLog) {
+    let topic = log.shared().topic().clone();
     let from = Arc::new(Bookmark::new(Offset::FIRST));
+    let line = format!("SUB {topic}\n");
+    let mut buffer = BytesMut::from(line.as_str());
+    let seq = story.core.input(&mut buffer).letters[0].1.seq;
     let then = Some(Then::Follow { topic, log: log.shared(), from });
-    story.receive("SUB chat\n").reply(0, "OK subscribed chat\n", then);
-    // The story has it, and the settings.
-    let count = |story: &Story| Arc::strong_count(&story.shares) - 2;
-    story.core.pull();
-    assert_eq!(count(&story), 0, "nothing is unsent");
+    story.reply(seq, "", then);
+}
+
+#[test]
+fn what_a_session_reads_is_counted_until_it_has_left() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let log = log_of(&disk, "chat", 5000, 0);
+    let mut story = Story::on(1, disk);
+    follow(&mut story, &log);
+    let mut received = 0;
+    while received < 5000 {
+        let mut jobs = story.core.pull();
+        let (reading, mut job) = jobs.pop().unwrap();
+        assert_eq!((jobs.len(), story.shares.held()), (0, job.bytes()));
+        let done = job.run();
+        let bytes = done.lines.len();
+        received += memchr::memchr_iter(b'\n', &done.lines).count();
+        story.core.read(reading, job, done);
+        story.core.wants_pull();
+        assert_eq!(story.shares.held(), bytes);
+        story.leave();
+        assert_eq!((story.core.wants_pull(), story.shares.held()), (received < 5000, 0));
+    }
+    // It reads no more, and what it is told is not of this memory.
+    let mut story = Story::new(1);
     story.core.piece(Piece::Push(b"unsent\n".to_vec()));
-    story.core.pull();
-    assert_eq!(count(&story), 1);
-    assert!(!story.leave().core.wants_pull());
-    assert_eq!(count(&story), 0);
+    assert_eq!((story.core.wants_pull(), story.shares.held()), (false, 0));
+}
+
+#[test]
+fn subscriptions_of_a_session_share_what_it_may_read_at_once() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let log = log_of(&disk, "chat", 500, 0);
+    let mut story = Story::on(1, disk);
+    (0..40).for_each(|_| follow(&mut story, &log));
+    let mut received = [0; 40];
+    while story.core.wants_pull() {
+        let jobs = story.core.pull();
+        let bytes: usize = jobs.iter().map(|(_, job)| job.bytes()).sum();
+        assert!(!jobs.is_empty() && bytes <= 2 * SESSION_OUT_BYTES_MAX, "{bytes}");
+        for (reading, mut job) in jobs {
+            let done = job.run();
+            let Reading::Follow(number) = reading else { panic!("there is no history") };
+            received[number] += memchr::memchr_iter(b'\n', &done.lines).count();
+            story.core.read(reading, job, done);
+        }
+        story.leave();
+    }
+    assert_eq!(received, [500; 40]);
+}
+
+#[test]
+fn a_subscription_does_not_wait_behind_one_that_always_has_more() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let mut busy = log_of(&disk, "busy", 0, 1 << 30);
+    let mut calm = log_of(&disk, "calm", 0, 1 << 30);
+    append_to_tail(&mut busy, 3000);
+    append_to_tail(&mut calm, 1);
+    let mut story = Story::on(1, disk);
+    follow(&mut story, &busy);
+    follow(&mut story, &calm);
+    for _ in 0..2 {
+        assert!(story.core.pull().is_empty() && story.core.out().len() > 1 << 19);
+        append_to_tail(&mut busy, 3000);
+        story.leave();
+    }
+    assert!(story.told.contains("MSG calm"));
 }

@@ -1,5 +1,6 @@
 //! Reading stored messages for a session, off its task and off every shard.
 
+use std::cmp::Ordering::{Equal, Greater, Less};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,7 +15,13 @@ use crate::topic::lines;
 const SHARED_BYTES: usize = 64 << 20;
 
 /// The least that a session may hold of it, in bytes, however many there are.
-const SHARE_BYTES_MIN: usize = 32 << 10;
+pub(super) const SHARE_BYTES_MIN: usize = 32 << 10;
+
+/// The most, in bytes: as much as a session may have unsent, and what is read meanwhile.
+const SHARE_BYTES_MAX: usize = 2 * SESSION_OUT_BYTES_MAX;
+
+/// A session may hold as much as this part of what is free: 1/8.
+const FREE_PART: usize = 8;
 
 /// What is read at once, in bytes.
 const BLOCK_BYTES_MAX: usize = 256 << 10;
@@ -25,33 +32,80 @@ const LINE_BYTES_GUESS: usize = 256;
 /// A job that has found so many damaged messages says so before it goes on.
 const DAMAGED_MAX: usize = 1000;
 
-/// How many sessions have something unsent that they will read more of: subscriptions that are
-/// behind, and histories. They share the memory for it.
+/// What all sessions hold of what they read for their peers, in bytes: unsent, or about to be read.
 #[derive(Debug, Default)]
 pub struct Shares(AtomicUsize);
 
 impl Shares {
-    /// How many bytes a session may have unsent and still read more; a job reads as much again.
-    pub fn each(&self) -> usize {
-        let sessions = self.0.load(Ordering::Relaxed).max(1);
-        (SHARED_BYTES / sessions).clamp(SHARE_BYTES_MIN, SESSION_OUT_BYTES_MAX)
+    /// What all of them hold.
+    pub(super) fn held(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
     }
 
-    /// One session more, until what is returned is dropped.
-    pub fn take(self: &Arc<Self>) -> Share {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Share(Arc::clone(self))
+    /// How much a session may hold now: a part of what nobody holds. However greedy the others are, and
+    /// whoever came first, there is something left, and all together hold no more than there is but for
+    /// the least that each may have.
+    fn limit(&self) -> usize {
+        let free = SHARED_BYTES.saturating_sub(self.held());
+        (free / FREE_PART).clamp(SHARE_BYTES_MIN, SHARE_BYTES_MAX)
     }
 }
 
-/// The share of a session that has something unsent.
+/// What one session holds of it.
 #[derive(Debug)]
-pub struct Share(Arc<Shares>);
+pub struct Hold {
+    shares: Arc<Shares>,
+    bytes: usize,
+}
 
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+impl Hold {
+    /// Nothing yet.
+    pub fn new(shares: &Arc<Shares>) -> Self {
+        Self { shares: Arc::clone(shares), bytes: 0 }
     }
+
+    /// It is so many bytes now.
+    pub fn set(&mut self, bytes: usize) {
+        let all = &self.shares.0;
+        match bytes.cmp(&self.bytes) {
+            Less => drop(all.fetch_sub(self.bytes - bytes, Ordering::Relaxed)),
+            Equal => return,
+            Greater => drop(all.fetch_add(bytes - self.bytes, Ordering::Relaxed)),
+        }
+        self.bytes = bytes;
+    }
+
+    /// How much it may be.
+    pub fn limit(&self) -> usize {
+        self.shares.limit()
+    }
+
+    /// Whether there is no room for more. All sessions change what that depends on: those that hold
+    /// nothing need not look.
+    pub fn is_full(&self) -> bool {
+        self.bytes > 0 && room(self.limit(), self.bytes).is_none()
+    }
+}
+
+/// How much more a session may hold that holds so much; `None` while that is more than half of what it
+/// may: there is to be enough room for a read to be worth it.
+pub(super) fn room(limit: usize, bytes: usize) -> Option<usize> {
+    (bytes <= limit / 2).then(|| limit - bytes)
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// What a read job is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reading {
+    /// The `HISTORY` that is being answered.
+    History,
+    /// The plain subscription of this number.
+    Follow(usize),
 }
 
 /// A place in a topic's files, and what the lines are for.
@@ -64,7 +118,7 @@ pub struct ReadJob {
     /// The last offset wanted.
     last: Offset,
     is_placed: bool,
-    /// Most bytes of a log that one job reads; a larger message comes alone.
+    /// Most bytes of a log that one job reads, and of lines that it makes; a larger message comes alone.
     bytes: usize,
 }
 
@@ -111,6 +165,11 @@ impl ReadJob {
         self
     }
 
+    /// How much it may read.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Goes on to a later end, from where the last job ended or from elsewhere.
     pub fn go_on(&mut self, next: Offset, last: Offset) {
         self.is_placed &= next == self.next;
@@ -147,7 +206,7 @@ impl ReadJob {
         }
         let mut bytes = 0;
         let room = |done: &ReadDone| done.damaged.len() < DAMAGED_MAX;
-        while bytes < self.bytes && room(done) && !self.is_done() {
+        while bytes.max(done.lines.len()) < self.bytes && room(done) && !self.is_done() {
             let (topic, form) = (&self.topic, self.form);
             match self.reader.next() {
                 Ok(Some(record)) => {
@@ -172,5 +231,36 @@ impl ReadJob {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_share_the_memory_whoever_comes_first_and_however_much_they_want() {
+        let shares = Arc::<Shares>::default();
+        let greedy = || {
+            let mut hold = Hold::new(&shares);
+            while let Some(room) = room(hold.limit(), hold.bytes) {
+                hold.set(hold.bytes + room);
+            }
+            assert!((SHARE_BYTES_MIN / 2..=SHARE_BYTES_MAX).contains(&hold.bytes));
+            hold
+        };
+        let first = greedy();
+        assert_eq!(first.bytes, SHARE_BYTES_MAX);
+        let all: Vec<Hold> = std::iter::once(first).chain((1..10_000).map(|_| greedy())).collect();
+        let held = |count: usize| all[..count].iter().map(|hold| hold.bytes).sum::<usize>();
+        assert_eq!(shares.held(), held(10_000));
+        for count in [10, 100, 1_000, 10_000] {
+            let most = SHARED_BYTES + count * SHARE_BYTES_MIN;
+            assert!(held(count) <= most, "{} of {most} bytes for {count}", held(count));
+        }
+        // Those who come late find more than the least.
+        assert!(all[50].bytes > SHARE_BYTES_MIN, "{}", all[50].bytes);
+        drop(all);
+        assert_eq!((shares.held(), shares.limit()), (0, SHARE_BYTES_MAX));
     }
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use crate::broker::letter::Bookmark;
 use crate::disk::Disk;
 use crate::ids::{Offset, TopicName};
+use crate::limits::SESSION_OUT_BYTES_MAX;
 use crate::log::{LogError, LogShared};
 use crate::proto::{ErrorCode, Tag, WireError};
 
 use super::out::Out;
-use super::read::{Form, ReadJob};
+use super::read::{Form, Hold, ReadJob, Reading, SHARE_BYTES_MIN, Shares, room};
 
 /// A `HISTORY` whose lines are being read.
 #[derive(Debug)]
@@ -24,11 +25,11 @@ pub(super) struct History {
 /// A plain subscription.
 #[derive(Debug)]
 pub(super) struct Follow {
-    pub(super) topic: TopicName,
-    pub(super) log: Arc<LogShared>,
+    topic: TopicName,
+    log: Arc<LogShared>,
     bookmark: Arc<Bookmark>,
     job: Option<ReadJob>,
-    pub(super) is_reading: bool,
+    is_reading: bool,
 }
 
 impl Follow {
@@ -37,26 +38,21 @@ impl Follow {
     }
 
     /// Whether there are messages that it could have now.
-    pub(super) fn has_more(&self) -> bool {
+    fn has_more(&self) -> bool {
         !self.is_reading && self.bookmark.get() <= self.log.end()
     }
 
     /// Its job is back, and has read what stands before `next`.
-    pub(super) fn read(&mut self, job: ReadJob, next: Offset) {
+    fn read(&mut self, job: ReadJob, next: Offset) {
         self.job = Some(job);
         self.is_reading = false;
         self.bookmark.set(next);
     }
 
-    /// Moves chunks to the output while there is room; a job when the next messages are not in the
+    /// Moves chunks to the output up to this length of it; a job when the next messages are not in the
     /// tail cache any more.
-    pub(super) fn pull(
-        &mut self,
-        out: &mut Out,
-        room: usize,
-        disk: &Arc<dyn Disk>,
-    ) -> Option<ReadJob> {
-        while out.len() < room && self.has_more() {
+    fn pull(&mut self, out: &mut Out, len: usize, disk: &Arc<dyn Disk>) -> Option<ReadJob> {
+        while out.len() < len && self.has_more() {
             let next = self.bookmark.get();
             match self.log.tail().since(next) {
                 Some((chunk, next)) => {
@@ -79,6 +75,99 @@ impl Follow {
             }
         }
         None
+    }
+}
+
+/// All that a session reads, and what it holds of the memory for it.
+#[derive(Debug)]
+pub(super) struct Readers {
+    /// Most connections never have one.
+    pub(super) history: Option<Box<History>>,
+    follows: Vec<Follow>,
+    /// Who comes first when there is room: the history, or the subscription of this number less one.
+    turn: usize,
+    /// What jobs that run may bring, in bytes.
+    coming: usize,
+    hold: Hold,
+}
+
+impl Readers {
+    /// None yet.
+    pub(super) fn new(shares: &Arc<Shares>) -> Self {
+        let hold = Hold::new(shares);
+        Self { history: None, follows: Vec::new(), turn: 0, coming: 0, hold }
+    }
+
+    /// A plain subscription begins.
+    pub(super) fn follow(&mut self, topic: TopicName, log: Arc<LogShared>, from: Arc<Bookmark>) {
+        self.follows.push(Follow::new(topic, log, from));
+    }
+
+    /// Moves ready chunks to the output while there is room, and gives what has to be read from files.
+    /// All have their turn: nobody waits behind one that always has more.
+    pub(super) fn pull(&mut self, out: &mut Out, disk: &Arc<dyn Disk>) -> Vec<(Reading, ReadJob)> {
+        let mut jobs = Vec::new();
+        if !self.count(out) {
+            return jobs;
+        }
+        let limit = self.hold.limit();
+        let count = 1 + self.follows.len();
+        for _ in 0..count {
+            let Some(room) = room(limit, out.len() + self.coming) else { break };
+            let turn = self.turn % count;
+            self.turn = turn + 1;
+            let (reading, job) = match turn.checked_sub(1) {
+                None => {
+                    let job = self.history.as_mut().and_then(|history| history.job.take());
+                    (Reading::History, job)
+                }
+                Some(number) => {
+                    let len = out.len() + room / 2;
+                    (Reading::Follow(number), self.follows[number].pull(out, len, disk))
+                }
+            };
+            if let Some(job) = job {
+                let left = limit.saturating_sub(out.len() + self.coming);
+                let bytes = left.clamp(SHARE_BYTES_MIN / 2, SESSION_OUT_BYTES_MAX);
+                self.coming += bytes;
+                jobs.push((reading, job.with_bytes(bytes)));
+            }
+        }
+        self.count(out);
+        jobs
+    }
+
+    /// Whether [`Readers::pull`] would find something.
+    pub(super) fn wants_pull(&mut self, out: &Out) -> bool {
+        if !self.count(out) {
+            return false;
+        }
+        let is_history_due = self.history.as_ref().is_some_and(|history| history.job.is_some());
+        (is_history_due || self.follows.iter().any(Follow::has_more)) && !self.hold.is_full()
+    }
+
+    /// Whether there is no use in more messages of its subscriptions: it has as many unsent as it may
+    /// have, or reads them from a file. Whatever changes that wakes it.
+    pub(super) fn is_sated(&mut self, out: &Out) -> bool {
+        self.count(out);
+        self.follows.iter().all(|f| f.is_reading) || self.hold.is_full()
+    }
+
+    /// A job is back.
+    pub(super) fn came(&mut self, job: &ReadJob) {
+        self.coming -= job.bytes();
+    }
+
+    /// A subscription's job is back, and has read what stands before `next`.
+    pub(super) fn followed(&mut self, number: usize, job: ReadJob, next: Offset) {
+        self.follows[number].read(job, next);
+    }
+
+    /// Counts what is held. False if it reads nothing: then that is not of this memory.
+    fn count(&mut self, out: &Out) -> bool {
+        let reads = self.history.is_some() || !self.follows.is_empty();
+        self.hold.set(if reads { out.len() + self.coming } else { 0 });
+        reads
     }
 }
 

@@ -24,9 +24,9 @@ use crate::limits::{MAILBOX_BYTES_MAX, READ_BYTES_MAX};
 use crate::time::{Moment, Now};
 
 use super::awake::Awake;
-use super::core::{Core, Reading, Settings};
+use super::core::{Core, Settings};
 use super::crowd;
-use super::read::{ReadDone, ReadJob};
+use super::read::{ReadDone, ReadJob, Reading};
 
 /// What the first read of a connection asks for, in bytes.
 const READ_BYTES_MIN: usize = 4 << 10;

@@ -27,8 +27,8 @@ use crate::disk::Disk;
 use crate::disk::sim::SimDisk;
 use crate::ids::ConnId;
 use crate::log::{LogSettings, TailBudget};
-use crate::session::core::{self, Core, Reading};
-use crate::session::read::ReadJob;
+use crate::session::core::{self, Core};
+use crate::session::read::{ReadJob, Reading};
 use crate::time::{Moment, Now};
 use crate::wal::{self, Lsn, SpareJob};
 
