@@ -18,16 +18,22 @@ use crate::time::{Moment, Now};
 
 use super::drafts::{Draft, Drafts};
 use super::out::Out;
-use super::read::{Form, ReadDone, ReadJob, Reading, Shares};
+use super::read::{Form, ReadDone, ReadJob, Reading, SHARE_BYTES_MIN, Shares, room};
 use super::reading::{History, Readers, unreadable};
 
 /// Most commands whose answers are outstanding, counted in letters and histories. At the bound the
 /// session reads no more until some are answered.
 const SLOTS_MAX: usize = 256;
 
+/// What an answer is taken for, in bytes, before it is there.
+const OWED_BYTES: usize = 64;
+
 /// Most commands whose answers have not come to the output: what a peer that reads nothing can
-/// have made is some megabytes of them, however short its commands are.
-const OWED_MAX: usize = SESSION_OUT_BYTES_MAX / 64;
+/// have made is a mebibyte of them, however short its commands are.
+const OWED_MAX: usize = SESSION_OUT_BYTES_MAX / OWED_BYTES;
+
+/// So many may be outstanding when the memory that all sessions share is used up.
+const OWED_MIN: usize = SHARE_BYTES_MIN / OWED_BYTES;
 
 /// A letter up to this size, in bytes, has its bytes for itself.
 const COPY_BYTES_MAX: usize = 2 << 10;
@@ -46,7 +52,7 @@ pub struct Settings {
     pub shards: u32,
     /// Where topics' files are read.
     pub disk: Arc<dyn Disk>,
-    /// The memory for what is read from them.
+    /// The memory for what sessions hold for their peers.
     pub shares: Arc<Shares>,
 }
 
@@ -147,10 +153,32 @@ impl Core {
         self.decoder.read_hint()
     }
 
+    /// Most bytes that are worth reading at once, of so many.
+    pub fn read_max(&self, bytes: usize) -> usize {
+        if bytes <= SHARE_BYTES_MIN { bytes } else { bytes.min(self.settings.shares.limit()) }
+    }
+
     /// Whether more bytes would be taken now.
     pub fn wants_input(&self) -> bool {
-        let has_room = self.slots.len() < SLOTS_MAX && self.owed < OWED_MAX;
-        !self.is_closing && has_room && self.out.len() < SESSION_OUT_BYTES_MAX
+        let has_room = self.slots.len() < SLOTS_MAX && self.may_owe();
+        !self.is_closing && has_room && (self.out.is_empty() || !self.has_much_unsent())
+    }
+
+    /// Whether the answers to more commands may be outstanding. All sessions change what that depends
+    /// on: those that owe little need not look.
+    fn may_owe(&self) -> bool {
+        let most = || OWED_MAX.min(self.settings.shares.limit() / OWED_BYTES);
+        self.owed < OWED_MIN || self.owed < most()
+    }
+
+    fn has_much_unsent(&self) -> bool {
+        room(self.settings.shares.limit(), self.out.len()).is_none()
+    }
+
+    /// Nothing is done here for a while, and so many bytes of commands wait to be taken: what is held
+    /// meanwhile counts.
+    pub fn rest(&mut self, waiting: usize) {
+        self.readers.rest(&self.out, waiting);
     }
 
     /// Whether everything is answered and nothing more will be taken.
@@ -205,7 +233,7 @@ impl Core {
         let (mut is_http, mut is_drained) = (false, false);
         let mut at = 0;
         let has_room = |core: &Self, drafts: &Drafts| {
-            core.slots.len() + drafts.0.len() < SLOTS_MAX && core.owed < OWED_MAX
+            core.slots.len() + drafts.0.len() < SLOTS_MAX && core.may_owe()
         };
         while !self.is_closing && has_room(self, &drafts) {
             let rest = &buf[at..];
@@ -423,8 +451,8 @@ impl Core {
 
     /// Whether there is no use in more messages of its subscriptions: it has as many unsent as it may
     /// have, or reads them from a file. Whatever changes that wakes it.
-    pub fn is_sated(&mut self) -> bool {
-        self.readers.is_sated(&self.out)
+    pub fn is_sated(&self) -> bool {
+        self.readers.is_sated()
     }
 
     /// What a read job brought.

@@ -17,7 +17,7 @@ use crate::log::{Chunk, LogSettings, NewRecord, TailBudget, TopicLog};
 use crate::time::{Moment, Now, Timestamp};
 
 use super::core::{Core, Settings};
-use super::read::{Form, ReadJob, Reading, Shares};
+use super::read::{Form, Hold, ReadJob, Reading, Shares};
 
 /// A session and the letters it sent.
 struct Story {
@@ -422,10 +422,38 @@ fn what_a_session_reads_is_counted_until_it_has_left() {
         story.leave();
         assert_eq!((story.core.wants_pull(), story.shares.held()), (received < 5000, 0));
     }
-    // It reads no more, and what it is told is not of this memory.
-    let mut story = Story::new(1);
-    story.core.piece(Piece::Push(b"unsent\n".to_vec()));
-    assert_eq!((story.core.wants_pull(), story.shares.held()), (false, 0));
+}
+
+#[test]
+fn who_does_not_read_its_answers_is_given_less_when_others_hold_much() {
+    for (line, is_short, most) in
+        [("PING\n", false, 2 << 20), ("PING\n", true, 64 << 10), ("NONE\n", true, 64 << 10)]
+    {
+        let mut story = Story::new(1);
+        let mut others = Hold::new(&story.shares);
+        others.set(if is_short { 64 << 20 } else { 0 });
+        let mut buffer = BytesMut::from(line.repeat(1_000_000).as_str());
+        while story.core.wants_input() {
+            story.core.input(&mut buffer);
+        }
+        let unsent = story.core.out().len();
+        assert!((most / 4..=most).contains(&unsent), "{unsent} bytes of {most}");
+        story.core.rest(buffer.len());
+        assert_eq!(
+            story.shares.held(),
+            unsent + buffer.len() + if is_short { 64 << 20 } else { 0 }
+        );
+        story.leave();
+        assert!(story.core.wants_input(), "it reads them now");
+        story.core.rest(0);
+        assert_eq!(story.shares.held(), if is_short { 64 << 20 } else { 0 });
+        // Nor may much be outstanding.
+        let mut buffer = BytesMut::from("PUB chat x\n".repeat(100_000).as_str());
+        let letters = story.core.input(&mut buffer).letters;
+        let taken = (100_000 * 11 - buffer.len()) / 11;
+        assert_eq!(taken, if is_short { 512 } else { 16_384 });
+        drop(letters);
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::log::{LogError, LogShared, Reader};
 use crate::proto::Tag;
 use crate::topic::lines;
 
-/// Memory for what sessions have read from files and their peers have not taken, in bytes.
+/// Memory for what sessions hold for their peers, in bytes.
 const SHARED_BYTES: usize = 64 << 20;
 
 /// The least that a session may hold of it, in bytes, however many there are.
@@ -32,7 +32,8 @@ const LINE_BYTES_GUESS: usize = 256;
 /// A job that has found so many damaged messages says so before it goes on.
 const DAMAGED_MAX: usize = 1000;
 
-/// What all sessions hold of what they read for their peers, in bytes: unsent, or about to be read.
+/// What all sessions hold for their peers, in bytes: unsent, about to be read for them, or not taken yet
+/// of what they sent.
 #[derive(Debug, Default)]
 pub struct Shares(AtomicUsize);
 
@@ -45,7 +46,7 @@ impl Shares {
     /// How much a session may hold now: a part of what nobody holds. However greedy the others are, and
     /// whoever came first, there is something left, and all together hold no more than there is but for
     /// the least that each may have.
-    fn limit(&self) -> usize {
+    pub fn limit(&self) -> usize {
         let free = SHARED_BYTES.saturating_sub(self.held());
         (free / FREE_PART).clamp(SHARE_BYTES_MIN, SHARE_BYTES_MAX)
     }

@@ -148,8 +148,7 @@ impl Readers {
 
     /// Whether there is no use in more messages of its subscriptions: it has as many unsent as it may
     /// have, or reads them from a file. Whatever changes that wakes it.
-    pub(super) fn is_sated(&mut self, out: &Out) -> bool {
-        self.count(out);
+    pub(super) fn is_sated(&self) -> bool {
         self.follows.iter().all(|f| f.is_reading) || self.hold.is_full()
     }
 
@@ -163,10 +162,18 @@ impl Readers {
         self.follows[number].read(job, next);
     }
 
-    /// Counts what is held. False if it reads nothing: then that is not of this memory.
+    /// Counts what is held, with so many bytes that came and wait.
+    pub(super) fn rest(&mut self, out: &Out, waiting: usize) {
+        self.hold.set(out.len() + self.coming + waiting);
+    }
+
+    /// Counts what is held by a session that reads; for one that reads nothing there is time for that
+    /// when it rests.
     fn count(&mut self, out: &Out) -> bool {
         let reads = self.history.is_some() || !self.follows.is_empty();
-        self.hold.set(if reads { out.len() + self.coming } else { 0 });
+        if reads {
+            self.hold.set(out.len() + self.coming);
+        }
         reads
     }
 }

@@ -231,7 +231,9 @@ impl Task {
             );
         }
         for (shard, letter) in input.letters {
+            let bytes = letter.bytes.len();
             if let Some(posting) = self.bring(shard, letter) {
+                self.core.rest(self.buffer.len() + bytes);
                 posting.await;
             }
         }
@@ -311,6 +313,7 @@ impl Task {
 
     /// Ready when there is something to read, to write or to look at.
     fn poll_wait(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        self.core.rest(self.buffer.len());
         let (direct, is_sated) = (self.core.direct(), self.core.is_sated());
         let mut is_woken = self.outbox.sleep(cx, direct, is_sated).is_ready();
         if !self.is_ended && self.core.wants_input() {
@@ -374,6 +377,7 @@ impl Task {
         if self.buffer.capacity() == 0 {
             self.buffer = SPARE.take();
         }
+        self.read_bytes = self.core.read_max(self.read_bytes);
         self.buffer.reserve(self.core.read_hint().max(self.read_bytes));
         // A read that does not fill the buffer tells the runtime that there is no more.
         let Poll::Ready(got) = pin!(self.stream.read_buf(&mut self.buffer)).poll(cx)? else {

@@ -361,6 +361,7 @@ impl Node {
         session.core.out().advance(sent.bytes.len() - before);
         // Little enough to be full now and then.
         session.socket.empty(end.saturating_sub(sent.bytes.len()) / 16);
+        session.core.rest(session.buffer.len());
         session.outbox.lend(session.core.direct());
         sent.is_finished = session.core.is_finished();
         self.post(letters);
