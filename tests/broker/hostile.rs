@@ -1,6 +1,10 @@
 //! Bad input over a real socket: an error or a close as documented, and nobody else notices.
 
-use std::io::Write;
+use std::io::{Read as _, Write};
+#[cfg(target_os = "linux")]
+use std::net::{Shutdown, TcpStream};
+#[cfg(target_os = "linux")]
+use std::time::Duration;
 
 use crate::support::{Broker, Msg, Setup, data_dir, published, quick, wait_for};
 
@@ -248,6 +252,44 @@ fn a_reader_that_never_reads_holds_up_nobody_and_takes_no_memory() {
     for n in 1..=9_000u64 {
         assert_eq!(stuck.message("chat").offset, n);
     }
+}
+
+/// Each of them had a mebibyte and a half of the broker.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_many_who_read_nothing_hold_is_bounded() {
+    let (_temp, dir) = data_dir();
+    let broker = Setup::new(&dir).start();
+    let before = broker.memory();
+    let pings = b"PING\n".repeat(13_000);
+    let connect = |_| {
+        let stream = TcpStream::connect(broker.addr).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        (stream, 0)
+    };
+    let mut all: Vec<(TcpStream, usize)> = (0..300).map(connect).collect();
+    // Until the broker takes no more from any of them.
+    let mut quiet = 0;
+    while quiet < 5 {
+        let before = all.iter().map(|(_, sent)| sent).sum::<usize>();
+        for (stream, sent) in &mut all {
+            while let Ok(count) = stream.write(&pings[*sent % 5..]) {
+                *sent += count;
+            }
+        }
+        let is_quiet = all.iter().map(|(_, sent)| sent).sum::<usize>() == before;
+        quiet = if is_quiet { quiet + 1 } else { 0 };
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let grown = broker.memory().saturating_sub(before);
+    assert!(grown < 160_000, "{grown} KiB more than {before}");
+    // Whoever reads at last gets every answer.
+    let (mut stream, sent) = all.pop().unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    assert_eq!(answers.matches("OK pong").count(), sent / 5);
 }
 
 #[test]
