@@ -233,7 +233,7 @@ impl Task {
         for (shard, letter) in input.letters {
             let bytes = letter.bytes.len();
             if let Some(posting) = self.bring(shard, letter) {
-                self.core.rest(self.buffer.len() + bytes);
+                self.core.rest(self.buffer.capacity() + bytes);
                 posting.await;
             }
         }
@@ -313,7 +313,7 @@ impl Task {
 
     /// Ready when there is something to read, to write or to look at.
     fn poll_wait(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
-        self.core.rest(self.buffer.len());
+        self.core.rest(self.buffer.capacity());
         let (direct, is_sated) = (self.core.direct(), self.core.is_sated());
         let mut is_woken = self.outbox.sleep(cx, direct, is_sated).is_ready();
         if !self.is_ended && self.core.wants_input() {
