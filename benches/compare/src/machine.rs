@@ -5,13 +5,14 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::figures::percentile;
+use crate::figures::{median, percentile};
 
 /// What a machine is.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -125,6 +126,54 @@ fn ping_pong(time: Duration) -> Result<(f64, f64)> {
     both(times)
 }
 
+/// How long a cache line takes from one processor to another and back: nanoseconds. A virtual machine's
+/// host may give two processors one cache, or two that are far apart, for seconds or minutes at a time, and
+/// whoever passes memory between threads is then up to twice as slow.
+pub(crate) fn cache_line(time: Duration) -> f64 {
+    const TRIPS: u32 = 10_000;
+    let turn = AtomicU32::new(0);
+    let next = |before: u32| {
+        let mut looks = 0u32;
+        loop {
+            let now = turn.load(Ordering::Acquire);
+            if now != before {
+                return now;
+            }
+            looks = looks.wrapping_add(1);
+            if looks.is_multiple_of(100_000) {
+                // The other side may have no processor.
+                thread::yield_now();
+            }
+        }
+    };
+    let (begin, mut times) = (Instant::now(), Vec::new());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut answer = 0;
+            loop {
+                let asked = next(answer);
+                if asked == u32::MAX {
+                    return;
+                }
+                answer = asked + 1;
+                turn.store(answer, Ordering::Release);
+            }
+        });
+        let mut asked = 1;
+        while begin.elapsed() < time || times.is_empty() {
+            let start = Instant::now();
+            for _ in 0..TRIPS {
+                turn.store(asked, Ordering::Release);
+                next(asked);
+                asked += 2;
+            }
+            times.push(start.elapsed().as_secs_f64() * 1e9 / f64::from(TRIPS));
+        }
+        turn.store(u32::MAX, Ordering::Release);
+    });
+    median(times).unwrap_or_default()
+}
+
 /// Ticks of all processors: all of them, and those that the hypervisor gave to others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticks {
@@ -190,6 +239,12 @@ mod tests {
         let before = Ticks::parse("cpu  10 0 10 70 0 0 0 10 5 5\ncpu0 1");
         let after = Ticks::parse("cpu  20 0 20 140 0 0 0 20 9 9\ncpu0 1");
         assert!((after.stolen_since(before) - 0.1).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_cache_line_comes_back() {
+        let nanos = cache_line(Duration::ZERO);
+        assert!(nanos > 1.0 && nanos.is_finite(), "{nanos}");
     }
 
     #[test]

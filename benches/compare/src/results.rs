@@ -12,6 +12,9 @@ use crate::machine::{Limits, Machine};
 use crate::peers::{Peer, SETUPS, Setup, Strength};
 use crate::works::Figures;
 
+/// A cache line that takes less there and back stays in one cache.
+pub(crate) const NEAR_NANOS: f64 = 150.0;
+
 /// One work done once by one broker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Run {
@@ -21,6 +24,9 @@ pub(crate) struct Run {
     pub(crate) figures: Figures,
     /// The share of the processors that the hypervisor gave to others meanwhile.
     pub(crate) stolen: f64,
+    /// How long a cache line took there and back between two processors just before, in nanoseconds.
+    #[serde(default)]
+    pub(crate) cache_line: f64,
     /// How often it was done over since too much was stolen.
     pub(crate) repeats: u32,
     /// Why there are no figures.
@@ -62,6 +68,18 @@ impl Results {
 
     fn of(&self, work: &str, setup: &str) -> impl Iterator<Item = &Run> {
         self.runs.iter().filter(move |run| run.work == work && run.setup == setup)
+    }
+
+    /// Of the times that a cache line took before each run, of this setup or of all: the share of short
+    /// ones. `None` if they are not known.
+    pub(crate) fn share_of_near(&self, setup: Option<&str>) -> Option<f64> {
+        let times = || {
+            let runs = self.runs.iter().filter(|run| setup.is_none_or(|id| run.setup == id));
+            runs.map(|run| run.cache_line).filter(|nanos| *nanos > 0.0)
+        };
+        let share = |count: usize, of: usize| count as f64 / of as f64;
+        let all = times().count();
+        (all > 0).then(|| share(times().filter(|nanos| *nanos < NEAR_NANOS).count(), all))
     }
 
     /// Whether this was tried at all.
@@ -255,6 +273,7 @@ mod tests {
             setup: setup.to_owned(),
             figures: Figures::from([("rate".to_owned(), figure), ("p50".to_owned(), figure)]),
             stolen: 0.0,
+            cache_line: 0.0,
             repeats: 0,
             error: None,
         }

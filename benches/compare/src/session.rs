@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::args::Args;
-use crate::machine::{Limits, Machine, Ticks};
+use crate::machine::{Limits, Machine, Ticks, cache_line};
 use crate::peers::{Found, Peer, SETUPS, Setup, Watchdog, can_install, find, install};
 use crate::results::{ROWS, Results, Run, WAITING};
 use crate::say;
@@ -17,6 +17,9 @@ use crate::works::{Bench, Figures, Work};
 
 /// A run is done over when more than this share of the processors was stolen meanwhile.
 const STOLEN_MAX: f64 = 0.05;
+
+/// How long the time of a cache line is measured before each run.
+const CACHE_LINE: Duration = Duration::from_millis(50);
 
 /// How often it is done over at most.
 const REPEATS_MAX: u32 = 2;
@@ -165,6 +168,7 @@ impl Session {
     fn once(&self, round: u32, name: &str, work: Work, setup: &Setup) -> Run {
         let mut best: Option<Run> = None;
         for repeats in 0..=REPEATS_MAX {
+            let cache_line = cache_line(CACHE_LINE);
             let before = Ticks::read();
             let result = self.bench.run(work, setup);
             let stolen = Ticks::read().stolen_since(before);
@@ -174,7 +178,7 @@ impl Session {
             };
             let has_failed = error.is_some();
             let (work, setup) = (name.to_owned(), setup.id.to_owned());
-            let run = Run { round, work, setup, figures, stolen, repeats, error };
+            let run = Run { round, work, setup, figures, stolen, cache_line, repeats, error };
             if has_failed {
                 return run;
             }

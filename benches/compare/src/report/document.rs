@@ -7,7 +7,7 @@ use super::{can, why_none};
 use crate::figures::median;
 use crate::machine::Limits;
 use crate::peers::{Peer, SETUPS, Setup, Strength};
-use crate::results::{ROWS, Results, Row, Unit, WAITING, three};
+use crate::results::{NEAR_NANOS, ROWS, Results, Row, Unit, WAITING, three};
 use crate::works::{IDLE, MEMBERS, SIZE};
 
 /// A part of the document: its heading, what is said of it, and the works it is about.
@@ -160,6 +160,32 @@ fn conditions(results: &Results, out: &mut String) {
         };
         put_cells(out, [name, &cell(|both| both.0), &cell(|both| both.1)]);
     }
+    cache_lines(results, out);
+}
+
+/// Whether the runs had the same two processors, as far as a guest can see.
+fn cache_lines(results: &Results, out: &mut String) {
+    let Some(near) = results.share_of_near(None) else { return };
+    let times = || results.runs.iter().map(|run| run.cache_line).filter(|nanos| *nanos > 0.0);
+    let shares = SETUPS
+        .iter()
+        .filter_map(|setup| Some((setup.name(), results.share_of_near(Some(setup.id))?)));
+    let mut shares: Vec<_> = shares.collect();
+    shares.sort_by(|(_, a), (_, b)| a.total_cmp(b));
+    let [(least, few), .., (most, many)] = &shares[..] else { return };
+    let text = format!(
+        "Before each run a cache line went there and back between two processors, in {:.0} to {:.0} \
+         ns: under {NEAR_NANOS:.0} in {:.0} % of them, and from {:.0} % ({least}) to {:.0} % ({most}) \
+         of those of one setup. The others had processors that share no cache, which the host \
+         decides, and whoever passes memory between threads is up to twice as slow then.",
+        times().fold(f64::INFINITY, f64::min),
+        times().fold(0.0, f64::max),
+        near * 100.0,
+        few * 100.0,
+        many * 100.0,
+    );
+    out.push('\n');
+    put_text(out, &text);
 }
 
 fn ratios(results: &Results, out: &mut String) {

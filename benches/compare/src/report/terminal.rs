@@ -52,6 +52,7 @@ mod tests {
             setup: setup.to_owned(),
             figures: [(figure.to_owned(), 1_234_567.0)].into(),
             stolen: 0.0,
+            cache_line: 0.0,
             repeats: 0,
             error: None,
         };
