@@ -18,7 +18,7 @@ use crate::time::{Moment, Now};
 
 use super::drafts::{Draft, Drafts};
 use super::out::Out;
-use super::read::{Form, ReadDone, ReadJob, Reading, SHARE_BYTES_MIN, Shares, room};
+use super::read::{Form, ReadDone, ReadJob, Reading, SHARE_BYTES_MIN, Shares};
 use super::reading::{History, Readers, unreadable};
 
 /// Most commands whose answers are outstanding, counted in letters and histories. At the bound the
@@ -171,8 +171,9 @@ impl Core {
         self.owed < OWED_MIN || self.owed < most()
     }
 
+    /// Twice what its subscriptions may fill: they must not keep its commands from being read.
     fn has_much_unsent(&self) -> bool {
-        room(self.settings.shares.limit(), self.out.len()).is_none()
+        self.out.len() > self.settings.shares.limit()
     }
 
     /// Nothing is done here for a while, and so many bytes of commands wait to be taken: what is held
@@ -452,7 +453,7 @@ impl Core {
     /// Whether there is no use in more messages of its subscriptions: it has as many unsent as it may
     /// have, or reads them from a file. Whatever changes that wakes it.
     pub fn is_sated(&self) -> bool {
-        self.readers.is_sated()
+        self.readers.is_sated(&self.out)
     }
 
     /// What a read job brought.

@@ -80,12 +80,6 @@ impl Hold {
     pub fn limit(&self) -> usize {
         self.shares.limit()
     }
-
-    /// Whether there is no room for more. All sessions change what that depends on: those that hold
-    /// nothing need not look.
-    pub fn is_full(&self) -> bool {
-        self.bytes > 0 && room(self.limit(), self.bytes).is_none()
-    }
 }
 
 /// How much more a session may hold that holds so much; `None` while that is more than half of what it

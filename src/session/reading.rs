@@ -143,13 +143,20 @@ impl Readers {
             return false;
         }
         let is_history_due = self.history.as_ref().is_some_and(|history| history.job.is_some());
-        (is_history_due || self.follows.iter().any(Follow::has_more)) && !self.hold.is_full()
+        (is_history_due || self.follows.iter().any(Follow::has_more)) && !self.is_full(out)
     }
 
     /// Whether there is no use in more messages of its subscriptions: it has as many unsent as it may
     /// have, or reads them from a file. Whatever changes that wakes it.
-    pub(super) fn is_sated(&self) -> bool {
-        self.follows.iter().all(|f| f.is_reading) || self.hold.is_full()
+    pub(super) fn is_sated(&self, out: &Out) -> bool {
+        self.follows.iter().all(|f| f.is_reading) || self.is_full(out)
+    }
+
+    /// Whether there is no room for more. What waits to be taken does not count here: only the peer can
+    /// change that. All sessions change what it depends on: those that have nothing need not look.
+    fn is_full(&self, out: &Out) -> bool {
+        let bytes = out.len() + self.coming;
+        bytes > 0 && room(self.hold.limit(), bytes).is_none()
     }
 
     /// A job is back.
