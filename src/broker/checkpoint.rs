@@ -1,4 +1,5 @@
-//! Checkpoints: the state of all topics at a position of the write-ahead log.
+//! Checkpoints: the state of all topics, each with the position of the write-ahead log that it covers.
+//! Those of the shards, in the first line, are covered by all of their topics.
 //!
 //! `.wiber/checkpoint/<number, 16 digits>.json`, one JSON object a line:
 //!

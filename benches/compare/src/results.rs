@@ -24,7 +24,8 @@ pub(crate) struct Run {
     pub(crate) figures: Figures,
     /// The share of the processors that the hypervisor gave to others meanwhile.
     pub(crate) stolen: f64,
-    /// How long a cache line took there and back between two processors just before, in nanoseconds.
+    /// How long a cache line took there and back between two processors just before, in nanoseconds; zero
+    /// if that is not known.
     #[serde(default)]
     pub(crate) cache_line: f64,
     /// How often it was done over since too much was stolen.
