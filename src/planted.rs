@@ -61,11 +61,15 @@ pub enum Bug {
     RestLost,
     /// A checkpoint says of all of its topics what the log was when the first was taken.
     PiecesAsOne,
+    /// A session that has room again does not say so.
+    PausedForEver,
+    /// A member is sent what it has credit for, whether there is room for it or not.
+    RoomIgnored,
 }
 
 /// All of them.
 #[cfg(any(test, feature = "sim"))]
-pub const ALL: [Bug; 27] = [
+pub const ALL: [Bug; 29] = [
     Bug::ReplyBeforeSync,
     Bug::NoDirectorySync,
     Bug::SyncRetried,
@@ -93,6 +97,8 @@ pub const ALL: [Bug; 27] = [
     Bug::SentAgain,
     Bug::RestLost,
     Bug::PiecesAsOne,
+    Bug::PausedForEver,
+    Bug::RoomIgnored,
 ];
 
 #[cfg(any(test, feature = "sim"))]

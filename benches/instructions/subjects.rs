@@ -126,11 +126,16 @@ fn group_events(messages: u64) {
     let (mut held, mut uncommitted) = (VecDeque::new(), VecDeque::new());
     let mut out = Vec::new();
     let now = Now::default();
+    let tell = |group: &mut Group, event: Event<'_>, out: &mut Vec<Action>| {
+        group.on(now, event, out);
+        while group.hand_out(now, |_| true, out) {}
+    };
     for member in (1..=4).map(ConnId) {
-        group.on(now, Event::Join { member, name: "member".into(), prefetch: 5 }, &mut out);
+        let join = Event::Join { member, name: "member".into(), prefetch: 5 };
+        tell(&mut group, join, &mut out);
     }
     for end in (BATCH..=messages).step_by(usize::try_from(BATCH).expect("a small number")) {
-        group.on(now, Event::LogEnd { end: Offset::new(end) }, &mut out);
+        tell(&mut group, Event::LogEnd { end: Offset::new(end) }, &mut out);
         loop {
             for action in out.drain(..) {
                 match action {
@@ -140,10 +145,10 @@ fn group_events(messages: u64) {
                 }
             }
             let Some((member, offset)) = held.pop_front() else { break };
-            group.on(now, Event::Ack { member, offset }, &mut out);
+            tell(&mut group, Event::Ack { member, offset }, &mut out);
         }
         for change in uncommitted.drain(..) {
-            group.on(now, Event::Committed(&change), &mut out);
+            tell(&mut group, Event::Committed(&change), &mut out);
         }
     }
     assert_eq!(group.progress().floor().get(), messages);

@@ -9,7 +9,7 @@ use crate::proto::{Tag, WireError, encode};
 use crate::time::Timestamp;
 use crate::topic::{Commands, TopicKey};
 
-use super::letter::Outbox;
+use super::outbox::Outbox;
 
 /// Commands, and the letters that are answered when they are committed and applied.
 #[derive(Debug, Default)]

@@ -1,12 +1,13 @@
 //! The connections that a shard pushes to: their outboxes and what they belong to.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::delivery::numbers::NumberMap;
 use crate::ids::ConnId;
 use crate::topic::{GroupKey, Pushes, TopicKey};
 
-use super::letter::{Outbox, Piece};
+use super::letter::Piece;
+use super::outbox::Outbox;
 
 /// A member's place: one group of one topic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,12 +24,20 @@ pub(super) struct Conn {
     pub(super) memberships: Vec<Membership>,
     pub(super) follows: Vec<TopicKey>,
     lines: Vec<u8>,
+    /// So many bytes may be pushed before its outbox is asked again.
+    unasked: usize,
+    /// Of which so many are posted.
+    posted: usize,
 }
+
+/// Of the room that its outbox has, so much is used without asking again: 1/16. To ask is to get a
+/// cache line from the session's processor.
+const UNASKED_PART: usize = 16;
 
 /// All of them. Looked up, never iterated.
 #[derive(Debug, Default)]
 pub(super) struct Conns {
-    by_id: HashMap<ConnId, Conn>,
+    by_id: NumberMap<ConnId, Conn>,
     /// Those with lines that were not sent yet.
     touched: Vec<ConnId>,
     /// There is more to do than to send what others can send.
@@ -50,6 +59,8 @@ impl Conns {
             memberships: Vec::new(),
             follows: Vec::new(),
             lines: Vec::new(),
+            unasked: 0,
+            posted: 0,
         })
     }
 
@@ -76,6 +87,7 @@ impl Conns {
         for id in self.touched.drain(..) {
             let Some(conn) = self.by_id.get_mut(&id) else { continue };
             if !conn.lines.is_empty() {
+                conn.posted += conn.lines.len();
                 let push = Piece::Push(std::mem::take(&mut conn.lines));
                 conn.outbox.post(push, !self.is_busy);
             }
@@ -84,6 +96,17 @@ impl Conns {
 }
 
 impl Pushes for Conns {
+    fn has_room(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.by_id.get_mut(&id) else { return true };
+        let unposted = conn.lines.len();
+        if conn.posted + unposted < conn.unasked {
+            return true;
+        }
+        let room = conn.outbox.room_behind(unposted);
+        (conn.unasked, conn.posted) = (unposted + room / UNASKED_PART, 0);
+        room > 0
+    }
+
     fn push(&mut self, id: ConnId) -> &mut Vec<u8> {
         match self.by_id.get_mut(&id) {
             Some(conn) => {

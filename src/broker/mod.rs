@@ -31,6 +31,7 @@ pub mod lock_file;
 pub mod mailbox;
 pub mod message;
 pub mod open;
+pub mod outbox;
 pub mod registry;
 mod requests;
 pub mod settings;

@@ -15,12 +15,13 @@ use super::checkpoint::Part;
 use super::commit::{Commit, Log, LogWriter, WalThread};
 use super::fatal::{Fatal, join, spawn};
 use super::keeper::{Keeper, Verifying};
-use super::letter::{Letter, Letters};
+use super::letter::Letter;
 use super::lock;
 use super::lock_file::Held;
 use super::mailbox::Mailbox;
 use super::message::{Message, WalMessage};
 use super::open::Opened;
+use super::outbox::Letters;
 use super::settings::Settings;
 use super::shard::ALL_TOPICS;
 use super::spares;
@@ -126,7 +127,7 @@ impl Broker {
     /// has waited for the disk, and `direct` is still lent ([`Outbox::lend`]). Otherwise the letter
     /// comes back, for [`Broker::post`].
     ///
-    /// [`Outbox::lend`]: super::letter::Outbox::lend
+    /// [`Outbox::lend`]: super::outbox::Outbox::lend
     pub fn enter(&self, shard: u32, letter: Letter, direct: Option<Letters>) -> Option<Letter> {
         self.homes[shard as usize].enter(letter, direct)
     }

@@ -9,7 +9,7 @@ use crate::time::Now;
 
 use super::batch::{Answer, Appended, Ticket};
 use super::conns::Membership;
-use super::letter::{Bookmark, Piece, Then};
+use super::letter::{Bookmark, Item, Piece, Then};
 use super::shard::{ANSWERS_SENT_MAX, Shard, ShardError};
 use super::topics::Follower;
 
@@ -63,13 +63,25 @@ impl Shard {
         }
     }
 
-    /// The connection was silent for too long: what it holds goes to others.
-    pub(super) fn silent(&mut self, now: Now, conn: ConnId) -> Result<(), ShardError> {
-        self.leave(now, conn, Departure::Silent)
+    /// What a session says of its connection, and wants no answer to.
+    pub(super) fn hear_of(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        item: &Item,
+    ) -> Result<(), ShardError> {
+        match item {
+            // What it holds goes to others.
+            Item::Silent => self.leave(now, conn, Departure::Silent),
+            Item::Heard => self.heard(now, conn),
+            Item::Drained => self.drained(now, conn),
+            Item::Closed => self.closed(now, conn),
+            _ => unreachable!("that wants an answer"),
+        }
     }
 
     /// The silent connection is heard again.
-    pub(super) fn heard(&mut self, now: Now, conn: ConnId) -> Result<(), ShardError> {
+    fn heard(&mut self, now: Now, conn: ConnId) -> Result<(), ShardError> {
         let Some(known) = self.conns.get(conn) else { return Ok(()) };
         let name = Arc::clone(&known.consumer);
         for place in known.memberships.clone() {
@@ -78,8 +90,18 @@ impl Shard {
         Ok(())
     }
 
+    /// The connection has room again for what groups held back.
+    fn drained(&mut self, now: Now, conn: ConnId) -> Result<(), ShardError> {
+        let Some(known) = self.conns.get(conn) else { return Ok(()) };
+        for place in known.memberships.clone() {
+            let (topic, mut desk) = self.desk(now, place.topic);
+            topic.tell(place.group, Event::Resume { member: conn }, &mut desk)?;
+        }
+        Ok(())
+    }
+
     /// The connection is closed.
-    pub(super) fn closed(&mut self, now: Now, conn: ConnId) -> Result<(), ShardError> {
+    fn closed(&mut self, now: Now, conn: ConnId) -> Result<(), ShardError> {
         self.leave(now, conn, Departure::Closed)?;
         if let Some(gone) = self.conns.remove(conn) {
             for key in gone.follows {

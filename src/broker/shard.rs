@@ -172,9 +172,9 @@ impl Shard {
                     answers.push(Answer::Read { topic, at });
                 }
                 Item::Line(line) => answers.push(Answer::Line(line)),
-                Item::Silent => self.silent(now, letter.conn)?,
-                Item::Heard => self.heard(now, letter.conn)?,
-                Item::Closed => self.closed(now, letter.conn)?,
+                Item::Silent | Item::Heard | Item::Drained | Item::Closed => {
+                    self.hear_of(now, letter.conn, &item)?;
+                }
             }
         }
         let is_ready =

@@ -15,10 +15,11 @@ use crate::time::{Moment, Now};
 
 use super::commit::Commit;
 use super::fatal::Fatal;
-use super::letter::{Letter, Letters};
+use super::letter::Letter;
 use super::lock;
 use super::mailbox::Mailbox;
 use super::message::{Message, Submission};
+use super::outbox::Letters;
 use super::shard::Shard;
 
 /// A letter up to this size may be brought in by its session, in bytes.
@@ -107,7 +108,7 @@ impl Home {
     /// answer leaves before the rest of the turn is done. Otherwise the letter comes back, for the
     /// mailbox, and nothing is lent.
     ///
-    /// [`Outbox::lend`]: super::letter::Outbox::lend
+    /// [`Outbox::lend`]: super::outbox::Outbox::lend
     pub fn enter(&self, letter: Letter, direct: Option<Letters>) -> Option<Letter> {
         let start = Moment::read();
         let may_enter = lock(&self.visits).may_enter(letter.conn, start);

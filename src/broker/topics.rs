@@ -13,7 +13,8 @@ use crate::topic::{Topic, TopicKey};
 use crate::wal::Lsn;
 
 use super::ahead::Ahead;
-use super::letter::{Bookmark, Outbox};
+use super::letter::Bookmark;
+use super::outbox::Outbox;
 
 /// What every topic is made with.
 #[derive(Clone, Debug)]

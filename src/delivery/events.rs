@@ -87,6 +87,11 @@ pub enum Event<'a> {
         /// The most messages that it holds at a time; 0 pauses it.
         prefetch: u32,
     },
+    /// More may be sent to a member that [`Group::hand_out`](super::Group::hand_out) paused.
+    Resume {
+        /// The member. Nothing happens if it is none, or not paused.
+        member: ConnId,
+    },
     /// Time has passed: to be sent at [`Group::wake_at`](super::Group::wake_at).
     Wake,
     /// This change is durable now: one that the group asked for, or one that is replayed.
@@ -166,6 +171,10 @@ pub enum Report {
     Left { member: ConnId, name: Arc<str>, held: usize },
     /// A member is taken for dead and its messages go back.
     Dead { member: ConnId, name: Arc<str>, held: usize },
+    /// A member has so much unsent that it gets nothing more for now.
+    Paused { member: ConnId, name: Arc<str> },
+    /// It gets messages again.
+    Resumed { member: ConnId, name: Arc<str> },
     /// A message whose member went away is given to another.
     Redistributed { offset: Offset, from: Arc<str>, to: Arc<str> },
     /// A delivery failed; the next is retry `retry` of `of`, after `delay`.

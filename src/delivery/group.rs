@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::attempt::{Attempt, Outcome};
 use super::events::{Action, Departure, Event, Report, Verdict};
 use super::leases::{Counts, Lease, Leases, Message, Slot, State};
-use super::members::{Member, Members};
+use super::members::{Member, MemberIndex, Members};
 use super::policy::Policy;
 use super::progress::{Change, Progress};
 use crate::ids::{ConnId, Offset};
@@ -77,12 +77,9 @@ impl Group {
         }
     }
 
-    /// Takes in `event` and appends what is to be done because of it.
-    ///
-    /// Afterwards nothing that could be delivered is left undelivered.
+    /// Takes in `event` and appends what is to be done because of it. What can be delivered now is
+    /// asked for afterwards, with [`Group::hand_out`].
     pub fn on(&mut self, now: Now, event: Event<'_>, out: &mut Vec<Action>) {
-        let moves_nothing =
-            planted::has(Bug::AckMovesNothing) && matches!(event, Event::Ack { .. });
         match event {
             Event::Join { member, name, prefetch } => self.join(member, name, prefetch, out),
             Event::Leave { member, why } => self.leave(now, member, why, out),
@@ -100,6 +97,15 @@ impl Group {
                     self.members.set_prefetch(index, prefetch);
                 }
             }
+            Event::Resume { member } => {
+                if let Some(index) = self.members.find(member)
+                    && self.members.get(index).is_paused()
+                {
+                    self.members.resume(index);
+                    let name = Arc::clone(&self.members.get(index).name);
+                    out.push(Action::Report(Report::Resumed { member, name }));
+                }
+            }
             Event::Wake => self.wake(now, out),
             Event::Committed(change) => self.committed(change),
             Event::Settled { first, count } => {
@@ -108,8 +114,72 @@ impl Group {
                 }
             }
         }
-        if !moves_nothing {
-            self.hand_out(now, out);
+    }
+
+    /// Delivers one message, if there is one to deliver and somebody to deliver it to; says whether.
+    /// To be called until it says no, after each event: then nothing that could be delivered is left.
+    ///
+    /// `may_have` says whether more may be sent to a member now. One of which it says no is paused: it
+    /// gets nothing until [`Event::Resume`].
+    pub fn hand_out(
+        &mut self,
+        now: Now,
+        mut may_have: impl FnMut(ConnId) -> bool,
+        out: &mut Vec<Action>,
+    ) -> bool {
+        if !self.members.has_room() {
+            return false;
+        }
+        let Some(slot) = self.leases.first_ready().or_else(|| self.take_new()) else {
+            return false;
+        };
+        let Some(holder) = self.holder(self.leases.get(slot).last, &mut may_have, out) else {
+            self.put_new_back(slot);
+            return false;
+        };
+        self.deliver(now, slot, holder, out);
+        true
+    }
+
+    /// The next message that was never given out, in memory.
+    #[inline]
+    fn take_new(&mut self) -> Option<Slot> {
+        loop {
+            let offset = self.new_at()?;
+            self.next = offset.next();
+            // It is there already if it was acknowledged late, before it was given out again.
+            if let Some(slot) = self.leases.insert(self.known(offset)) {
+                return Some(slot);
+            }
+        }
+    }
+
+    /// What [`Group::take_new`] took is not given out after all.
+    fn put_new_back(&mut self, slot: Slot) {
+        let message = self.leases.get(slot);
+        if message.state() == State::New {
+            self.next = message.offset;
+            self.leases.remove(slot);
+        }
+    }
+
+    /// Who gets the next message, another than `last` if possible. Those who may not have it are
+    /// paused.
+    fn holder(
+        &mut self,
+        last: Option<ConnId>,
+        may_have: &mut impl FnMut(ConnId) -> bool,
+        out: &mut Vec<Action>,
+    ) -> Option<MemberIndex> {
+        loop {
+            let index = self.members.in_turn(last)?;
+            let Member { id: member, name, .. } = self.members.get(index);
+            if may_have(*member) {
+                return Some(index);
+            }
+            let (member, name) = (*member, Arc::clone(name));
+            out.push(Action::Report(Report::Paused { member, name }));
+            self.members.pause(index);
         }
     }
 
@@ -167,7 +237,8 @@ impl Group {
         }
     }
 
-    /// Whether some member has credit: a message that became ready now would be delivered now.
+    /// Whether some member has credit and is not paused: a message that became ready now would be
+    /// delivered now.
     pub fn has_room(&self) -> bool {
         self.members.has_room()
     }
@@ -180,6 +251,11 @@ impl Group {
     /// The members in order of joining: connection, name, prefetch and how many messages each holds.
     pub fn each_member(&self) -> impl Iterator<Item = (ConnId, &str, u32, usize)> {
         self.members.iter().map(|m| (m.id, &*m.name, m.prefetch(), m.held().len()))
+    }
+
+    /// Those that get nothing before [`Event::Resume`], in order of joining.
+    pub fn paused(&self) -> impl Iterator<Item = ConnId> {
+        self.members.iter().filter(|member| member.is_paused()).map(|member| member.id)
     }
 
     /// The offsets that a member holds, in order.
@@ -218,7 +294,8 @@ impl Group {
         !self.members.has_room() && self.members.len() > 0 && has_more()
     }
 
-    /// Whether a message could be delivered and was not: never, between two events. For a metric.
+    /// Whether a message could be delivered and was not: never, when [`Group::hand_out`] has said no.
+    /// For a metric.
     pub fn is_stuck(&self) -> bool {
         self.members.has_room() && (self.leases.first_ready().is_some() || self.new_at().is_some())
     }
@@ -424,26 +501,9 @@ impl Group {
         }
     }
 
-    /// Delivers while there is something to deliver and somebody to deliver it to.
-    fn hand_out(&mut self, now: Now, out: &mut Vec<Action>) {
-        while self.members.has_room() {
-            if let Some(slot) = self.leases.first_ready() {
-                self.deliver(now, slot, out);
-            } else if let Some(offset) = self.new_at() {
-                self.next = offset.next();
-                // It is there already if it was acknowledged late, before it was given out again.
-                if let Some(slot) = self.leases.insert(self.known(offset)) {
-                    self.deliver(now, slot, out);
-                }
-            } else {
-                break;
-            }
-        }
-    }
-
-    fn deliver(&mut self, now: Now, slot: Slot, out: &mut Vec<Action>) {
+    fn deliver(&mut self, now: Now, slot: Slot, holder: MemberIndex, out: &mut Vec<Action>) {
         let message = self.leases.get_mut(slot);
-        let holder = self.members.take_turn(message.last).expect("a member has room");
+        self.members.end_turn(holder);
         let place = self.members.hold(holder, slot);
         let Member { id, name, .. } = self.members.get(holder);
         if let Some(from) = message.orphan_of.take() {

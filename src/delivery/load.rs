@@ -34,6 +34,7 @@ impl Load {
     fn event(&mut self, event: Event<'_>) {
         self.now.moment = Moment::from_nanos(self.now.moment.as_nanos() + 100);
         self.group.on(self.now, event, &mut self.out);
+        while self.group.hand_out(self.now, |_| true, &mut self.out) {}
         for action in self.out.drain(..) {
             match action {
                 Action::Deliver { member, offset, .. } => self.held.push_back((member, offset)),

@@ -1,10 +1,10 @@
 //! Who is in the group, what each holds, and whose turn it is.
 //!
 //! ```text
-//!   seat    1     2     3     4          given out in order of joining, never twice
-//!           a     b     c     d
-//!   held    2/5   5/5   0/5   1/1        credit = prefetch − held
-//!           ▲           ▲
+//!   seat    1     2     3     4     5        given out in order of joining, never twice
+//!           a     b     c     d     e
+//!   held    2/5   5/5   0/5   1/1   0/5      credit = prefetch − held
+//!           ▲           ▲           paused
 //!           with room   with room and the turn: the next message is for c, then a
 //! ```
 
@@ -24,6 +24,7 @@ pub(super) struct Member {
     pub(super) name: Arc<str>,
     prefetch: u32,
     seat: u64,
+    is_paused: bool,
     /// What it has a lease of, in no order: an index of the leases.
     held: Vec<Slot>,
 }
@@ -37,9 +38,13 @@ impl Member {
         self.prefetch
     }
 
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
     fn has_room(&self) -> bool {
         let credit = if planted::has(Bug::CreditTwice) { 2 * self.prefetch } else { self.prefetch };
-        self.held.len() < credit as usize
+        !self.is_paused && self.held.len() < credit as usize
     }
 }
 
@@ -87,7 +92,7 @@ impl Members {
     pub(super) fn join(&mut self, id: ConnId, name: Arc<str>, prefetch: u32) {
         let seat = self.seats_given;
         self.seats_given += 1;
-        let member = Some(Member { id, name, prefetch, seat, held: Vec::new() });
+        let member = Some(Member { id, name, prefetch, seat, is_paused: false, held: Vec::new() });
         let index = match self.vacant.pop() {
             Some(index) => {
                 self.members[index as usize] = member;
@@ -111,6 +116,18 @@ impl Members {
         self.note_room(index);
     }
 
+    /// It gets nothing more, whatever its credit, until [`Members::resume`].
+    pub(super) fn pause(&mut self, index: MemberIndex) {
+        self.get_mut(index).is_paused = true;
+        self.note_room(index);
+    }
+
+    /// It gets messages again.
+    pub(super) fn resume(&mut self, index: MemberIndex) {
+        self.get_mut(index).is_paused = false;
+        self.note_room(index);
+    }
+
     /// Takes a member away that holds nothing any more.
     pub(super) fn leave(&mut self, index: MemberIndex) {
         let member = self.members[index as usize].take().expect("a member leaves once");
@@ -120,15 +137,18 @@ impl Members {
         self.vacant.push(index);
     }
 
-    /// Whose turn it is among those with room; `avoid` only if nobody else has any. The turn goes
-    /// on to the seat behind the one that is returned.
-    pub(super) fn take_turn(&mut self, avoid: Option<ConnId>) -> Option<MemberIndex> {
-        let (mut seat, mut index) = self.room_from(self.turn)?;
+    /// Whose turn it is among those with room; `avoid` only if nobody else has any.
+    pub(super) fn in_turn(&self, avoid: Option<ConnId>) -> Option<MemberIndex> {
+        let (seat, index) = self.room_from(self.turn)?;
         if avoid == Some(self.get(index).id) {
-            (seat, index) = self.room_from(seat + 1)?;
+            return self.room_from(seat + 1).map(|(_, index)| index);
         }
-        self.turn = seat + 1;
         Some(index)
+    }
+
+    /// The turn goes on to the seat behind this member's.
+    pub(super) fn end_turn(&mut self, index: MemberIndex) {
+        self.turn = self.get(index).seat + 1;
     }
 
     fn room_from(&self, seat: u64) -> Option<(u64, MemberIndex)> {

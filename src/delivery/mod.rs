@@ -10,7 +10,9 @@
 //!         timeout · nack                                (a member gone: READY again at once)
 //! ```
 //!
-//! A [`Group`] is told what happened ([`Event`]) and answers with what to do ([`Action`]). It never
+//! A [`Group`] is told what happened ([`Event`]) and answers with what to do ([`Action`]); then it
+//! hands out what can be delivered, one message at a time, so that its owner can say after each
+//! whether its member may have more ([`Group::hand_out`]). It never
 //! reads a clock, a file or a socket: time is an argument, and the same events give the same
 //! actions. It knows offsets, not messages.
 //!
@@ -28,7 +30,8 @@
 //!
 //! [`Group::check`] asserts these; tests call it after each event.
 //!
-//! * Something ready and a member with credit: delivered now. Nothing is ever skipped.
+//! * Something ready and a member with credit that is not paused: delivered now. Nothing is ever
+//!   skipped.
 //! * At most one lease for each offset. A member never gets a message while it holds `prefetch`.
 //! * Credit is computed from the leases; there is no second counter to disagree with them.
 //! * The floor never passes an unsettled message. What was given out is settled or in memory.
@@ -38,7 +41,8 @@
 //!
 //! * Ready retries go out before new messages, both in order of their offsets. Members take turns
 //!   in the order of joining; one without credit is passed over. A retry goes to another member
-//!   than its last one if another has credit.
+//!   than its last one if another has credit. One to which no more can be sent for now is paused:
+//!   it keeps what it holds, and has no credit until it is resumed.
 //! * The `attempt` of a delivery is the number of attempts before it plus one, whatever their
 //!   outcome. Only timeouts and nacks count towards giving up: a message is given up at failure
 //!   `max_retries + 1` that counts, or at a nack that says so. So `of`, the attempt that would be
@@ -62,7 +66,7 @@ mod load;
 mod members;
 #[cfg(test)]
 mod model;
-mod numbers;
+pub(crate) mod numbers;
 mod policy;
 mod progress;
 #[cfg(test)]

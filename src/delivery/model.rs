@@ -2,12 +2,16 @@
 //! question answered by looking at all of them. Far too slow, and plainly what `mod.rs` says. The
 //! random tests hold the real one against it, action by action.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
 use crate::ids::{ConnId, Offset};
 use crate::time::{Moment, Now, Timestamp};
+
+/// How many more messages may be sent to members; to others, any number.
+pub(super) type Rooms = BTreeMap<ConnId, u32>;
 
 /// The log of a model is never longer.
 pub(super) const OFFSETS_MAX: u64 = 60;
@@ -38,6 +42,7 @@ pub(super) struct Member {
     pub(super) name: Arc<str>,
     pub(super) prefetch: u32,
     seat: u64,
+    pub(super) is_paused: bool,
 }
 
 pub(super) struct Model {
@@ -116,6 +121,10 @@ impl Model {
         self.messages.iter().filter_map(due).min()
     }
 
+    fn members(&mut self, id: ConnId) -> impl Iterator<Item = &mut Member> {
+        self.members.iter_mut().filter(move |member| member.id == id)
+    }
+
     fn name(&self, id: ConnId) -> Arc<str> {
         self.members.iter().find(|member| member.id == id).unwrap().name.clone()
     }
@@ -134,7 +143,13 @@ impl Model {
                         name: name.clone(),
                         prefetch,
                     }));
-                    self.members.push(Member { id: member, name, prefetch, seat });
+                    self.members.push(Member {
+                        id: member,
+                        name,
+                        prefetch,
+                        seat,
+                        is_paused: false,
+                    });
                 }
             }
             Event::Leave { member, why } => self.leave(now, member, why, &mut out),
@@ -168,10 +183,9 @@ impl Model {
                 out.push(Action::Answer(verdict));
             }
             Event::SetPrefetch { member, prefetch } => {
-                for known in self.members.iter_mut().filter(|known| known.id == member) {
-                    known.prefetch = prefetch;
-                }
+                self.members(member).for_each(|known| known.prefetch = prefetch);
             }
+            Event::Resume { member } => self.resume(member, &mut out),
             Event::Wake => self.wake(now, &mut out),
             Event::Committed(change) => self.committed(change),
             Event::Settled { first, count } => {
@@ -180,10 +194,15 @@ impl Model {
                 }
             }
         }
-        while let Some(delivered) = self.deliver_one(now) {
-            out.extend(delivered);
-        }
         out
+    }
+
+    fn resume(&mut self, member: ConnId, out: &mut Vec<Action>) {
+        for known in self.members(member).filter(|known| known.is_paused) {
+            known.is_paused = false;
+            let name = known.name.clone();
+            out.push(Action::Report(Report::Resumed { member, name }));
+        }
     }
 
     fn leave(&mut self, now: Now, member: ConnId, why: Departure, out: &mut Vec<Action>) {
@@ -321,7 +340,12 @@ impl Model {
         }
     }
 
-    fn deliver_one(&mut self, now: Now) -> Option<Vec<Action>> {
+    /// One message, if any; a member for which `rooms` has no more is paused.
+    pub(super) fn hand_out(&mut self, now: Now, rooms: &Rooms, out: &mut Vec<Action>) -> bool {
+        self.deliver_one(now, rooms, out).is_some()
+    }
+
+    fn deliver_one(&mut self, now: Now, rooms: &Rooms, out: &mut Vec<Action>) -> Option<()> {
         let ready = self.offsets(|state| state == State::Ready);
         let new = self.offsets(|state| state == State::New);
         let may_start = self.unsettled().len() < self.policy.unsettled_max;
@@ -331,12 +355,17 @@ impl Model {
         let mut in_turn = self.members.clone();
         in_turn.sort_by_key(|member| (member.seat <= self.served, member.seat));
         in_turn.retain(|member| self.held_by(member.id).len() < member.prefetch as usize);
+        in_turn.retain(|member| !member.is_paused);
         let last = self.at(offset).last;
         let other = in_turn.iter().find(|member| Some(member.id) != last);
         let Member { id, name, seat, .. } = other.or(in_turn.first())?.clone();
+        if rooms.get(&id) == Some(&0) {
+            self.members(id).for_each(|known| known.is_paused = true);
+            out.push(Action::Report(Report::Paused { member: id, name }));
+            return self.deliver_one(now, rooms, out);
+        }
         self.served = seat;
 
-        let mut out = Vec::new();
         let (until, max_retries) = (now.moment + self.policy.ack_timeout, self.policy.max_retries);
         let message = self.at(offset);
         if let Some(from) = message.orphan_of.take() {
@@ -347,7 +376,7 @@ impl Model {
         message.state = State::Leased { member: id, sent: now.wall, until };
         message.last = Some(id);
         out.push(Action::Deliver { member: id, offset, attempt: tried + 1, of, until });
-        Some(out)
+        Some(())
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::model::{Model, OFFSETS_MAX, State, counted};
+use super::model::{Model, OFFSETS_MAX, Rooms, State, counted};
 use super::*;
 use crate::ids::{ConnId, Offset};
 use crate::time::{Moment, Now, Timestamp};
@@ -28,6 +28,8 @@ enum Op {
     Nack { of: Of, delay: Option<u64>, counts: bool, dead: bool },
     Touch { of: Of, millis: Option<u64> },
     SetPrefetch { member: u64, prefetch: u32 },
+    Fill { member: u64, room: u32 },
+    Resume { member: u64, is_drained: bool },
     WakeInTime,
     Wake { after_millis: u64 },
     Commit { count: usize },
@@ -57,6 +59,9 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (of(), delay()).prop_map(|(of, millis)| Op::Touch { of, millis }),
         3 => (member(), 0..4u32)
             .prop_map(|(member, prefetch)| Op::SetPrefetch { member, prefetch }),
+        3 => (member(), 0..3u32).prop_map(|(member, room)| Op::Fill { member, room }),
+        4 => (member(), prop::bool::weighted(0.8))
+            .prop_map(|(member, is_drained)| Op::Resume { member, is_drained }),
         10 => Just(Op::WakeInTime),
         4 => (0..60u64).prop_map(|after_millis| Op::Wake { after_millis }),
         12 => (1..8usize).prop_map(|count| Op::Commit { count }),
@@ -86,6 +91,8 @@ struct World {
     model: Model,
     now: u64,
     uncommitted: Vec<Change>,
+    /// How many more messages may be sent to members that read nothing.
+    rooms: Rooms,
     oracle: Oracle,
 }
 
@@ -107,6 +114,7 @@ impl World {
             policy,
             now: 0,
             uncommitted: Vec::new(),
+            rooms: Rooms::new(),
             oracle: Oracle::default(),
         }
     }
@@ -120,8 +128,22 @@ impl World {
         let forced_end = matches!(event, Event::Nack { dead: true, .. });
         let mut actions = Vec::new();
         self.group.on(self.now(), event.clone(), &mut actions);
-        let expected = self.model.on(self.now(), event.clone());
-        assert_eq!(actions, expected, "after {event:?}");
+        let mut expected = self.model.on(self.now(), event.clone());
+        assert_eq!(actions, expected, "at {event:?}");
+        loop {
+            let (now, rooms) = (self.now(), &self.rooms);
+            let may_have = |member| rooms.get(&member) != Some(&0);
+            let has_delivered = self.group.hand_out(now, may_have, &mut actions);
+            assert_eq!(has_delivered, self.model.hand_out(now, rooms, &mut expected));
+            assert_eq!(actions, expected, "after {event:?}");
+            let Some(Action::Deliver { member, .. }) = actions.last().filter(|_| has_delivered)
+            else {
+                break;
+            };
+            if let Some(room) = self.rooms.get_mut(member) {
+                *room = room.checked_sub(1).expect("nothing is sent to who may have no more");
+            }
+        }
         self.group.check();
         self.compare();
         for action in &actions {
@@ -222,6 +244,8 @@ impl World {
         let members: Vec<_> = model.members.iter().map(|m| (m.id, &*m.name, m.prefetch)).collect();
         let real: Vec<_> = group.each_member().map(|(id, name, n, _)| (id, name, n)).collect();
         assert_eq!(real, members);
+        let paused = model.members.iter().filter(|member| member.is_paused).map(|member| member.id);
+        assert!(group.paused().eq(paused), "who is paused");
         let states = |wanted: fn(State) -> bool| model.offsets(wanted).len();
         let counts = Counts {
             ready: states(|state| state == State::Ready),
@@ -276,6 +300,15 @@ impl World {
             }
             Op::SetPrefetch { member, prefetch } => {
                 self.event(Event::SetPrefetch { member: ConnId(member), prefetch });
+            }
+            Op::Fill { member, room } => {
+                self.rooms.insert(ConnId(member), room);
+            }
+            Op::Resume { member, is_drained } => {
+                if is_drained {
+                    self.rooms.remove(&ConnId(member));
+                }
+                self.event(Event::Resume { member: ConnId(member) });
             }
             Op::WakeInTime => self.wake_in_time(),
             Op::Wake { after_millis } => {

@@ -32,6 +32,7 @@ stories! {
     nack
     nobody_there
     one_lease
+    paused
     restart
     retry_goes_to_another
     round_robin
@@ -92,6 +93,8 @@ struct Story {
     members: BTreeMap<String, ConnId>,
     /// Whether changes wait for `commit`.
     hold: bool,
+    /// How many more messages may be sent to members that read nothing.
+    rooms: BTreeMap<ConnId, u32>,
     uncommitted: Vec<Change>,
     out: String,
 }
@@ -105,6 +108,7 @@ impl Story {
             now: Duration::ZERO,
             members: BTreeMap::new(),
             hold: false,
+            rooms: BTreeMap::new(),
             uncommitted: Vec::new(),
             out: String::new(),
         }
@@ -131,6 +135,14 @@ impl Story {
             }
             "credit" => {
                 self.event(Event::SetPrefetch { member: self.member(words[1]), prefetch: credit() })
+            }
+            "full" => {
+                let room = option("room").map_or(0, |n| n.parse().unwrap());
+                self.rooms.insert(self.member(words[1]), room);
+            }
+            "drained" => {
+                self.rooms.remove(&self.member(words[1]));
+                self.event(Event::Resume { member: self.member(words[1]) });
             }
             "close" | "silent" => {
                 let why = if words[0] == "close" { Departure::Closed } else { Departure::Silent };
@@ -188,7 +200,13 @@ impl Story {
     fn event(&mut self, event: Event<'_>) {
         let mut actions = Vec::new();
         let wall = Timestamp::default().plus(self.now);
-        self.group.on(Now { moment: Moment::default() + self.now, wall }, event, &mut actions);
+        let now = Now { moment: Moment::default() + self.now, wall };
+        self.group.on(now, event, &mut actions);
+        let rooms = &mut self.rooms;
+        while self.group.hand_out(now, |member| rooms.get(&member) != Some(&0), &mut actions) {
+            let Some(Action::Deliver { member, .. }) = actions.last() else { unreachable!() };
+            rooms.entry(*member).and_modify(|room| *room -= 1);
+        }
         self.group.check();
         for action in actions {
             let line = self.action(&action);
@@ -312,6 +330,8 @@ fn reported(report: &Report) -> String {
         Report::Joined { name, prefetch, .. } => format!("{name} joined credit={prefetch}"),
         Report::Left { name, held, .. } => format!("{name} left with {held}"),
         Report::Dead { name, held, .. } => format!("{name} is dead with {held}"),
+        Report::Paused { name, .. } => format!("{name} is paused"),
+        Report::Resumed { name, .. } => format!("{name} goes on"),
         Report::Redistributed { offset, from, to } => format!("#{offset} goes from {from} to {to}"),
         Report::Retry { offset, name, outcome, retry, of, delay } => {
             let delay = shown(*delay);

@@ -13,7 +13,8 @@ use bytes::BytesMut;
 
 use super::Script;
 use super::script::Draw;
-use crate::broker::letter::{Item, Letter, Outbox, Piece, Then};
+use crate::broker::letter::{Item, Letter, Piece, Then};
+use crate::broker::outbox::Outbox;
 use crate::disk::sim::SimDisk;
 use crate::ids::{ConnId, Offset, TopicName};
 use crate::limits::{LINE_BYTES_MAX, PUB_WORDS_BYTES_MAX, READ_BYTES_MAX};
@@ -172,6 +173,7 @@ fn session(stream: &[u8], message_bytes_max: usize, told: &[Told], draw: &mut Dr
         shards: 3,
         disk: Arc::new(SimDisk::new()),
         shares: Arc::default(),
+        unsent_max: 1000,
     };
     let outbox = Arc::new(Outbox::default());
     let now = Moment::from_millis(0);
@@ -242,7 +244,7 @@ fn reply(letter: &Letter) -> Piece {
             }
             Item::Locate { .. } => then = Some(Then::Read { log: None, end: Offset::ZERO }),
             Item::Line(line) => lines.extend_from_slice(line),
-            Item::Silent | Item::Heard | Item::Closed => {}
+            Item::Silent | Item::Heard | Item::Drained | Item::Closed => {}
         }
     }
     Piece::Reply { seq: letter.seq, lines, then }

@@ -29,7 +29,7 @@ use crate::config::{Config, Fsync};
 use crate::delivery::Policy;
 use crate::disk::Disk;
 use crate::disk::os::OsDisk;
-use crate::limits::{GROUP_UNSETTLED_MAX, OPEN_LOGS_MAX, TAIL_BYTES_MAX};
+use crate::limits::{GROUP_UNSETTLED_MAX, OPEN_LOGS_MAX, SESSION_OUT_BYTES_MAX, TAIL_BYTES_MAX};
 use crate::log::{LogSettings, TailBudget};
 use crate::session::core;
 use crate::session::task::Context;
@@ -140,6 +140,7 @@ impl Server {
                 shards: broker.shards(),
                 disk,
                 shares: Arc::default(),
+                unsent_max: SESSION_OUT_BYTES_MAX,
             }),
             draining,
             waits_awake: workers.count() > 1,

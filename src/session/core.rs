@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
-use crate::broker::letter::{Item, Letter, Letters, Outbox, Piece, Sent, Span, Then};
+use crate::broker::letter::{Item, Letter, Piece, Then};
+use crate::broker::outbox::{Letters, Outbox, Room, Sent};
 use crate::broker::topics::shard_of;
 use crate::disk::Disk;
 use crate::ids::{ConnId, DerivedId, GroupName, Offset, TopicName};
@@ -16,9 +17,9 @@ use crate::planted::{self, Bug};
 use crate::proto::{Decoder, ErrorCode, Request, Step, Tag, WireError, encode};
 use crate::time::{Moment, Now};
 
-use super::drafts::{Draft, Drafts};
+use super::drafts::{Draft, Drafts, span, take};
 use super::out::Out;
-use super::read::{Form, ReadDone, ReadJob, Reading, SHARE_BYTES_MIN, Shares};
+use super::read::{Form, ReadDone, ReadJob, Reading, SHARE_BYTES_MIN, Shares, room};
 use super::reading::{History, Readers, unreadable};
 
 /// Most commands whose answers are outstanding, counted in letters and histories. At the bound the
@@ -34,9 +35,6 @@ const OWED_MAX: usize = SESSION_OUT_BYTES_MAX / OWED_BYTES;
 
 /// So many may be outstanding when the memory that all sessions share is used up.
 const OWED_MIN: usize = SHARE_BYTES_MIN / OWED_BYTES;
-
-/// A letter up to this size, in bytes, has its bytes for itself.
-const COPY_BYTES_MAX: usize = 2 << 10;
 
 /// Most letters whose answers others may send while a session sleeps.
 const DIRECT_LETTERS_MAX: usize = 8;
@@ -54,6 +52,9 @@ pub struct Settings {
     pub disk: Arc<dyn Disk>,
     /// The memory for what sessions hold for their peers.
     pub shares: Arc<Shares>,
+    /// A connection with so many bytes unsent gets no more messages of its groups, even if there is
+    /// memory.
+    pub unsent_max: usize,
 }
 
 /// See the module.
@@ -179,7 +180,18 @@ impl Core {
     /// Nothing is done here for a while, and so many bytes of commands wait to be taken: what is held
     /// meanwhile counts.
     pub fn rest(&mut self, waiting: usize) {
-        self.readers.rest(&self.out, waiting);
+        self.readers.rest(&self.out, waiting + self.held_bytes());
+    }
+
+    /// What there is room for: as much as it may hold, and nothing of what its subscriptions read.
+    pub fn room(&self) -> Room {
+        let limit = self.settings.shares.limit().min(self.settings.unsent_max);
+        let unsent = self.out.len() + self.held_bytes();
+        Room { bytes: limit.saturating_sub(unsent), is_ample: room(limit, unsent).is_some() }
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.held.iter().map(Vec::len).sum()
     }
 
     /// Whether everything is answered and nothing more will be taken.
@@ -335,14 +347,16 @@ impl Core {
         Some(first..first + count)
     }
 
-    /// Others answered the first letters that wait.
-    pub fn sent(&mut self, sent: Sent) {
+    /// Others answered the first letters that wait. Shards that held something back are told that there
+    /// is room.
+    pub fn sent(&mut self, sent: Sent) -> Vec<(u32, Letter)> {
         for _ in 0..sent.letters {
             let slot = self.slots.pop_front();
             let is_letter = matches!(slot, Some(Slot::Letter { reply: None, .. }));
             assert!(is_letter, "only letters that wait are answered");
         }
         self.owed = self.owed.saturating_sub(sent.lines);
+        if sent.is_drained { self.tell_all(|| Item::Drained) } else { Vec::new() }
     }
 
     /// A piece from a shard.
@@ -561,25 +575,5 @@ impl Slot {
             }
             Slot::History { seq, reply, .. } => *seq == letter && reply.is_none(),
         }
-    }
-}
-
-/// The first `len` bytes of a buffer. Few of them are copied: a letter would keep the whole buffer as
-/// long as it waits, and the buffer can be used again.
-fn take(buf: &mut BytesMut, len: usize) -> Bytes {
-    if len > COPY_BYTES_MAX {
-        return buf.split_to(len).freeze();
-    }
-    let bytes = Bytes::copy_from_slice(&buf[..len]);
-    buf.advance(len);
-    bytes
-}
-
-fn span(base: usize, bytes: &[u8]) -> Span {
-    let start = bytes.as_ptr().addr() - base;
-    let fits = "a session's buffer is far below 4 GiB";
-    Span {
-        start: u32::try_from(start).expect(fits),
-        end: u32::try_from(start + bytes.len()).expect(fits),
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use crate::broker::letter::{Bookmark, Item, Letter, Outbox, Piece, Sent, Then};
+use crate::broker::letter::{Bookmark, Item, Letter, Piece, Then};
+use crate::broker::outbox::{Outbox, Sent};
 use crate::disk::Disk;
 use crate::disk::os::OsDisk;
 use crate::disk::sim::SimDisk;
@@ -40,6 +41,7 @@ impl Story {
             shards,
             disk,
             shares: Arc::clone(&shares),
+            unsent_max: 1000,
         };
         let now = Moment::from_millis(0);
         let outbox = Arc::new(Outbox::default());
@@ -71,6 +73,7 @@ impl Story {
                     }
                     Item::Silent => self.told.push_str(" silent"),
                     Item::Heard => self.told.push_str(" heard"),
+                    Item::Drained => self.told.push_str(" drained"),
                     Item::Closed => self.told.push_str(" closed"),
                 }
             }
@@ -333,6 +336,31 @@ fn a_connection_has_so_many_subscriptions_and_no_more() {
 }
 
 #[test]
+fn groups_send_what_there_is_room_for_and_are_told_when_there_is_again() {
+    let mut story = Story::new(1);
+    story.leave();
+    let room = |story: &Story| (story.core.room().bytes, story.core.room().is_ample);
+    assert_eq!(room(&story), (1000, true));
+    // A push that waits for the answer to its SUB counts.
+    story.receive("SUB chat g\n").push(&"x".repeat(499)).push("y\n");
+    assert_eq!(room(&story), (499, false));
+    story.core.piece(Piece::Reply { seq: 0, lines: Vec::new(), then: None });
+    assert_eq!(room(&story), (499, false), "unsent");
+    story.core.out().advance(1);
+    assert_eq!(room(&story), (500, true));
+    // Others hold nearly all there is.
+    let mut others = Hold::new(&story.shares);
+    others.set(1 << 40);
+    story.core.piece(Piece::Push(vec![b'x'; 40 << 10]));
+    assert_eq!(room(&story), (0, false));
+    story.told.clear();
+    story.core.out().advance(500 + (40 << 10));
+    let letters = story.core.sent(Sent { is_drained: true, ..Sent::default() });
+    story.letters(letters);
+    story.is("letter 1 to 0: drained");
+}
+
+#[test]
 fn others_may_answer_only_what_comes_next() {
     let mut story = Story::new(1);
     assert_eq!(story.core.direct(), None, "the greeting has not left");
@@ -340,7 +368,7 @@ fn others_may_answer_only_what_comes_next() {
     assert_eq!(story.core.direct(), Some(0..0), "pushes");
     story.receive("PUB chat a\n").receive("PUB chat b\nPUB chat c\n");
     assert_eq!(story.core.direct(), Some(0..2));
-    story.core.sent(Sent { letters: 1, lines: 1 });
+    story.core.sent(Sent { letters: 1, lines: 1, is_drained: false });
     assert_eq!(story.core.direct(), Some(1..2));
     // What is ready behind a letter would wait for ever if others answered that.
     story.receive("SUB chat\nPING\n");

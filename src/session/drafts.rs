@@ -1,9 +1,14 @@
 //! What some bytes of a client ask for, gathered into as few letters as the order of the answers
 //! allows.
 
+use bytes::{Buf as _, Bytes, BytesMut};
+
 use crate::broker::letter::{Item, Span};
 use crate::ids::TopicName;
 use crate::proto::Tag;
+
+/// A letter up to this size, in bytes, has its bytes for itself.
+const COPY_BYTES_MAX: usize = 2 << 10;
 
 /// What some bytes ask for, in order: letters while they are being filled, and ready lines.
 #[derive(Default)]
@@ -70,5 +75,25 @@ impl Drafts {
             *is_open &= joining;
             *joins += usize::from(joining);
         }
+    }
+}
+
+/// The first `len` bytes of a buffer. Few of them are copied: a letter would keep the whole buffer as
+/// long as it waits, and the buffer can be used again.
+pub(super) fn take(buf: &mut BytesMut, len: usize) -> Bytes {
+    if len > COPY_BYTES_MAX {
+        return buf.split_to(len).freeze();
+    }
+    let bytes = Bytes::copy_from_slice(&buf[..len]);
+    buf.advance(len);
+    bytes
+}
+
+pub(super) fn span(base: usize, bytes: &[u8]) -> Span {
+    let start = bytes.as_ptr().addr() - base;
+    let fits = "a session's buffer is far below 4 GiB";
+    Span {
+        start: u32::try_from(start).expect(fits),
+        end: u32::try_from(start + bytes.len()).expect(fits),
     }
 }

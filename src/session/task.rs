@@ -17,7 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
 use crate::broker::bell::Bell;
-use crate::broker::letter::{Letter, Outbox, Wire};
+use crate::broker::letter::Letter;
+use crate::broker::outbox::{Outbox, Wire};
 use crate::broker::registry::Broker;
 use crate::ids::ConnId;
 use crate::limits::{MAILBOX_BYTES_MAX, READ_BYTES_MAX};
@@ -186,7 +187,9 @@ impl Task {
 
     fn take_pieces(&mut self) {
         let sent = self.outbox.take(&mut self.pieces);
-        self.core.sent(sent);
+        for (shard, letter) in self.core.sent(sent) {
+            self.broker.post(shard, letter);
+        }
         for piece in self.pieces.drain(..) {
             self.core.piece(piece);
         }
@@ -315,7 +318,8 @@ impl Task {
     fn poll_wait(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
         self.core.rest(self.buffer.capacity());
         let (direct, is_sated) = (self.core.direct(), self.core.is_sated());
-        let mut is_woken = self.outbox.sleep(cx, direct, is_sated).is_ready();
+        let room = self.core.room();
+        let mut is_woken = self.outbox.sleep(cx, direct, is_sated, room).is_ready();
         if !self.is_ended && self.core.wants_input() {
             is_woken |= self.poll_read(cx)?.is_ready();
         }

@@ -29,10 +29,10 @@ pub fn oracle(bug: Bug) -> &'static str {
         | Bug::CheckpointUnsynced
         | Bug::TailBelieved => "recovery",
         Bug::CutInTheMiddle => "rot",
-        Bug::LostWakeUp => "liveness",
+        Bug::LostWakeUp | Bug::PausedForEver => "liveness",
         Bug::HashOrder => "determinism",
         Bug::FloorPassesUnacked | Bug::DeadLetterApart => "floor",
-        Bug::CreditTwice => "credit",
+        Bug::CreditTwice | Bug::RoomIgnored => "credit",
         Bug::AttemptsInMemory => "attempts",
         Bug::AckBeforeCommit => "acked",
         Bug::LeaseKept => "leases",

@@ -15,9 +15,10 @@ use crate::broker::commit::LogWriter;
 use crate::broker::fatal::Fatal;
 use crate::broker::gate::{Full, PublishGate};
 use crate::broker::keeper::{Checkpoints, watch_room};
-use crate::broker::letter::{Letter, Outbox, Wire};
+use crate::broker::letter::Letter;
 use crate::broker::message::{Message, Submission};
 use crate::broker::open::{self, Found, OpenError};
+use crate::broker::outbox::{Outbox, Wire};
 use crate::broker::settings::Settings;
 use crate::broker::shard::Shard;
 use crate::broker::thread;
@@ -47,6 +48,9 @@ pub(super) const MAX_RETRIES: u32 = 2;
 
 /// What a member may hold.
 pub(super) const PREFETCH: u32 = 3;
+
+/// A member with so many bytes unsent is sent no more: little more than a message.
+pub(super) const UNSENT_MAX: usize = 100;
 
 /// How long a member may be silent.
 pub(super) const DEAD_AFTER: Duration = Duration::from_secs(6);
@@ -186,6 +190,7 @@ impl Node {
             shards: SHARDS,
             disk: Arc::clone(&disk),
             shares: Arc::default(),
+            unsent_max: UNSENT_MAX,
         });
         let node = Node {
             log: LogWriter::new(opened.wal, settings.fsync),
@@ -333,11 +338,10 @@ impl Node {
         let mut pieces = Vec::new();
         let known = session.outbox.take(&mut pieces);
         let mut sent = Sent { bytes: session.socket.empty(0), is_finished: false };
-        session.core.sent(known);
+        let mut letters = session.core.sent(known);
         for piece in pieces {
             session.core.piece(piece);
         }
-        let mut letters = Vec::new();
         if !input.is_empty() {
             letters.extend(session.core.heard(now.moment));
             session.buffer.extend_from_slice(input);
@@ -362,6 +366,7 @@ impl Node {
         // Little enough to be full now and then.
         session.socket.empty(end.saturating_sub(sent.bytes.len()) / 16);
         session.core.rest(session.buffer.len());
+        session.outbox.grant(session.core.room());
         session.outbox.lend(session.core.direct());
         sent.is_finished = session.core.is_finished();
         self.post(letters);
@@ -369,6 +374,11 @@ impl Node {
             self.disconnect(conn);
         }
         sent
+    }
+
+    /// What shards have for a client's session, and it has not taken yet.
+    pub(super) fn pushes(&self, conn: ConnId) -> Vec<u8> {
+        self.sessions.get(&conn.0).map_or_else(Vec::new, |session| session.outbox.pushes())
     }
 
     /// The last record of the log.

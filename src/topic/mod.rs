@@ -37,6 +37,10 @@ use feed::Feed;
 pub trait Pushes {
     /// The buffer of lines that will be sent to `conn`, behind its other pushes.
     fn push(&mut self, conn: ConnId) -> &mut Vec<u8>;
+
+    /// Whether there is room for more lines for `conn`. If not, its groups will be told when there is
+    /// ([`Event::Resume`]).
+    fn has_room(&mut self, conn: ConnId) -> bool;
 }
 
 /// What is at hand while something happens: the time, the batch being filled and the way out.
@@ -231,12 +235,14 @@ impl Topic {
     ) -> Result<Option<Verdict>, LogError> {
         let mut actions = std::mem::take(&mut self.actions);
         let mut more = Vec::new();
+        let moves_nothing =
+            planted::has(Bug::AckMovesNothing) && matches!(event, Event::Ack { .. });
         let slot = &mut self.groups[key.0];
         let (members, starved) = (slot.group.members(), slot.group.is_starved());
         slot.group.on(desk.now, event, &mut actions);
         self.members = self.members + slot.group.members() - members;
         let mut verdict = None;
-        while !actions.is_empty() {
+        loop {
             for action in actions.drain(..) {
                 match action {
                     Action::Deliver { member, offset, .. } => {
@@ -248,6 +254,13 @@ impl Topic {
                 }
             }
             std::mem::swap(&mut actions, &mut more);
+            if actions.is_empty() {
+                let group = &mut self.groups[key.0].group;
+                let may_have = |member| desk.pushes.has_room(member);
+                if moves_nothing || !group.hand_out(desk.now, may_have, &mut actions) {
+                    break;
+                }
+            }
         }
         self.actions = actions;
         let slot = &mut self.groups[key.0];

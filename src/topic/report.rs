@@ -18,6 +18,14 @@ pub(super) fn log(topic: &TopicName, group: &GroupName, report: &Report) {
             tracing::warn!(event = "member_dead", %topic, %group, member = %name, held,
                 "consumer detected as dead; redistributing {held} pending messages");
         }
+        Report::Paused { name, .. } => {
+            tracing::debug!(event = "member_paused", %topic, %group, member = %name,
+                "a member reads slowly: it gets no more before it has read what it was sent");
+        }
+        Report::Resumed { name, .. } => {
+            tracing::debug!(event = "member_resumed", %topic, %group, member = %name,
+                "a member has read what it was sent, and gets messages again");
+        }
         Report::Redistributed { offset, from, to } => {
             tracing::info!(event = "redistributed", %topic, %group, %offset, %from, %to,
                 "redistributed a message of a consumer that is gone");

@@ -254,6 +254,38 @@ fn a_reader_that_never_reads_holds_up_nobody_and_takes_no_memory() {
     }
 }
 
+/// It was sent all of them, which the broker had to keep, and nobody else got any.
+#[test]
+fn a_member_that_reads_nothing_leaves_the_rest_to_others() {
+    let (_temp, dir) = data_dir();
+    let broker = Setup::new(&dir).set("DELIVERY__PREFETCH", "1000").start();
+    let (mut deaf, mut reader) = (broker.connect(), broker.connect());
+    deaf.ask("SUB chat g");
+    let mut nc = broker.connect();
+    let body = "y".repeat(100_000);
+    let before = broker.memory();
+    for _ in 0..400 {
+        nc.publish("chat", &body);
+    }
+    // 40 MB, of which the cache of recent lines may have 16 MiB.
+    let grown = broker.memory().saturating_sub(before);
+    assert!(grown < 32_000, "{grown} KiB more than {before}");
+    reader.ask("SUB chat g");
+    for _ in 0..300 {
+        reader.message("chat");
+    }
+    // When the other one reads at last, all were delivered, each to one of them.
+    let mut count = 300;
+    while count < 400 {
+        for nc in [&mut deaf, &mut reader] {
+            nc.send("PING");
+            count +=
+                std::iter::from_fn(|| Some(nc.line()).filter(|line| line != "OK pong")).count();
+        }
+    }
+    assert_eq!(count, 400);
+}
+
 /// Each of them had a mebibyte and a half of the broker.
 #[cfg(target_os = "linux")]
 #[test]

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::letter::{Item, Letter, Outbox, Piece, Span};
+use super::super::letter::{Item, Letter, Piece, Span};
 use super::super::open;
+use super::super::outbox::Outbox;
 use super::super::shard::Shard;
 use super::super::topics::shard_of;
 use super::life::{now, settings, topic};

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, mpsc};
 use bytes::Bytes;
 
 use super::super::commit::{Commit, Log, LogWriter};
-use super::super::letter::{Item, Letter, Outbox, Piece, Sent, Span, Wire};
+use super::super::letter::{Item, Letter, Piece, Span};
 use super::super::message::Message;
 use super::super::open;
+use super::super::outbox::{Outbox, Sent, Wire};
 use super::super::thread::Home;
 use super::super::topics::shard_of;
 use super::life::{now, settings, topic};
@@ -99,7 +100,7 @@ fn the_answer_leaves_in_the_middle_of_a_visit() {
     let lines = String::from_utf8(wire.0.lock().unwrap().clone()).unwrap();
     assert!(lines.starts_with("OK published msg_") && lines.ends_with(" 1\n"), "{lines}");
     let mut pieces = Vec::new();
-    assert_eq!(outbox.take(&mut pieces), Sent { letters: 1, lines: 1 });
+    assert_eq!(outbox.take(&mut pieces), Sent { letters: 1, lines: 1, is_drained: false });
     assert!(pieces.is_empty() && !outbox.is_lent());
     home.mailbox().post(Message::Stop);
     thread.join().unwrap().unwrap();

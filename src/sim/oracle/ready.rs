@@ -1,5 +1,5 @@
-//! A message that could be delivered, and a member with credit: then it is delivered. Nothing waits
-//! for the next event to come along.
+//! A message that could be delivered, and a member with credit that is not paused: then it is
+//! delivered. Nothing waits for the next event to come along.
 
 use super::super::node::PREFETCH;
 use super::View;
@@ -13,7 +13,10 @@ pub(super) fn check(view: &View<'_>) -> Result<(), String> {
         let end = topic.log().shared().end();
         for (name, progress) in topic.progress() {
             let group = topic.group(topic.group_key(name).expect("it was just listed"));
-            let with_credit = group.each_member().find(|(.., held)| *held < PREFETCH as usize);
+            let is_paused = |member| group.paused().any(|paused| paused == member);
+            let with_credit = group
+                .each_member()
+                .find(|(member, .., held)| *held < PREFETCH as usize && !is_paused(*member));
             let Some((member, ..)) = with_credit else { continue };
             let in_memory = group.unsettled() as u64;
             let is_bound = group.unsettled() >= view.node.settings.policy.unsettled_max;
