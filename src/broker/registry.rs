@@ -12,7 +12,7 @@ use crate::memory::Burst;
 
 use super::ahead::Ahead;
 use super::checkpoint::Part;
-use super::commit::{Commit, Log, LogWriter, WalThread};
+use super::commit::{Commit, Log, LogWriter, WalStats, WalThread};
 use super::fatal::{Fatal, join, spawn};
 use super::keeper::{Keeper, Verifying};
 use super::letter::Letter;
@@ -33,6 +33,7 @@ pub struct Broker {
     homes: Vec<Arc<Home>>,
     /// Bytes that sessions have sent, but for what others sent for them.
     sent: Arc<AtomicU64>,
+    stats: Arc<WalStats>,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -83,7 +84,7 @@ impl Broker {
             settings: settings.clone(),
             shards: mailboxes,
             log: Arc::clone(&log),
-            stats,
+            stats: Arc::clone(&stats),
             verifying: Verifying::default(),
             burst: Burst::default(),
             sent: Arc::default(),
@@ -100,12 +101,17 @@ impl Broker {
             ahead_thread,
             _lock: opened.lock,
         };
-        (Broker { homes, sent, threads: Mutex::new(Some(threads)) }, failures)
+        (Broker { homes, sent, stats, threads: Mutex::new(Some(threads)) }, failures)
     }
 
     /// A session has sent so many bytes.
     pub fn count_sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What the log has written; another number whenever it has written something.
+    pub fn written(&self) -> u64 {
+        self.stats.last().get()
     }
 
     /// How many shards there are.

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Config;
-use super::value::{Fsync, LogFormat, MinFree, duration, number, show_duration, show_size, size};
+use super::value::{
+    Fsync, KeepAwake, LogFormat, MinFree, duration, number, show_duration, show_size, size,
+};
 use crate::limits::MESSAGE_BYTES_CEILING;
 
 /// The variable that names the settings file.
@@ -135,6 +137,16 @@ pub const KEYS: &[Key] = &[
         doc: "The port; 0 takes a free one, which the start-up line names.",
         set: |config, text| put(&mut config.server.port, count_in(text, 0, 65535)),
         show: |config| config.server.port.to_string(),
+        ..PLAIN
+    },
+    Key {
+        name: "server.keep_awake",
+        default: "never",
+        allowed: "never or busy",
+        doc: "Keeps the machine's processors from sleeping, never or while messages are written: \
+              single ones are faster, and it costs power. Needs to write to `/dev/cpu_dma_latency`.",
+        set: |config, text| put(&mut config.server.keep_awake, KeepAwake::parse(text)),
+        show: |config| config.server.keep_awake.to_string(),
         ..PLAIN
     },
     Key {

@@ -32,7 +32,7 @@ pub use error::ConfigError;
 pub use file::{FILE_NAME, SettingsFile};
 pub use keys::{FILE_VARIABLE, KEYS, Key};
 pub use load::{Explained, Origin, Overrides, Setting};
-pub use value::{Fsync, LogFormat, MinFree};
+pub use value::{Fsync, KeepAwake, LogFormat, MinFree};
 // The command line reads numbers with units the way the settings do.
 pub(crate) use value::{duration, number, show_duration, show_size, size};
 
@@ -58,6 +58,8 @@ pub struct Server {
     pub host: String,
     /// The port; 0 takes a free one.
     pub port: u16,
+    /// When the machine's processors are kept from sleeping.
+    pub keep_awake: KeepAwake,
 }
 
 /// `[storage]`
@@ -129,7 +131,7 @@ impl Config {
     /// All fields empty: every key of the table is set before anyone sees it.
     fn blank() -> Config {
         Config {
-            server: Server { host: String::new(), port: 0 },
+            server: Server { host: String::new(), port: 0, keep_awake: KeepAwake::Never },
             storage: Storage {
                 data_dir: PathBuf::new(),
                 fsync: Fsync::Always,

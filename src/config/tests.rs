@@ -31,6 +31,7 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, ConfigError>) -> String {
 fn the_defaults_are_what_the_documentation_says() {
     let Config { server, storage, delivery, limits, log } = Config::default();
     assert_eq!((server.host.as_str(), server.port), ("127.0.0.1", 8888));
+    assert_eq!(server.keep_awake, KeepAwake::Never);
     assert_eq!(storage.data_dir, PathBuf::from("./data"));
     assert_eq!(storage.fsync, Fsync::Always);
     assert_eq!((storage.segment, storage.wal_segment), (64 << 20, 32 << 20));
@@ -70,7 +71,7 @@ fn a_flag_wins_over_a_variable_over_the_file_over_the_default() {
     let (config, explained) = Config::load(&flags, env, Some(&file)).unwrap();
     assert_eq!((config.server.host.as_str(), config.server.port), ("a", 2));
     assert_eq!(config.storage.fsync, Fsync::Always);
-    let shown: Vec<_> = explained.settings()[..4]
+    let shown: Vec<_> = explained.settings()[..5]
         .iter()
         .map(|s| format!("{} = {} ({})", s.key.name, s.value, s.origin))
         .collect();
@@ -79,6 +80,7 @@ fn a_flag_wins_over_a_variable_over_the_file_over_the_default() {
         [
             "server.host = a (file wiber.toml, line 2)",
             "server.port = 2 (variable WIBER_PORT)",
+            "server.keep_awake = never (default)",
             "storage.data_dir = ./data (default)",
             "storage.fsync = always (flag --fsync)",
         ]
@@ -171,6 +173,7 @@ fn a_value_that_is_not_allowed_is_refused_with_what_is() {
     for (name, bad) in [
         ("server.host", &["", "a b", "a/b", "tcp://10.0.0.1:8888"][..]),
         ("server.port", &["-1", "65536", "http", "", "+1", "1.0", "tcp://10.0.0.1:8888"]),
+        ("server.keep_awake", &["", "yes", "true", "always"]),
         ("storage.data_dir", &["", "a\0b"]),
         ("storage.fsync", &["yes", "interval:", "interval:0ms", "interval:2m", "Always"]),
         ("storage.segment", &["0", "1KiB", "3GiB", "64MB", "64 mib", "-1", "1.5MiB"]),
@@ -207,6 +210,7 @@ fn the_edges_of_ranges_are_allowed() {
     for (name, good) in [
         ("server.port", &["0", "65535"][..]),
         ("server.host", &["::1", "0.0.0.0", "broker-1.example_net", "fe80::1%eth0"]),
+        ("server.keep_awake", &["never", "busy"]),
         ("storage.fsync", &["interval:1ms", "interval:1m", "never"]),
         ("storage.segment", &["64KiB", "2GiB", "65536", "1_000_000"]),
         ("storage.min_free", &["0%", "90%", "0", "1GiB", "5 %"]),

@@ -94,6 +94,35 @@ impl fmt::Display for MinFree {
     }
 }
 
+/// When the machine's processors are kept from sleeping.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeepAwake {
+    /// Not at all.
+    Never,
+    /// While messages are written or acknowledged.
+    Busy,
+}
+
+impl KeepAwake {
+    /// Reads `never` or `busy`.
+    pub(super) fn parse(text: &str) -> Option<KeepAwake> {
+        match text {
+            "never" => Some(KeepAwake::Never),
+            "busy" => Some(KeepAwake::Busy),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for KeepAwake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KeepAwake::Never => "never",
+            KeepAwake::Busy => "busy",
+        })
+    }
+}
+
 /// For whom the log is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogFormat {

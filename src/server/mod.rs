@@ -6,6 +6,7 @@
 //! ```
 
 mod enter;
+mod keep_awake;
 mod listener;
 mod workers;
 
@@ -25,7 +26,7 @@ use crate::broker::gate::PublishGate;
 use crate::broker::open::{Found, OpenError};
 use crate::broker::registry::Broker;
 use crate::broker::settings::Settings;
-use crate::config::{Config, Fsync};
+use crate::config::{self, Config, Fsync};
 use crate::delivery::Policy;
 use crate::disk::Disk;
 use crate::disk::os::OsDisk;
@@ -35,6 +36,7 @@ use crate::session::core;
 use crate::session::task::Context;
 use crate::wal;
 
+use keep_awake::KeepAwake;
 use workers::Workers;
 
 /// Shards of one process. More than one pays only with more cores than the log's thread, the
@@ -107,6 +109,7 @@ pub struct Server {
     failures: UnboundedReceiver<Fatal>,
     stop: watch::Sender<bool>,
     listener: JoinHandle<()>,
+    _keep_awake: Option<KeepAwake>,
 }
 
 impl Server {
@@ -145,10 +148,15 @@ impl Server {
             draining,
             waits_awake: workers.count() > 1,
         };
+        let looked_at = Arc::clone(&broker);
+        let keep_awake = match config.server.keep_awake {
+            config::KeepAwake::Never => None,
+            config::KeepAwake::Busy => KeepAwake::start(move || looked_at.written()),
+        };
         let listener = tokio::spawn(listener::serve(socket, connections, context, workers));
         let data_dir = config.storage.data_dir.clone();
         let started = Started { addr, data_dir, fsync: config.storage.fsync, found };
-        Ok(Server { started, broker, failures, stop, listener })
+        Ok(Server { started, broker, failures, stop, listener, _keep_awake: keep_awake })
     }
 
     /// What the start-up line says.

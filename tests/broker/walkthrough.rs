@@ -448,3 +448,26 @@ fn small_segments_roll_and_history_reads_across_them() {
     nc.send("HISTORY chat 300");
     assert_eq!(Msg::parse("HISTORY", "chat", &nc.line()).offset, 201);
 }
+
+/// Where the system does not allow it, that is said, and all else goes on.
+#[cfg(target_os = "linux")]
+#[test]
+fn processors_are_kept_awake_while_messages_are_written() {
+    let device = std::path::Path::new("/dev/cpu_dma_latency");
+    let (_temp, dir) = data_dir();
+    let broker = Setup::new(&dir).set("SERVER__KEEP_AWAKE", "busy").start();
+    let mut nc = broker.connect();
+    if std::fs::File::options().write(true).open(device).is_err() {
+        broker.wait_logged("keep_awake_failed");
+        nc.publish("chat", "all the same");
+        return;
+    }
+    let is_held = || broker.open_files().iter().any(|file| file == device);
+    assert!(!is_held(), "nobody has published");
+    let publishes = || {
+        nc.publish("chat", "hello");
+        is_held()
+    };
+    wait_for(publishes, || "kept awake".to_owned());
+    wait_for(|| !is_held(), || "let asleep".to_owned());
+}

@@ -72,7 +72,10 @@ impl Work {
     /// Whether this setup can do it.
     pub(crate) fn suits(self, setup: &Setup) -> bool {
         match self {
-            Self::Fan(_) => setup.protocol().subscriber(0).is_some(),
+            Self::Fan(_) => {
+                setup.used_for != Use::Messages && setup.protocol().subscriber(0).is_some()
+            }
+            Self::Publish(..) | Self::Latency => setup.used_for != Use::Plain,
             _ => setup.used_for == Use::Everything,
         }
     }

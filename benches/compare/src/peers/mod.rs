@@ -72,6 +72,8 @@ pub(crate) enum Strength {
 pub(crate) enum Use {
     /// Everything that it can.
     Everything,
+    /// Publishing, and a message's way to a consumer.
+    Messages,
     /// Plain subscribers only: nothing is stored.
     Plain,
 }
@@ -105,10 +107,10 @@ impl Setup {
     pub(crate) fn protocol(&self) -> Box<dyn Protocol> {
         match (self.peer, self.used_for) {
             (Peer::Wiber, _) => Box::new(Wiber),
-            (Peer::Redis | Peer::Valkey, Use::Everything) => Box::new(Streams),
             (Peer::Redis | Peer::Valkey, Use::Plain) => Box::new(PubSub),
-            (Peer::Nats, Use::Everything) => Box::new(JetStream),
+            (Peer::Redis | Peer::Valkey, _) => Box::new(Streams),
             (Peer::Nats, Use::Plain) => Box::new(Nats),
+            (Peer::Nats, _) => Box::new(JetStream),
             (Peer::Beanstalkd, _) => Box::new(Beanstalk),
             (Peer::Rabbitmq, _) => Box::new(Amqp),
         }
@@ -133,8 +135,15 @@ const SAME: Setup = Setup {
 const WEAKER: Setup = Setup { strength: Strength::Weaker, ..SAME };
 
 /// Everything that is measured, in the order of the tables.
-pub(crate) static SETUPS: [Setup; 13] = [
+pub(crate) static SETUPS: [Setup; 14] = [
     SAME,
+    Setup {
+        id: "wiber-awake",
+        mode: "awake",
+        used_for: Use::Messages,
+        settings: "the same, `server.keep_awake = busy`",
+        ..SAME
+    },
     Setup {
         id: "redis-always",
         peer: Peer::Redis,

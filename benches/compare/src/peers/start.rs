@@ -37,7 +37,7 @@ pub(super) fn start(setup: &Setup, program: &Path, dir: &Path) -> Result<Start> 
     fs::create_dir_all(&data).with_context(|| format!("failed to make {}", data.display()))?;
     let data = data.display().to_string();
     match setup.peer {
-        Peer::Wiber => Ok(wiber(program, data)),
+        Peer::Wiber => Ok(wiber(setup, program, data)),
         Peer::Redis | Peer::Valkey => redis(setup, program, data, port),
         Peer::Nats => nats(setup, program, &data, dir, port),
         Peer::Beanstalkd => {
@@ -51,8 +51,10 @@ pub(super) fn start(setup: &Setup, program: &Path, dir: &Path) -> Result<Start> 
     }
 }
 
-fn wiber(program: String, data: String) -> Start {
+fn wiber(setup: &Setup, program: String, data: String) -> Start {
+    let keep_awake = if setup.mode == "awake" { "busy" } else { "never" };
     let variables = vec![
+        ("WIBER_SERVER__KEEP_AWAKE", keep_awake.to_owned()),
         ("WIBER_HOST", "127.0.0.1".to_owned()),
         ("WIBER_PORT", "0".to_owned()),
         ("WIBER_DATA_DIR", data),

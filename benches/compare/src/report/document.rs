@@ -21,7 +21,9 @@ struct Part {
 const PARTS: &[Part] = &[
     Part {
         heading: "Publishing",
-        text: "Messages a second, each answered.",
+        text: "Messages a second, each answered. *Wiber awake* keeps the machine's processors from \
+               sleeping while messages are written (`server.keep_awake`), where it is allowed to; a \
+               peer gains as much if somebody else does that.",
         rows: &["pub-1", "pub-1000", "pub-16x100", "pub-64x1", "pub-1k"],
         plots: &["pub-1", "pub-1000", "pub-64x1"],
     },
