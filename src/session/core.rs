@@ -81,6 +81,8 @@ pub struct Core {
     known_to: Vec<u32>,
     readers: Readers,
     out: Out,
+    /// Where the last push ends in the output.
+    pushed: u64,
     last_heard: Moment,
     is_silent: bool,
     is_closing: bool,
@@ -138,6 +140,7 @@ impl Core {
             known_to: Vec::new(),
             readers,
             out,
+            pushed: 0,
             last_heard: now,
             is_silent: false,
             is_closing: false,
@@ -183,11 +186,14 @@ impl Core {
         self.readers.rest(&self.out, waiting + self.held_bytes());
     }
 
-    /// What there is room for: as much as it may hold, and nothing of what its subscriptions read.
+    /// What groups may send. They have their turn beside a plain subscription that always has more: if
+    /// theirs has left, there need not be much room.
     pub fn room(&self) -> Room {
         let limit = self.settings.shares.limit().min(self.settings.unsent_max);
         let unsent = self.out.len() + self.held_bytes();
-        Room { bytes: limit.saturating_sub(unsent), is_ample: room(limit, unsent).is_some() }
+        let bytes = limit.saturating_sub(unsent);
+        let has_left = self.held.is_empty() && self.pushed <= self.out.sent();
+        Room { bytes, is_ample: room(limit, unsent).is_some() || bytes > 0 && has_left }
     }
 
     fn held_bytes(&self) -> usize {
@@ -363,7 +369,7 @@ impl Core {
     pub fn piece(&mut self, piece: Piece) {
         match piece {
             Piece::Push(lines) if self.joining > 0 => self.held.push(lines),
-            Piece::Push(lines) => self.out.lines(lines),
+            Piece::Push(lines) => self.pushed(lines),
             Piece::Reply { seq, lines, then } => {
                 let place = self.slots.iter_mut().find(|slot| slot.awaits(seq));
                 match place.expect("a letter is answered once, and its place waits for it") {
@@ -392,7 +398,7 @@ impl Core {
                     self.answered(lines);
                     self.joining -= joins;
                     if self.joining == 0 {
-                        self.held.drain(..).for_each(|lines| self.out.lines(lines));
+                        std::mem::take(&mut self.held).into_iter().for_each(|l| self.pushed(l));
                     }
                     if let Some(Then::Follow { topic, log, from }) = then {
                         self.readers.follow(topic, log, from);
@@ -410,6 +416,12 @@ impl Core {
                 _ => unreachable!("only what is ready was taken"),
             }
         }
+    }
+
+    /// A push comes to the output.
+    fn pushed(&mut self, lines: Vec<u8>) {
+        self.out.lines(lines);
+        self.pushed = self.out.end();
     }
 
     /// Answers come to the output.

@@ -348,13 +348,23 @@ fn groups_send_what_there_is_room_for_and_are_told_when_there_is_again() {
     assert_eq!(room(&story), (499, false), "unsent");
     story.core.out().advance(1);
     assert_eq!(room(&story), (500, true));
+    story.core.out().advance(500);
+    story.core.piece(Piece::Push(vec![b'x'; 600]));
+    // Answers follow, as messages of a plain subscription may.
+    story.core.input(&mut BytesMut::from("PING\n".repeat(113).as_str()));
+    assert_eq!(room(&story), (0, false));
+    story.core.out().advance(599);
+    assert_eq!(room(&story), (95, false));
+    story.core.out().advance(1);
+    assert_eq!(room(&story), (96, true), "what groups sent has left");
+    story.leave();
     // Others hold nearly all there is.
     let mut others = Hold::new(&story.shares);
     others.set(1 << 40);
     story.core.piece(Piece::Push(vec![b'x'; 40 << 10]));
     assert_eq!(room(&story), (0, false));
     story.told.clear();
-    story.core.out().advance(500 + (40 << 10));
+    story.core.out().advance(40 << 10);
     let letters = story.core.sent(Sent { is_drained: true, ..Sent::default() });
     story.letters(letters);
     story.is("letter 1 to 0: drained");

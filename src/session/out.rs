@@ -15,6 +15,8 @@ pub struct Out {
     /// Behind the chunks: what is appended to. None of it is sent.
     lines: Vec<u8>,
     len: usize,
+    /// Bytes that were sent before.
+    sent: u64,
 }
 
 impl Out {
@@ -26,6 +28,16 @@ impl Out {
     /// Whether everything was sent.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Where what was added last ends, counted from the first byte ever.
+    pub fn end(&self) -> u64 {
+        self.sent + self.len as u64
+    }
+
+    /// How far it was sent, counted likewise.
+    pub fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// Adds lines.
@@ -67,9 +79,10 @@ impl Out {
     /// The first `sent` bytes are on their way.
     pub fn advance(&mut self, mut sent: usize) {
         self.len -= sent;
+        self.sent += sent as u64;
         if self.len == 0 {
             // An idle connection keeps no buffers.
-            *self = Out::default();
+            *self = Out { sent: self.sent, ..Out::default() };
             return;
         }
         while sent > 0 {
