@@ -1,7 +1,7 @@
 //! Real files.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -154,6 +154,22 @@ impl File for OsFile {
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
     }
+}
+
+/// A device of the system that was written to, open until this is dropped.
+#[derive(Debug)]
+pub struct HeldDevice {
+    _file: fs::File,
+}
+
+/// Writes to a device of the system, and keeps it open.
+///
+/// # Errors
+/// What the system says: there is no such device, or this process may not write to it.
+pub fn hold_device(device: &Path, bytes: &[u8]) -> io::Result<HeldDevice> {
+    let mut file = fs::File::options().write(true).open(device)?;
+    file.write_all(bytes)?;
+    Ok(HeldDevice { _file: file })
 }
 
 #[cfg(test)]

@@ -7,12 +7,13 @@
 //! whatever end of the process. That costs power, so it is held only from one to two seconds beyond the
 //! last message. See `docs/decisions/0016-keeps-awake.md`.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
+
+use crate::disk::os::{self, HeldDevice};
 
 /// Where Linux takes the longest time that a processor may need to wake up, in microseconds.
 const DEVICE: &str = "/dev/cpu_dma_latency";
@@ -37,7 +38,7 @@ impl KeepAwake {
         let (stop, stopped) = mpsc::channel();
         let serve = move || {
             let mut watch = Watch::new(written());
-            let mut held: Option<File> = None;
+            let mut held: Option<HeldDevice> = None;
             while stopped.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
                 if !watch.is_busy(written()) {
                     held = None;
@@ -66,10 +67,8 @@ impl KeepAwake {
 }
 
 /// No processor sleeps until this is dropped.
-fn hold(device: &Path) -> io::Result<File> {
-    let mut file = File::options().write(true).open(device)?;
-    file.write_all(&0_i32.to_ne_bytes())?;
-    Ok(file)
+fn hold(device: &Path) -> io::Result<HeldDevice> {
+    os::hold_device(device, &0_i32.to_ne_bytes())
 }
 
 /// Whether something was written lately.
