@@ -21,8 +21,8 @@ pub const MESSAGE_BYTES_CEILING: usize = 16 << 20;
 /// Most bytes that one read from a socket asks for.
 pub const READ_BYTES_MAX: usize = 256 << 10;
 
-/// Most unsent bytes a session holds before it stops reading its subscriptions; with twice as many it does
-/// not read its socket either. Both are less when sessions hold much in all.
+/// Most unsent bytes a session holds before it stops reading its subscriptions, and its groups send it no
+/// more; with twice as many it does not read its socket either. All are less when sessions hold much.
 pub const SESSION_OUT_BYTES_MAX: usize = 1 << 20;
 
 /// Most bytes that a connection's socket takes for its peer ahead of what can be sent, on Linux. What is

@@ -13,8 +13,8 @@ use super::letter::{Bookmark, Piece};
 use super::lock;
 
 /// The way from shards to one session: pieces in order, and "there is more to read" for plain
-/// subscribers. What can wait in it is bounded by what the session asked for and by its credit. The
-/// default one wakes nobody: it is for those who look by themselves.
+/// subscribers. What can wait in it is bounded by what the session asked for, by its credit and by its
+/// room. The default one wakes nobody, and has room for all: it is for those who look by themselves.
 ///
 /// A session that sleeps with nothing unsent lets others write to its socket for it
 /// ([`Outbox::sleep`]): what fits is then sent by the thread that has it, and the session hears of it

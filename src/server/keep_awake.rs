@@ -4,8 +4,8 @@
 //! message needs: several times for each, since the disk, the broker and the client wait for each other
 //! in turn. Linux lets no processor sleep while somebody holds `/dev/cpu_dma_latency` open with a zero
 //! in it (<https://docs.kernel.org/power/pm_qos_interface.html>), and forgets it when that is closed, by
-//! whatever end of the process. That costs power, so it is held only from one to two seconds beyond the
-//! last message. See `docs/decisions/0016-keeps-awake.md`.
+//! whatever end of the process. That costs power, so it is held only until a second after the last
+//! message. See `docs/decisions/0016-keeps-awake.md`.
 
 use std::io;
 use std::path::Path;
