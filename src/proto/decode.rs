@@ -138,6 +138,18 @@ impl Decoder {
         Step::Refused { used: start + line.len(), tag, error }
     }
 
+    /// The end of the line that `line` begins is not waited for any longer: its refusal. The rest is
+    /// skipped.
+    pub fn give_up(&mut self, line: &[u8]) -> (Option<Tag>, WireError) {
+        self.searched = 0;
+        self.skipping = true;
+        self.first_line = false;
+        let (tag, _) = split_tag(&line[..line.len().min(LINE_BYTES_MAX)]).unwrap_or((None, b""));
+        let text = "the line came too slowly while others waited for the memory that it held, and \
+                    was skipped to its end";
+        (tag, WireError::new(ErrorCode::Busy, text))
+    }
+
     /// The refusal of a line that is over its limit. It depends on the first bytes of the line
     /// alone, so that it is the same whether the rest has come or not.
     fn too_long(&self, line: &[u8]) -> Option<(Option<Tag>, WireError)> {

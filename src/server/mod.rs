@@ -8,6 +8,8 @@
 mod enter;
 mod keep_awake;
 mod listener;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use std::fmt;
@@ -33,6 +35,8 @@ use crate::disk::os::OsDisk;
 use crate::limits::{GROUP_UNSETTLED_MAX, OPEN_LOGS_MAX, SESSION_OUT_BYTES_MAX, TAIL_BYTES_MAX};
 use crate::log::{LogSettings, TailBudget};
 use crate::session::core;
+use crate::session::seats::Seats;
+use crate::session::shares::Shares;
 use crate::session::task::Context;
 use crate::wal;
 
@@ -118,6 +122,15 @@ impl Server {
     /// # Errors
     /// [`StartError`]; nothing is running then.
     pub async fn start(config: &Config) -> Result<Server, StartError> {
+        Self::start_with(config, Arc::default(), Arc::new(Seats::new(config.limits.message))).await
+    }
+
+    /// The same with this memory for its sessions.
+    async fn start_with(
+        config: &Config,
+        shares: Arc<Shares>,
+        seats: Arc<Seats>,
+    ) -> Result<Server, StartError> {
         let wanted = format!("{}:{}", config.server.host, config.server.port);
         let listen = |source| StartError::Listen { addr: wanted.clone(), source };
         let host = (config.server.host.as_str(), config.server.port);
@@ -142,9 +155,10 @@ impl Server {
                 dead_after: config.delivery.dead_after,
                 shards: broker.shards(),
                 disk,
-                shares: Arc::default(),
+                shares,
                 unsent_max: SESSION_OUT_BYTES_MAX,
             }),
+            seats,
             draining,
             waits_awake: workers.count() > 1,
         };

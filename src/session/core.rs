@@ -1,5 +1,7 @@
 //! A session without its socket: what to answer, in which order, and whom to ask.
 
+mod room;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,11 +9,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::broker::letter::{Item, Letter, Piece, Then};
-use crate::broker::outbox::{Letters, Outbox, Room, Sent};
+use crate::broker::outbox::{Letters, Outbox, Sent};
 use crate::broker::topics::shard_of;
 use crate::disk::Disk;
 use crate::ids::{ConnId, DerivedId, GroupName, Offset, TopicName};
-use crate::limits::{SESSION_OUT_BYTES_MAX, SUBSCRIPTIONS_MAX};
+use crate::limits::SUBSCRIPTIONS_MAX;
 use crate::log::LogShared;
 use crate::planted::{self, Bug};
 use crate::proto::{Decoder, ErrorCode, Request, Step, Tag, WireError, encode};
@@ -19,22 +21,9 @@ use crate::time::{Moment, Now};
 
 use super::drafts::{Draft, Drafts, span, take};
 use super::out::Out;
-use super::read::{Form, ReadDone, ReadJob, Reading, SHARE_BYTES_MIN, Shares, room};
+use super::read::{Form, ReadDone, ReadJob, Reading};
 use super::reading::{History, Readers, unreadable};
-
-/// Most commands whose answers are outstanding, counted in letters and histories. At the bound the
-/// session reads no more until some are answered.
-const SLOTS_MAX: usize = 256;
-
-/// What an answer is taken for, in bytes, before it is there.
-const OWED_BYTES: usize = 64;
-
-/// Most commands whose answers have not come to the output: what a peer that reads nothing can
-/// have made is a mebibyte of them, however short its commands are.
-const OWED_MAX: usize = SESSION_OUT_BYTES_MAX / OWED_BYTES;
-
-/// So many may be outstanding when the memory that all sessions share is used up.
-const OWED_MIN: usize = SHARE_BYTES_MIN / OWED_BYTES;
+use super::shares::Shares;
 
 /// Most letters whose answers others may send while a session sleeps.
 const DIRECT_LETTERS_MAX: usize = 8;
@@ -152,52 +141,20 @@ impl Core {
         &mut self.out
     }
 
-    /// How many bytes are worth reading next.
-    pub fn read_hint(&self) -> usize {
-        self.decoder.read_hint()
+    /// How many bytes are worth reading next, where so many came last time.
+    pub fn read_hint(&self, last: usize) -> usize {
+        last.max(self.decoder.read_hint())
     }
 
-    /// Most bytes that are worth reading at once, of so many.
-    pub fn read_max(&self, bytes: usize) -> usize {
-        if bytes <= SHARE_BYTES_MIN { bytes } else { bytes.min(self.settings.shares.limit()) }
-    }
-
-    /// Whether more bytes would be taken now.
-    pub fn wants_input(&self) -> bool {
-        let has_room = self.slots.len() < SLOTS_MAX && self.may_owe();
-        !self.is_closing && has_room && (self.out.is_empty() || !self.has_much_unsent())
-    }
-
-    /// Whether the answers to more commands may be outstanding. All sessions change what that depends
-    /// on: those that owe little need not look.
-    fn may_owe(&self) -> bool {
-        let most = || OWED_MAX.min(self.settings.shares.limit() / OWED_BYTES);
-        self.owed < OWED_MIN || self.owed < most()
-    }
-
-    /// Twice what its subscriptions may fill: they must not keep its commands from being read.
-    fn has_much_unsent(&self) -> bool {
-        self.out.len() > self.settings.shares.limit()
-    }
-
-    /// Nothing is done here for a while, and so many bytes of commands wait to be taken: what is held
-    /// meanwhile counts.
-    pub fn rest(&mut self, waiting: usize) {
-        self.readers.rest(&self.out, waiting + self.held_bytes());
-    }
-
-    /// What groups may send. They have their turn beside a plain subscription that always has more: if
-    /// theirs has left, there need not be much room.
-    pub fn room(&self) -> Room {
-        let limit = self.settings.shares.limit().min(self.settings.unsent_max);
-        let unsent = self.out.len() + self.held_bytes();
-        let bytes = limit.saturating_sub(unsent);
-        let has_left = self.held.is_empty() && self.pushed <= self.out.sent();
-        Room { bytes, is_ample: room(limit, unsent).is_some() || bytes > 0 && has_left }
-    }
-
-    fn held_bytes(&self) -> usize {
-        self.held.iter().map(Vec::len).sum()
+    /// The end of a message of which this has come is not waited for any longer.
+    pub fn give_up(&mut self, part: &mut BytesMut) {
+        let (tag, error) = self.decoder.give_up(part);
+        part.clear();
+        self.owed += 1;
+        let mut lines = Vec::new();
+        encode::error(&mut lines, tag.as_ref(), &error);
+        self.slots.push_back(Slot::Lines(lines));
+        self.emit();
     }
 
     /// Whether everything is answered and nothing more will be taken.
@@ -251,9 +208,7 @@ impl Core {
         let mut drafts = Drafts::default();
         let (mut is_http, mut is_drained) = (false, false);
         let mut at = 0;
-        let has_room = |core: &Self, drafts: &Drafts| {
-            core.slots.len() + drafts.0.len() < SLOTS_MAX && core.may_owe()
-        };
+        let has_room = |core: &Self, drafts: &Drafts| core.may_await(drafts.0.len());
         while !self.is_closing && has_room(self, &drafts) {
             let rest = &buf[at..];
             match self.decoder.next(rest) {

@@ -18,7 +18,8 @@ use crate::log::{Chunk, LogSettings, NewRecord, TailBudget, TopicLog};
 use crate::time::{Moment, Now, Timestamp};
 
 use super::core::{Core, Settings};
-use super::read::{Form, Hold, ReadJob, Reading, Shares};
+use super::read::{Form, ReadJob, Reading};
+use super::shares::{Hold, Shares};
 
 /// A session and the letters it sent.
 struct Story {

@@ -12,7 +12,8 @@
 //! * Replies leave in the order of the commands, whatever order they come in; pushes of a group
 //!   leave after the reply to its `SUB`.
 //! * Nothing grows with a slow reader: with too much unsent, the session reads neither its socket
-//!   nor its subscriptions, and what a group may push is bounded by its credit.
+//!   nor its subscriptions, and what a group may push is bounded by its credit. Nor with a slow
+//!   writer: `seats` are for those whose messages come in part.
 //! * While a session sleeps with nothing unsent, shards write to its socket themselves.
 //! * `awake` and `crowd` say how a thread waits: by looking, or behind others who want to run.
 
@@ -25,4 +26,6 @@ mod drafts;
 pub mod out;
 pub mod read;
 mod reading;
+pub mod seats;
+pub mod shares;
 pub mod task;

@@ -10,7 +10,8 @@ use crate::log::{LogError, LogShared};
 use crate::proto::{ErrorCode, Tag, WireError};
 
 use super::out::Out;
-use super::read::{Form, Hold, ReadJob, Reading, SHARE_BYTES_MIN, Shares, room};
+use super::read::{Form, ReadJob, Reading};
+use super::shares::{Hold, SHARE_BYTES_MIN, Shares, room};
 
 /// A `HISTORY` whose lines are being read.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{self, Poll};
+use std::task::{self, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -28,6 +28,7 @@ use super::awake::Awake;
 use super::core::{Core, Settings};
 use super::crowd;
 use super::read::{ReadDone, ReadJob, Reading};
+use super::seats::{Seat, Seats};
 
 /// What the first read of a connection asks for, in bytes.
 const READ_BYTES_MIN: usize = 4 << 10;
@@ -58,6 +59,8 @@ pub struct Context {
     pub broker: Arc<Broker>,
     /// What all sessions have in common.
     pub settings: Arc<Settings>,
+    /// Room for messages that come in part.
+    pub seats: Arc<Seats>,
     /// Becomes true when the server stops.
     pub draining: watch::Receiver<bool>,
     /// There is more than one processor, so that a session may wait for its peer awake.
@@ -91,6 +94,8 @@ pub fn run(
         jobs: JoinSet::new(),
         timer: None,
         read_bytes: READ_BYTES_MIN,
+        seats: context.seats,
+        seat: None,
         is_ended: false,
         is_draining: false,
         is_held: false,
@@ -147,6 +152,9 @@ struct Task {
     timer: Option<Pin<Box<Sleep>>>,
     /// How much the next read asks for: as much as comes.
     read_bytes: usize,
+    seats: Arc<Seats>,
+    /// What has come of a message is more than there is room for.
+    seat: Option<Box<Seat>>,
     /// The peer sends no more.
     is_ended: bool,
     is_draining: bool,
@@ -316,12 +324,13 @@ impl Task {
 
     /// Ready when there is something to read, to write or to look at.
     fn poll_wait(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
-        self.core.rest(self.buffer.capacity());
+        let is_seated = self.seat.as_ref().is_some_and(|seat| seat.is_taken());
+        self.core.rest(if is_seated { 0 } else { self.buffer.capacity() });
         let (direct, is_sated) = (self.core.direct(), self.core.is_sated());
         let room = self.core.room();
         let mut is_woken = self.outbox.sleep(cx, direct, is_sated, room).is_ready();
         if !self.is_ended && self.core.wants_input() {
-            is_woken |= self.poll_read(cx)?.is_ready();
+            is_woken |= self.poll_input(cx)?.is_ready();
         }
         if !self.core.out().is_empty() {
             is_woken |= self.socket.0.as_ref().poll_write_ready(cx)?.is_ready();
@@ -373,16 +382,43 @@ impl Task {
         }
     }
 
+    /// Reads, if there is room for more. Whoever has none waits for a seat, and whoever has one and gets
+    /// too little has to give it up.
+    fn poll_input(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_held {
+            // There are whole commands, and they can be taken now.
+            return Poll::Ready(Ok(()));
+        }
+        let hint = self.core.read_hint(self.read_bytes);
+        if let Some(bytes) = self.core.read_max(hint, self.buffer.len()) {
+            self.seat = None;
+            return self.poll_read(cx, bytes);
+        }
+        let seat = self.seat.get_or_insert_with(|| Box::new(Seat::new(&self.seats)));
+        ready!(seat.poll_taken(cx));
+        let before = self.buffer.len();
+        let result = self.poll_read(cx, hint);
+        let Some(seat) = &mut self.seat else { return result };
+        seat.came(self.buffer.len() - before);
+        if result.is_pending() {
+            ready!(seat.poll_overdue(cx));
+            self.seat = None;
+            self.core.give_up(&mut self.buffer);
+            self.return_buffer();
+            return Poll::Ready(Ok(()));
+        }
+        result
+    }
+
     /// Reads what has come. A connection on which nothing comes has no buffer.
-    fn poll_read(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(&mut self, cx: &mut task::Context<'_>, bytes: usize) -> Poll<io::Result<()>> {
         if self.stream.as_ref().poll_read_ready(cx)?.is_pending() {
             return Poll::Pending;
         }
         if self.buffer.capacity() == 0 {
             self.buffer = SPARE.take();
         }
-        self.read_bytes = self.core.read_max(self.read_bytes);
-        self.buffer.reserve(self.core.read_hint().max(self.read_bytes));
+        self.buffer.reserve(bytes);
         // A read that does not fill the buffer tells the runtime that there is no more.
         let Poll::Ready(got) = pin!(self.stream.read_buf(&mut self.buffer)).poll(cx)? else {
             if self.buffer.is_empty() {
@@ -394,9 +430,8 @@ impl Task {
             self.is_ended = true;
             return Poll::Ready(Ok(()));
         }
-        let is_full = got >= self.read_bytes;
-        let bytes = if is_full { self.read_bytes * 2 } else { got };
-        self.read_bytes = bytes.clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+        let next = if got >= bytes { bytes * 2 } else { got };
+        self.read_bytes = next.clamp(READ_BYTES_MIN, READ_BYTES_MAX);
         let now = Moment::read();
         self.awake.heard(now);
         crowd::heard(got, now);

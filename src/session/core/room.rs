@@ -1,0 +1,73 @@
+//! What a session may hold, and what it does not take or ask for meanwhile.
+
+use super::super::shares::{SHARE_BYTES_MIN, room};
+use super::Core;
+use crate::broker::outbox::Room;
+use crate::limits::SESSION_OUT_BYTES_MAX;
+
+/// Most commands whose answers are outstanding, counted in letters and histories. At the bound the
+/// session reads no more until some are answered.
+const SLOTS_MAX: usize = 256;
+
+/// What an answer is taken for, in bytes, before it is there.
+const OWED_BYTES: usize = 64;
+
+/// Most commands whose answers have not come to the output: what a peer that reads nothing can
+/// have made is a mebibyte of them, however short its commands are.
+const OWED_MAX: usize = SESSION_OUT_BYTES_MAX / OWED_BYTES;
+
+/// So many may be outstanding when the memory that all sessions share is used up.
+const OWED_MIN: usize = SHARE_BYTES_MIN / OWED_BYTES;
+
+impl Core {
+    /// Most bytes to read next, of so many that are worth it, while so many of a message have come;
+    /// `None` if there is no room for more.
+    pub fn read_max(&self, hint: usize, part: usize) -> Option<usize> {
+        if hint + part <= SHARE_BYTES_MIN {
+            return Some(hint);
+        }
+        room(self.settings.shares.limit(), part).map(|most| hint.min(most))
+    }
+
+    /// Whether more bytes would be taken now.
+    pub fn wants_input(&self) -> bool {
+        !self.is_closing && self.may_await(0) && (self.out.is_empty() || !self.has_much_unsent())
+    }
+
+    /// Whether one more answer may be outstanding, with so many that have no place yet.
+    pub(super) fn may_await(&self, drafts: usize) -> bool {
+        self.slots.len() + drafts < SLOTS_MAX && self.may_owe()
+    }
+
+    /// Whether the answers to more commands may be outstanding. All sessions change what that depends
+    /// on: those that owe little need not look.
+    fn may_owe(&self) -> bool {
+        let most = || OWED_MAX.min(self.settings.shares.limit() / OWED_BYTES);
+        self.owed < OWED_MIN || self.owed < most()
+    }
+
+    /// Twice what its subscriptions may fill: they must not keep its commands from being read.
+    fn has_much_unsent(&self) -> bool {
+        self.out.len() > self.settings.shares.limit()
+    }
+
+    /// Nothing is done here for a while, and so many bytes of commands wait to be taken: what is held
+    /// meanwhile counts.
+    pub fn rest(&mut self, waiting: usize) {
+        self.readers.rest(&self.out, waiting + self.held_bytes());
+    }
+
+    /// What groups may send. They have their turn beside a plain subscription that always has more: if
+    /// theirs has left, there need not be much room.
+    pub fn room(&self) -> Room {
+        let limit = self.settings.shares.limit().min(self.settings.unsent_max);
+        let unsent = self.out.len() + self.held_bytes();
+        let bytes = limit.saturating_sub(unsent);
+        let has_left = self.held.is_empty() && self.pushed <= self.out.sent();
+        Room { bytes, is_ample: room(limit, unsent).is_some() || bytes > 0 && has_left }
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.held.iter().map(Vec::len).sum()
+    }
+}
