@@ -190,8 +190,8 @@ fn the_memory_of_a_burst_is_given_back_when_it_is_over() {
         }
     });
     let grown = || broker.memory().saturating_sub(before);
-    // Some of it is the cache of recent lines.
-    wait_for(|| grown() < 12_500, || format!("{} KiB more than {before}", grown()));
+    // Some of it is the cache of recent lines. 9 to 14 MB were seen, and 20 to 29 with nothing given back.
+    wait_for(|| grown() < 16_000, || format!("{} KiB more than {before}", grown()));
 }
 
 /// Only what was written once counted as a burst.
