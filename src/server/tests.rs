@@ -1,11 +1,13 @@
 //! A whole daemon in this process, with less memory than it needs.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::session::seats::Seat;
 use crate::session::shares::Hold;
 
 /// What a session without a seat may have read, and the buffer for it.
@@ -109,6 +111,28 @@ async fn a_peer_that_is_gone_in_the_middle_of_a_message_keeps_nobody_waiting_for
     gone.send("\n@b PUB t z\n").await;
     let line = gone.line().await;
     assert!(line.starts_with("@b OK published ") && line.ends_with(" 2"), "{line}");
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_nothing_in_the_middle_of_a_message_has_to_go_when_others_wait() {
+    let short = Short::start(Seats::with(2, Duration::from_millis(1))).await;
+    let (mut deaf, mut other) = (short.connect().await, short.connect().await);
+    deaf.send("SUB t g\n").await;
+    assert_eq!(deaf.line().await, "OK subscribed t in group g");
+    deaf.send(&format!("PUB t {}", "x".repeat(100_000))).await;
+    short.until(|short| short.seats.free() == 1).await;
+    other.send(&format!("PUB t {}\n", "y".repeat(1_000_000))).await;
+    let line = other.line().await;
+    assert!(line.starts_with("OK published "), "{line}");
+    // The message does not fit into its socket.
+    short.until(|short| short.shares.held() > Short::ALL + 300_000).await;
+    let mut seats = [Seat::new(&short.seats), Seat::new(&short.seats)];
+    for seat in &mut seats {
+        poll_fn(|cx| seat.poll_taken(cx)).await;
+    }
+    let mut rest = Vec::new();
+    let end = deaf.0.read_to_end(&mut rest).await;
+    assert!(end.is_err() || !rest.ends_with(b"\n"), "it is closed in the middle of the message");
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ impl Seats {
 }
 
 /// A seat, or a place in the queue for one. Dropping it gives it up.
-pub(super) struct Seat {
+pub(crate) struct Seat {
     seats: Arc<Seats>,
     state: State,
     /// Rings when it is time to look: whether there is room without a seat, or how much has come.
@@ -78,7 +78,7 @@ enum State {
 
 impl Seat {
     /// The last place in the queue.
-    pub(super) fn new(seats: &Arc<Seats>) -> Self {
+    pub(crate) fn new(seats: &Arc<Seats>) -> Self {
         let (free, place) = (Arc::clone(&seats.free), InQueue::new(seats));
         let seat = Box::pin(async move {
             let _place = place;
@@ -99,7 +99,7 @@ impl Seat {
 
     /// Ready as soon as it is taken. Wakes the task as well when it is time to look whether there is room
     /// without it.
-    pub(super) fn poll_taken(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_taken(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         if let State::Waiting(seat) = &mut self.state {
             let Poll::Ready(seat) = seat.as_mut().poll(cx) else {
                 let _has_rung = self.poll_timer(cx, LOOK);

@@ -111,6 +111,7 @@ pub fn run(
         for (shard, letter) in task.core.closed() {
             task.broker.post(shard, letter);
         }
+        (task.seat, task.buffer) = (None, BytesMut::new());
         if !task.is_ended && !task.is_draining {
             Box::pin(linger(&mut task.stream, &task.socket)).await;
         }
@@ -329,9 +330,7 @@ impl Task {
         let (direct, is_sated) = (self.core.direct(), self.core.is_sated());
         let room = self.core.room();
         let mut is_woken = self.outbox.sleep(cx, direct, is_sated, room).is_ready();
-        if !self.is_ended && self.core.wants_input() {
-            is_woken |= self.poll_input(cx)?.is_ready();
-        }
+        is_woken |= self.poll_input(cx)?.is_ready();
         if !self.core.out().is_empty() {
             is_woken |= self.socket.0.as_ref().poll_write_ready(cx)?.is_ready();
         }
@@ -382,9 +381,12 @@ impl Task {
         }
     }
 
-    /// Reads, if there is room for more. Whoever has none waits for a seat, and whoever has one and gets
-    /// too little has to give it up.
+    /// Reads, if more is wanted and there is room for it. Whoever has none waits for a seat, and whoever
+    /// has one and gets too little has to give it up.
     fn poll_input(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_ended || !self.core.wants_input() {
+            return self.poll_deaf(cx).map(Err);
+        }
         if self.is_held {
             // There are whole commands, and they can be taken now.
             return Poll::Ready(Ok(()));
@@ -408,6 +410,19 @@ impl Task {
             return Poll::Ready(Ok(()));
         }
         result
+    }
+
+    /// Nothing is read. Ready when that is so because the peer does not read either, and others wait for
+    /// the room that it has for a message.
+    fn poll_deaf(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Error> {
+        self.seat.take_if(|seat| !seat.is_taken() || self.buffer.is_empty());
+        let Some(seat) = &mut self.seat else { return Poll::Pending };
+        if !self.core.has_much_unsent() {
+            // The broker itself is behind.
+            return Poll::Pending;
+        }
+        ready!(seat.poll_overdue(cx));
+        Poll::Ready(io::Error::other("it read no answers while others waited for its memory"))
     }
 
     /// Reads what has come. A connection on which nothing comes has no buffer.
