@@ -56,7 +56,7 @@ const QUIET_BYTES: u64 = 64 << 10;
 /// So many quiet looks in a row are the end of a burst.
 const QUIET_LOOKS: u32 = 4;
 
-/// Says when a burst is over, by how much was written to the log and sent.
+/// Says when a burst is over, by how much was written to the log and left sessions.
 #[derive(Debug, Default)]
 pub(crate) struct Burst {
     moved: u64,
@@ -66,8 +66,8 @@ pub(crate) struct Burst {
 }
 
 impl Burst {
-    /// A look, from time to time: `moved` is all that was ever written and sent. True if memory should
-    /// be given back now.
+    /// A look, from time to time: `moved` is all that was ever written, sent or dropped. True if memory
+    /// should be given back now.
     pub(crate) fn is_over(&mut self, moved: u64) -> bool {
         let bytes = moved - self.moved;
         self.moved = moved;

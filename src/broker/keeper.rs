@@ -145,8 +145,8 @@ pub(super) struct Keeper {
     pub(super) stats: Arc<WalStats>,
     pub(super) verifying: Verifying,
     pub(super) burst: Burst,
-    /// Bytes that sessions have sent.
-    pub(super) sent: Arc<AtomicU64>,
+    /// Bytes that have left sessions.
+    pub(super) moved: Arc<AtomicU64>,
 }
 
 impl Keeper {
@@ -166,7 +166,7 @@ impl Keeper {
                 }
             }
             self.verifying.step(self.disk.as_ref(), &self.settings.data_dir, now);
-            if self.burst.is_over(self.stats.bytes() + self.sent.load(Ordering::Relaxed)) {
+            if self.burst.is_over(self.stats.bytes() + self.moved.load(Ordering::Relaxed)) {
                 memory::give_back();
             }
             match stopped.recv_timeout(pause) {

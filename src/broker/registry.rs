@@ -31,8 +31,8 @@ use super::thread::Home;
 #[derive(Debug)]
 pub struct Broker {
     homes: Vec<Arc<Home>>,
-    /// Bytes that sessions have sent, but for what others sent for them.
-    sent: Arc<AtomicU64>,
+    /// Bytes that have left sessions, but for what others sent for them.
+    moved: Arc<AtomicU64>,
     stats: Arc<WalStats>,
     threads: Mutex<Option<Threads>>,
 }
@@ -87,9 +87,9 @@ impl Broker {
             stats: Arc::clone(&stats),
             verifying: Verifying::default(),
             burst: Burst::default(),
-            sent: Arc::default(),
+            moved: Arc::default(),
         };
-        let sent = Arc::clone(&keeper.sent);
+        let moved = Arc::clone(&keeper.moved);
         let (stop_keeper, stopped) = mpsc::sync_channel(1);
         let threads = Threads {
             shards,
@@ -101,12 +101,12 @@ impl Broker {
             ahead_thread,
             _lock: opened.lock,
         };
-        (Broker { homes, sent, stats, threads: Mutex::new(Some(threads)) }, failures)
+        (Broker { homes, moved, stats, threads: Mutex::new(Some(threads)) }, failures)
     }
 
-    /// A session has sent so many bytes.
-    pub fn count_sent(&self, bytes: usize) {
-        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// So many bytes have left a session: sent, or dropped since the rest of their command did not come.
+    pub fn count_moved(&self, bytes: usize) {
+        self.moved.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// What the log has written; another number whenever it has written something.

@@ -146,10 +146,9 @@ impl Core {
         last.max(self.decoder.read_hint())
     }
 
-    /// The end of a message of which this has come is not waited for any longer.
-    pub fn give_up(&mut self, part: &mut BytesMut) {
+    /// The end of a message of which this has come is not waited for any longer. The caller drops it.
+    pub fn give_up(&mut self, part: &[u8]) {
         let (tag, error) = self.decoder.give_up(part);
-        part.clear();
         self.owed += 1;
         let mut lines = Vec::new();
         encode::error(&mut lines, tag.as_ref(), &error);

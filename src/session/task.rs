@@ -111,6 +111,7 @@ pub fn run(
         for (shard, letter) in task.core.closed() {
             task.broker.post(shard, letter);
         }
+        task.drop_part();
         (task.seat, task.buffer) = (None, BytesMut::new());
         if !task.is_ended && !task.is_draining {
             Box::pin(linger(&mut task.stream, &task.socket)).await;
@@ -251,13 +252,18 @@ impl Task {
         }
         self.is_held = !input.is_drained && !self.buffer.is_empty();
         if self.is_ended && (input.is_drained || self.buffer.is_empty()) {
-            // What is left is no whole command, and its rest will never come.
-            self.buffer.clear();
+            self.drop_part();
             self.core.finish();
         }
         if self.buffer.is_empty() {
             self.return_buffer();
         }
+    }
+
+    /// What is left in the buffer is no whole command, and its rest will never come.
+    fn drop_part(&mut self) {
+        self.broker.count_moved(self.buffer.len());
+        self.buffer.clear();
     }
 
     /// An idle connection keeps no buffer: the next one of its thread that reads has it.
@@ -302,7 +308,7 @@ impl Task {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(sent) => {
                     self.core.out().advance(sent);
-                    self.broker.count_sent(sent);
+                    self.broker.count_moved(sent);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(e) => return Err(e),
@@ -405,7 +411,8 @@ impl Task {
         if result.is_pending() {
             ready!(seat.poll_overdue(cx));
             self.seat = None;
-            self.core.give_up(&mut self.buffer);
+            self.core.give_up(&self.buffer);
+            self.drop_part();
             self.return_buffer();
             return Poll::Ready(Ok(()));
         }

@@ -194,6 +194,27 @@ fn the_memory_of_a_burst_is_given_back_when_it_is_over() {
     wait_for(|| grown() < 16_000, || format!("{} KiB more than {before}", grown()));
 }
 
+/// What was neither written nor sent did not count as a burst.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn the_memory_of_messages_that_never_were_whole_is_given_back() {
+    let (_temp, dir) = data_dir();
+    let broker = Setup::new(&dir).start();
+    let before = broker.memory();
+    let part = format!("PUB chat {}", "z".repeat(30_000));
+    let mut ncs: Vec<_> = (0..800).map(|_| broker.connect()).collect();
+    ncs.iter_mut().for_each(|nc| nc.raw(part.as_bytes()));
+    let grown = || broker.memory().saturating_sub(before);
+    wait_for(|| grown() > 22_000, || format!("only {} KiB more than {before}", grown()));
+    // Those who stay are all over the memory of those who go.
+    let mut number = 0;
+    ncs.retain(|_| {
+        number += 1;
+        number % 10 == 0
+    });
+    wait_for(|| grown() < 10_000, || format!("{} KiB more than {before}", grown()));
+}
+
 /// Only what was written once counted as a burst.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[test]
