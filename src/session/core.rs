@@ -164,6 +164,11 @@ impl Core {
             && self.out.is_empty()
     }
 
+    /// Whether no more commands will be taken.
+    pub fn is_closing(&self) -> bool {
+        self.is_closing
+    }
+
     /// No more commands will be taken: the peer has sent its last byte, or the broker stops.
     pub fn finish(&mut self) {
         self.is_closing = true;

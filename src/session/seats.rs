@@ -71,7 +71,7 @@ enum State {
     Waiting(Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>),
     Taken {
         _seat: Option<OwnedSemaphorePermit>,
-        /// What has come since the timer was set, in bytes.
+        /// What has come, and been taken by the peer, since the timer was set, in bytes.
         came: usize,
     },
 }
@@ -111,8 +111,8 @@ impl Seat {
         Poll::Ready(())
     }
 
-    /// So many bytes more have come.
-    pub(super) fn came(&mut self, bytes: usize) {
+    /// So many bytes more have come, or been taken by the peer while nothing was read.
+    pub(super) fn moved(&mut self, bytes: usize) {
         if let State::Taken { came, .. } = &mut self.state {
             *came += bytes;
         }
@@ -199,10 +199,10 @@ mod tests {
     async fn enough_has_to_come_each_time() {
         let seats = Arc::new(Seats::with(1, Duration::from_secs(1000)));
         let mut seat = taken(&seats).await;
-        seat.came(ENOUGH_BYTES - 1);
+        seat.moved(ENOUGH_BYTES - 1);
         assert!(!seat.is_enough());
-        seat.came(ENOUGH_BYTES - 1);
-        seat.came(1);
+        seat.moved(ENOUGH_BYTES - 1);
+        seat.moved(1);
         assert!(seat.is_enough());
         assert!(!seat.is_enough());
     }

@@ -309,6 +309,9 @@ impl Task {
                 Ok(sent) => {
                     self.core.out().advance(sent);
                     self.broker.count_moved(sent);
+                    if let Some(seat) = &mut self.seat {
+                        seat.moved(sent);
+                    }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(e) => return Err(e),
@@ -407,10 +410,12 @@ impl Task {
         let before = self.buffer.len();
         let result = self.poll_read(cx, hint);
         let Some(seat) = &mut self.seat else { return result };
-        seat.came(self.buffer.len() - before);
+        seat.moved(self.buffer.len() - before);
         if result.is_pending() {
             ready!(seat.poll_overdue(cx));
             self.seat = None;
+            // What others sent meanwhile came before this answer.
+            self.take_pieces();
             self.core.give_up(&self.buffer);
             self.drop_part();
             self.return_buffer();
@@ -419,17 +424,21 @@ impl Task {
         result
     }
 
-    /// Nothing is read. Ready when that is so because the peer does not read either, and others wait for
-    /// the room that it has for a message.
+    /// Nothing is read. Ready when that is so because the peer reads nothing or too little, and others
+    /// wait for the room that it has for a message.
     fn poll_deaf(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Error> {
-        self.seat.take_if(|seat| !seat.is_taken() || self.buffer.is_empty());
+        if self.core.is_closing() {
+            self.drop_part();
+        }
+        let needs_none = self.core.read_max(0, self.buffer.len()).is_some();
+        self.seat.take_if(|seat| needs_none || !seat.is_taken());
         let Some(seat) = &mut self.seat else { return Poll::Pending };
-        if !self.core.has_much_unsent() {
+        if self.core.out().is_empty() {
             // The broker itself is behind.
             return Poll::Pending;
         }
         ready!(seat.poll_overdue(cx));
-        Poll::Ready(io::Error::other("it read no answers while others waited for its memory"))
+        Poll::Ready(io::Error::other("it read too little while others waited for its memory"))
     }
 
     /// Reads what has come. A connection on which nothing comes has no buffer.

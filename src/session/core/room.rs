@@ -47,7 +47,7 @@ impl Core {
     }
 
     /// Twice what its subscriptions may fill: they must not keep its commands from being read.
-    pub fn has_much_unsent(&self) -> bool {
+    fn has_much_unsent(&self) -> bool {
         self.out.len() > self.settings.shares.limit()
     }
 
