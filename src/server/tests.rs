@@ -136,24 +136,6 @@ async fn a_peer_that_reads_nothing_in_the_middle_of_a_message_has_to_go_when_oth
 }
 
 #[tokio::test]
-async fn a_peer_that_quits_behind_a_message_keeps_no_seat() {
-    let short = Short::start(Seats::with(1, Duration::from_secs(1000))).await;
-    let (mut deaf, mut other) = (short.connect().await, short.connect().await);
-    deaf.send("SUB t g\n").await;
-    assert_eq!(deaf.line().await, "OK subscribed t in group g");
-    other.send(&format!("PUB t {}\n", "y".repeat(1_000_000))).await;
-    assert!(other.line().await.starts_with("OK published "));
-    short.until(|short| short.seats.free() == 1).await;
-    // It has not read the message, so its own is not read either; then it reads some, and no more.
-    deaf.send(&format!("PUB t {}", "x".repeat(100_000))).await;
-    let mut some = vec![0; 990_000];
-    deaf.0.read_exact(&mut some).await.unwrap();
-    short.until(|short| short.seats.free() == 0).await;
-    deaf.send("\nQUIT\nand more").await;
-    short.until(|short| short.seats.free() == 1).await;
-}
-
-#[tokio::test]
 async fn who_waits_for_a_seat_goes_on_when_there_is_memory_again() {
     let mut short = Short::start(Seats::with(1, Duration::from_secs(1000))).await;
     let (mut slow, mut other) = (short.connect().await, short.connect().await);
