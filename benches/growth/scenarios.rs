@@ -19,7 +19,7 @@ pub(crate) const SCENARIOS: [(&str, &str, Run); 10] = [
         Box::pin(groups())
     }),
     ("members", "So many members of a group, one connection each", |_| Box::pin(members())),
-    ("connections", "So many connections, of which each publishes once", |_| {
+    ("connections", "So many connections, each of which publishes now and then", |_| {
         Box::pin(connections())
     }),
     ("backlog", "So many messages wait for a group while more are published", |l| {

@@ -1,8 +1,9 @@
 //! The one door of a shard's thread: messages from many threads, taken all at once.
 //!
 //! What letters may wait here is bounded by [`Mailbox::room`]: a session takes room for a letter's
-//! bytes before it posts it, and the shard gives it back with the answer. The other messages are
-//! bounded by their kind: at most one of each batch, checkpoint or stop.
+//! bytes before it posts it, and the shard gives it back with the answer. Letters without bytes, by which
+//! sessions say what became of them, take none, and the other messages are bounded by their kind: at most
+//! one of each batch, checkpoint or stop.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;

@@ -12,8 +12,8 @@ const SLOTS_MAX: usize = 256;
 /// What an answer is taken for, in bytes, before it is there.
 const OWED_BYTES: usize = 64;
 
-/// Most commands whose answers have not come to the output: what a peer that reads nothing can
-/// have made is a mebibyte of them, however short its commands are.
+/// Most commands whose answers have not come to the output: what a peer that reads nothing can have made
+/// is a mebibyte of usual answers, however short its commands are. Refusals are two to four times as long.
 const OWED_MAX: usize = SESSION_OUT_BYTES_MAX / OWED_BYTES;
 
 /// So many may be outstanding when the memory that all sessions share is used up.

@@ -261,8 +261,8 @@ fn waiting(results: &Results, out: &mut String) {
     put_text(
         out,
         &format!(
-            "With messages waiting for a group, right after they were published, and what that \
-             is a message. A connection is one of {IDLE} that say nothing after their greeting."
+            "With messages waiting for a group, four seconds after they were published, and what \
+             that is a message. A connection is one of {IDLE} that say nothing after their greeting."
         ),
     );
     put(out, "| | messages waiting | memory | a message |\n|---|---|---|---|");
