@@ -4,24 +4,18 @@ use std::sync::Arc;
 
 use crate::delivery::numbers::NumberMap;
 use crate::ids::ConnId;
-use crate::topic::{GroupKey, Pushes, TopicKey};
+use crate::topic::{Pushes, TopicKey};
 
 use super::letter::Piece;
+use super::memberships::Memberships;
 use super::outbox::Outbox;
-
-/// A member's place: one group of one topic.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Membership {
-    pub(super) topic: TopicKey,
-    pub(super) group: GroupKey,
-}
 
 /// A connection that subscribed to something on this shard.
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) outbox: Arc<Outbox>,
     pub(super) consumer: Arc<str>,
-    pub(super) memberships: Vec<Membership>,
+    pub(super) memberships: Memberships,
     pub(super) follows: Vec<TopicKey>,
     lines: Vec<u8>,
     /// So many bytes may be pushed before its outbox is asked again.
@@ -56,7 +50,7 @@ impl Conns {
         self.by_id.entry(id).or_insert_with(|| Conn {
             outbox: Arc::clone(outbox),
             consumer: Arc::clone(consumer),
-            memberships: Vec::new(),
+            memberships: Memberships::default(),
             follows: Vec::new(),
             lines: Vec::new(),
             unasked: 0,
@@ -68,18 +62,12 @@ impl Conns {
         self.by_id.get(&id)
     }
 
-    pub(super) fn remove(&mut self, id: ConnId) -> Option<Conn> {
-        self.by_id.remove(&id)
+    pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.by_id.get_mut(&id)
     }
 
-    /// The connection has joined a group, unless it is in it already.
-    pub(super) fn join(&mut self, id: ConnId, place: Membership) -> bool {
-        let Some(conn) = self.by_id.get_mut(&id) else { return false };
-        let is_new = !conn.memberships.contains(&place);
-        if is_new {
-            conn.memberships.push(place);
-        }
-        is_new
+    pub(super) fn remove(&mut self, id: ConnId) -> Option<Conn> {
+        self.by_id.remove(&id)
     }
 
     /// Sends what was pushed.

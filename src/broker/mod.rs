@@ -29,6 +29,7 @@ pub mod layout;
 pub mod letter;
 pub mod lock_file;
 pub mod mailbox;
+mod memberships;
 pub mod message;
 pub mod open;
 pub mod outbox;

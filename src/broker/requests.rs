@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use crate::delivery::{Departure, Event, Verdict};
-use crate::ids::{ConnId, GroupName, Offset, TopicName};
+use crate::ids::{ConnId, DerivedId, GroupName, Offset, TopicName};
 use crate::proto::{Tag, WireError, encode};
 use crate::time::Now;
 
 use super::batch::{Answer, Appended, Ticket};
-use super::conns::Membership;
 use super::letter::{Bookmark, Item, Piece, Then};
+use super::memberships::Membership;
 use super::shard::{ANSWERS_SENT_MAX, Shard, ShardError};
 use super::topics::Follower;
 
@@ -26,20 +26,7 @@ impl Shard {
         tag: Option<&Tag>,
         id: &[u8],
     ) -> Result<Option<Answer>, ShardError> {
-        let memberships = self.conns.get(conn).map_or(&[][..], |conn| &conn.memberships);
-        let mut found = None;
-        for place in memberships {
-            let topic = &self.topics.slot(place.topic).topic;
-            if let Some((offset, holds)) = topic.find(place.group, conn, id) {
-                if holds || found.is_none() {
-                    found = Some((*place, offset));
-                }
-                if holds {
-                    break;
-                }
-            }
-        }
-        let verdict = match found {
+        let verdict = match self.pending(conn, id) {
             None => None,
             Some((place, offset)) => {
                 let (topic, mut desk) = self.desk(now, place.topic);
@@ -48,6 +35,42 @@ impl Shard {
         };
         let is_acked = matches!(verdict, Some(Verdict::Acked { .. }));
         Ok((!is_acked).then(|| Answer::refused(tag, &WireError::not_pending(id))))
+    }
+
+    /// The unsettled message that a member means by an id, and in which of its groups: one in which it
+    /// holds it, or else one in which it may have held it.
+    fn pending(&mut self, conn: ConnId, id: &[u8]) -> Option<(Membership, Offset)> {
+        let memberships = &mut self.conns.get_mut(conn)?.memberships;
+        let (mut held, mut late) = (None, None);
+        if let Some(id) = DerivedId::parse(id) {
+            for (number, place) in memberships.of(id.tag) {
+                let topic = &self.topics.slot(place.topic).topic;
+                let Some(look) = topic.pending(place.group, id.offset, Some(id.millis)) else {
+                    continue;
+                };
+                if look.holder == Some(conn) {
+                    held = Some((number, (place, id.offset)));
+                    break;
+                }
+                late = late.or(Some((place, id.offset)));
+            }
+        }
+        if let Some((number, message)) = held {
+            memberships.found(number);
+            return Some(message);
+        }
+        for (topic, group, offset) in self.given.of(id) {
+            let (place, topic) = (Membership { topic, group }, &self.topics.slot(topic).topic);
+            if !memberships.contains(topic.tag(), place) {
+                continue;
+            }
+            let Some(look) = topic.pending(group, offset, None) else { continue };
+            if look.holder == Some(conn) {
+                return Some((place, offset));
+            }
+            late = late.or(Some((place, offset)));
+        }
+        late
     }
 
     /// The commands that create the group, unless it exists.
@@ -84,7 +107,7 @@ impl Shard {
     fn heard(&mut self, now: Now, conn: ConnId) -> Result<(), ShardError> {
         let Some(known) = self.conns.get(conn) else { return Ok(()) };
         let name = Arc::clone(&known.consumer);
-        for place in known.memberships.clone() {
+        for place in known.memberships.clone().iter() {
             self.join(now, conn, place, &name)?;
         }
         Ok(())
@@ -93,7 +116,7 @@ impl Shard {
     /// The connection has room again for what groups held back.
     fn drained(&mut self, now: Now, conn: ConnId) -> Result<(), ShardError> {
         let Some(known) = self.conns.get(conn) else { return Ok(()) };
-        for place in known.memberships.clone() {
+        for place in known.memberships.clone().iter() {
             let (topic, mut desk) = self.desk(now, place.topic);
             topic.tell(place.group, Event::Resume { member: conn }, &mut desk)?;
         }
@@ -113,7 +136,7 @@ impl Shard {
 
     fn leave(&mut self, now: Now, conn: ConnId, why: Departure) -> Result<(), ShardError> {
         let Some(known) = self.conns.get(conn) else { return Ok(()) };
-        for place in known.memberships.clone() {
+        for place in known.memberships.clone().iter() {
             let (topic, mut desk) = self.desk(now, place.topic);
             topic.tell(place.group, Event::Leave { member: conn, why }, &mut desk)?;
         }
@@ -181,8 +204,9 @@ impl Shard {
                 Some(Membership { topic, group })
             });
             let place = place.expect("the group's creation was applied before the answer");
-            self.conns.ensure(ticket.conn, &ticket.outbox, consumer);
-            if self.conns.join(ticket.conn, place) {
+            let tag = topic.tag();
+            let conn = self.conns.ensure(ticket.conn, &ticket.outbox, consumer);
+            if conn.memberships.insert(tag, place) {
                 self.join(now, ticket.conn, place, consumer)?;
             }
         }

@@ -18,7 +18,7 @@ use crate::log::LogError;
 use crate::planted::{self, Bug};
 use crate::time::{Moment, Now, Timestamp};
 use crate::topic::{
-    BadCommand, Command, CommandReader, Commands, Desk, GroupKey, Timers, TopicKey,
+    BadCommand, Command, CommandReader, Commands, Desk, GivenIds, GroupKey, Timers, TopicKey,
 };
 use crate::wal::{Lsn, Record};
 
@@ -58,6 +58,7 @@ pub struct Shard {
     pub(super) topics: Topics,
     pub(super) conns: Conns,
     pub(super) timers: Timers,
+    pub(super) given: GivenIds,
     /// How many groups have messages for members without credit.
     starved: usize,
     /// How many groups keep a file open from one turn to the next.
@@ -99,6 +100,7 @@ impl Shard {
             topics,
             conns: Conns::default(),
             timers: Timers::default(),
+            given: GivenIds::default(),
             starved: 0,
             kept: 0,
             gate,
@@ -519,6 +521,7 @@ impl Shard {
             commands: &mut self.open.commands,
             pushes: &mut self.conns,
             timers: &mut self.timers,
+            given: &mut self.given,
             starved: &mut self.starved,
             kept: &mut self.kept,
         };

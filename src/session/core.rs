@@ -1,6 +1,7 @@
 //! A session without its socket: what to answer, in which order, and whom to ask.
 
 mod room;
+mod subscriptions;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,11 +13,10 @@ use crate::broker::letter::{Item, Letter, Piece, Then};
 use crate::broker::outbox::{Letters, Outbox, Sent};
 use crate::broker::topics::shard_of;
 use crate::disk::Disk;
-use crate::ids::{ConnId, DerivedId, GroupName, Offset, TopicName};
-use crate::limits::SUBSCRIPTIONS_MAX;
+use crate::ids::{ConnId, Offset, TopicName};
 use crate::log::LogShared;
 use crate::planted::{self, Bug};
-use crate::proto::{Decoder, ErrorCode, Request, Step, Tag, WireError, encode};
+use crate::proto::{Decoder, Request, Step, Tag, WireError, encode};
 use crate::time::{Moment, Now};
 
 use super::drafts::{Draft, Drafts, span, take};
@@ -24,6 +24,7 @@ use super::out::Out;
 use super::read::{Form, ReadDone, ReadJob, Reading};
 use super::reading::{History, Readers, unreadable};
 use super::shares::Shares;
+use subscriptions::Subscriptions;
 
 /// Most letters whose answers others may send while a session sleeps.
 const DIRECT_LETTERS_MAX: usize = 8;
@@ -63,11 +64,7 @@ pub struct Core {
     held: Vec<Vec<u8>>,
     /// `SUB`s in groups that are not answered yet.
     joining: usize,
-    memberships: Vec<(TopicName, GroupName)>,
-    /// Plain subscriptions that were asked for.
-    following: usize,
-    /// Shards that know this connection.
-    known_to: Vec<u32>,
+    subscriptions: Subscriptions,
     readers: Readers,
     out: Out,
     /// Where the last push ends in the output.
@@ -124,9 +121,7 @@ impl Core {
             next_seq: 0,
             held: Vec::new(),
             joining: 0,
-            memberships: Vec::new(),
-            following: 0,
-            known_to: Vec::new(),
+            subscriptions: Subscriptions::default(),
             readers,
             out,
             pushed: 0,
@@ -185,7 +180,7 @@ impl Core {
 
     /// When [`Core::wake`] has something to do.
     pub fn wake_at(&self) -> Option<Moment> {
-        let is_watched = !self.memberships.is_empty() && !self.is_silent;
+        let is_watched = self.subscriptions.is_member() && !self.is_silent;
         is_watched.then(|| self.last_heard + self.settings.dead_after)
     }
 
@@ -281,16 +276,8 @@ impl Core {
 
     /// The same to all shards that know this connection; nothing is answered.
     fn tell_all(&mut self, item: impl Fn() -> Item) -> Vec<(u32, Letter)> {
-        let shards = self.known_to.clone();
-        shards.into_iter().map(|shard| (shard, self.letter(Bytes::new(), vec![item()]))).collect()
-    }
-
-    /// The shard that can tell what a message id means to this connection.
-    fn shard_for_ack(&self, id: &[u8]) -> Option<u32> {
-        let tag = DerivedId::parse(id).map(|id| id.tag);
-        let named = self.memberships.iter().find(|(topic, _)| Some(topic.tag()) == tag);
-        let (topic, _) = named.or(self.memberships.first())?;
-        Some(shard_of(topic, self.settings.shards))
+        let shards = self.subscriptions.shards();
+        shards.map(|shard| (shard, self.letter(Bytes::new(), vec![item()]))).collect()
     }
 
     /// What others may send while nothing is done here: nothing of its own is unsent, and they wake it
@@ -477,20 +464,19 @@ impl Core {
             Request::Pub { topic, message } => {
                 to.publish(shard_of(&topic, shards), tag, topic, span(base, message));
             }
-            Request::Ack { id } => match self.shard_for_ack(id) {
+            Request::Ack { id } => match self.subscriptions.shard_for_ack(id) {
                 Some(shard) => to.item(shard, Item::Ack { tag, id: span(base, id) }),
                 None => to.line(|out| {
                     encode::error(out, tag.as_ref(), &WireError::not_pending(id));
                 }),
             },
             Request::Sub { topic, group } => {
-                if let Err(error) = self.subscribes(&topic, group.as_ref()) {
-                    return to.line(|out| encode::error(out, tag.as_ref(), &error));
-                }
-                let shard = shard_of(&topic, shards);
-                if !self.known_to.contains(&shard) {
-                    self.known_to.push(shard);
-                }
+                let shard = match self.subscriptions.add(&topic, group.as_ref(), shards) {
+                    Ok(shard) => shard,
+                    Err(error) => {
+                        return to.line(|out| encode::error(out, tag.as_ref(), &error));
+                    }
+                };
                 let consumer = Arc::clone(&self.consumer);
                 let joins = group.is_some();
                 self.joining += usize::from(joins);
@@ -508,32 +494,6 @@ impl Core {
                 self.is_closing = true;
             }
         }
-    }
-}
-
-impl Core {
-    /// Notes a subscription, unless there are too many: each is looked at whenever there is
-    /// something to send.
-    fn subscribes(
-        &mut self,
-        topic: &TopicName,
-        group: Option<&GroupName>,
-    ) -> Result<(), WireError> {
-        let place = group.map(|group| (topic.clone(), group.clone()));
-        if place.as_ref().is_some_and(|place| self.memberships.contains(place)) {
-            return Ok(());
-        }
-        if self.following + self.memberships.len() >= SUBSCRIPTIONS_MAX {
-            let text = "too many subscriptions on one connection";
-            return Err(WireError::new(ErrorCode::Limit, text)
-                .with("max", SUBSCRIPTIONS_MAX)
-                .with("retry_after", "1s"));
-        }
-        match place {
-            Some(place) => self.memberships.push(place),
-            None => self.following += 1,
-        }
-        Ok(())
     }
 }
 

@@ -49,10 +49,7 @@ impl Topic {
     ) -> Result<(), LogError> {
         match change {
             Change::Settled { offset } | Change::DeadLettered { offset, .. } => {
-                let given = &mut self.groups[key.0].given;
-                if !given.is_empty() {
-                    given.retain(|_, known| known != offset);
-                }
+                desk.given.remove(self.key, key, *offset..=*offset);
             }
             Change::Failed { .. } => {}
         }
@@ -71,11 +68,8 @@ impl Topic {
         count: u32,
         desk: &mut Desk<'_>,
     ) -> Result<(), LogError> {
-        let given = &mut self.groups[key.0].given;
-        if !given.is_empty() {
-            let end = first.get() + u64::from(count);
-            given.retain(|_, known| !(first.get()..end).contains(&known.get()));
-        }
+        let last = Offset::new(first.get() + u64::from(count)).prev();
+        desk.given.remove(self.key, key, first..=last);
         self.tell(key, Event::Settled { first, count }, desk)?;
         Ok(())
     }

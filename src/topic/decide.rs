@@ -4,26 +4,20 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::delivery::{Attempt, Change, Outcome};
-use crate::ids::{ConnId, DerivedId, Offset};
+use crate::delivery::{Attempt, Change, Look, Outcome};
+use crate::ids::Offset;
 use crate::log::LogError;
 use crate::planted::{self, Bug};
 
 use super::{Commands, Desk, GroupKey, Topic, feed};
 
 impl Topic {
-    /// The message that `id` names, if `group` has it unsettled; with whether `member` holds it.
-    pub fn find(&self, key: GroupKey, member: ConnId, id: &[u8]) -> Option<(Offset, bool)> {
-        let slot = &self.groups[key.0];
-        let (offset, look) = match DerivedId::parse(id) {
-            Some(derived) if derived.tag == self.tag => {
-                let mark = feed::FedId::Derived(derived.millis).mark();
-                let look = slot.group.look(derived.offset);
-                (derived.offset, Some(look).filter(|look| look.mark == Some(mark))?)
-            }
-            _ => slot.given.get(id).map(|offset| (*offset, slot.group.look(*offset)))?,
-        };
-        look.is_unsettled.then_some((offset, look.holder == Some(member)))
+    /// What is known of the message at `offset` if it is unsettled and has this id: one with these
+    /// milliseconds that leads back to its offset by itself, or, without them, another.
+    pub fn pending(&self, key: GroupKey, offset: Offset, millis: Option<u64>) -> Option<Look> {
+        let look = self.groups[key.0].group.look(offset);
+        let mark = millis.unwrap_or(feed::GIVEN);
+        Some(look).filter(|look| look.is_unsettled && look.mark == Some(mark))
     }
 
     /// Makes a change that a group asks for into commands. A dead letter and the settling of its

@@ -27,6 +27,9 @@ pub(super) struct Feed {
     is_kept: bool,
 }
 
+/// What groups remember of an id that was given. Milliseconds stay below it.
+pub(super) const GIVEN: u64 = u64::MAX;
+
 /// How the id of a message that was handed out leads back to its offset.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum FedId {
@@ -46,11 +49,11 @@ impl FedId {
         }
     }
 
-    /// What the group remembers of it. Milliseconds stay below the number of a given one.
+    /// What the group remembers of it.
     pub(super) fn mark(&self) -> u64 {
         match self {
             Self::Derived(millis) => *millis,
-            Self::Given(_) => u64::MAX,
+            Self::Given(_) => GIVEN,
         }
     }
 }

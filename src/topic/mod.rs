@@ -18,6 +18,7 @@ mod apply;
 pub mod command;
 mod decide;
 mod feed;
+mod given;
 pub mod lines;
 mod report;
 
@@ -31,7 +32,8 @@ use crate::planted::{self, Bug};
 use crate::time::{Moment, Now};
 
 pub use command::{BadCommand, Command, CommandReader, Commands};
-use feed::Feed;
+use feed::{FedId, Feed};
+pub use given::GivenIds;
 
 /// Where lines for connections go.
 pub trait Pushes {
@@ -53,6 +55,8 @@ pub struct Desk<'a> {
     pub pushes: &'a mut dyn Pushes,
     /// When groups want to be woken.
     pub timers: &'a mut Timers,
+    /// Ids that do not lead back to their message by themselves.
+    pub given: &'a mut GivenIds,
     /// How many groups have messages for members without credit.
     pub starved: &'a mut usize,
     /// How many groups keep a file open from one turn to the next.
@@ -122,13 +126,18 @@ pub struct Topic {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct GroupKey(usize);
 
+impl GroupKey {
+    /// The key of this number.
+    pub const fn new(number: usize) -> Self {
+        Self(number)
+    }
+}
+
 #[derive(Debug)]
 struct GroupSlot {
     name: GroupName,
     group: Group,
     feed: Feed,
-    /// Ids of unsettled messages that do not lead back to their offset by themselves.
-    given: BTreeMap<Box<[u8]>, Offset>,
     /// The entry in the timers.
     timer: Option<Moment>,
 }
@@ -249,7 +258,8 @@ impl Topic {
                         self.deliver(key, member, offset, desk, &mut more)?;
                     }
                     Action::Commit(change) => self.write_change(key, &change, desk)?,
-                    Action::Answer(answer) => verdict = Some(answer),
+                    // The first one: those that come later are about what is done because of it.
+                    Action::Answer(answer) => verdict = verdict.or(Some(answer)),
                     Action::Report(report) => self.report(key, &report),
                 }
             }
@@ -257,7 +267,9 @@ impl Topic {
             if actions.is_empty() {
                 let group = &mut self.groups[key.0].group;
                 let may_have = |member| desk.pushes.has_room(member);
-                if moves_nothing || !group.hand_out(desk.now, may_have, &mut actions) {
+                let is_more = !moves_nothing && group.hand_out(desk.now, may_have, &mut actions);
+                // If not, some may have been paused all the same.
+                if !is_more && actions.is_empty() {
                     break;
                 }
             }
@@ -310,8 +322,8 @@ impl Topic {
         match slot.feed.write(&self.name, self.tag, &self.log, offset, desk.pushes.push(member)) {
             Ok(id) => {
                 slot.group.remember(offset, id.mark());
-                if let feed::FedId::Given(id) = id {
-                    slot.given.insert(id, offset);
+                if let FedId::Given(id) = id {
+                    desk.given.insert((self.key, key, offset), &id);
                 }
                 Ok(())
             }
@@ -350,7 +362,7 @@ impl Topic {
         let group = Group::new(Arc::clone(&self.policy), progress);
         let feed = Feed::new(self.log.reader());
         self.group_keys.insert(name.clone(), key);
-        self.groups.push(GroupSlot { name, group, feed, given: BTreeMap::new(), timer: None });
+        self.groups.push(GroupSlot { name, group, feed, timer: None });
         key
     }
 }

@@ -1,5 +1,6 @@
 //! Whole lives of a broker in one thread, on a disk that forgets what was not synced and fails.
 
+mod acks;
 mod crash;
 mod large;
 mod life;

@@ -1,0 +1,185 @@
+//! Which message an acknowledgement means.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::super::letter::{Item, Letter, Piece, Span};
+use super::super::open;
+use super::super::outbox::Outbox;
+use super::super::settings::Settings;
+use super::super::shard::Shard;
+use super::life::{now, settings, topic};
+use crate::disk::Disk;
+use crate::disk::sim::SimDisk;
+use crate::ids::{ConnId, GroupName};
+use crate::log::TailBudget;
+use crate::topic::Commands;
+use crate::wal::Lsn;
+
+/// A shard that has messages in files only, and one connection.
+struct Room {
+    shard: Shard,
+    outbox: Arc<Outbox>,
+    seq: u64,
+}
+
+impl Room {
+    fn open(disk: &SimDisk) -> Room {
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let tail = Arc::new(TailBudget::new(0));
+        let opened = open::open(&shared, &Settings { shards: 1, tail, ..settings() }, now(0));
+        let opened = opened.unwrap();
+        drop(opened.lock);
+        let [shard] = opened.shards.try_into().unwrap();
+        Room { shard, outbox: Arc::default(), seq: 0 }
+    }
+
+    /// Asks for it, and gives all lines that come.
+    fn ask(&mut self, item: Item, bytes: &[u8]) -> Vec<String> {
+        self.ask_as(item, bytes, None)
+    }
+
+    /// The same, with other commands written instead of those that this makes.
+    fn ask_as(&mut self, item: Item, bytes: &[u8], commands: Option<Commands>) -> Vec<String> {
+        self.seq += 1;
+        let letter = Letter {
+            conn: ConnId(1),
+            outbox: Arc::clone(&self.outbox),
+            seq: self.seq,
+            bytes: Bytes::copy_from_slice(bytes),
+            items: vec![item],
+            permit: None,
+        };
+        self.shard.letter(now(0), letter).unwrap();
+        let mut other = commands.map(Commands::into_bytes);
+        while !self.shard.is_idle() {
+            if let Some(batch) = self.shard.submit() {
+                let payload = other.take().unwrap_or(batch.payload);
+                self.shard.committed(now(0), batch.index, Lsn::new(batch.index), payload).unwrap();
+            }
+            self.shard.send(now(0)).unwrap();
+        }
+        let mut pieces = Vec::new();
+        self.outbox.take(&mut pieces);
+        let bytes = pieces.into_iter().flat_map(|piece| match piece {
+            Piece::Push(lines) | Piece::Reply { lines, .. } => lines,
+        });
+        let text = String::from_utf8(bytes.collect()).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn subscribe(&mut self, name: &str, group: &str) -> Vec<String> {
+        let group = Some(GroupName::parse(group.as_bytes()).unwrap());
+        let (topic, consumer) = (topic(name), Arc::from("c1"));
+        self.ask(Item::Subscribe { tag: None, topic, group, consumer }, b"")
+    }
+
+    fn publish(&mut self, name: &str, message: &str, commands: Option<Commands>) -> Vec<String> {
+        let messages = vec![whole(message)];
+        let item = Item::Publish { tag: None, topic: topic(name), messages };
+        self.ask_as(item, message.as_bytes(), commands)
+    }
+
+    /// Publishes a message with an id of its own.
+    fn publish_as(&mut self, name: &str, id: &str, message: &str) {
+        let mut commands = Commands::default();
+        commands.topic(&topic(name));
+        commands.time(now(0).wall);
+        commands.append_more(id, "", message.as_bytes());
+        self.publish(name, message, Some(commands));
+    }
+
+    fn ack(&mut self, id: &str) -> Vec<String> {
+        self.ask(Item::Ack { tag: None, id: whole(id) }, id.as_bytes())
+    }
+
+    /// How many messages of a topic no group has settled, in all groups.
+    fn lag(&self, name: &str) -> u64 {
+        let its = |t: &&crate::topic::Topic| *t.name() == topic(name);
+        let topic = self.shard.topics().find(its).unwrap();
+        topic.progress().map(|(_, progress)| progress.lag(topic.log().end())).sum()
+    }
+}
+
+fn whole(text: &str) -> Span {
+    Span { start: 0, end: u32::try_from(text.len()).unwrap() }
+}
+
+/// The id in `OK published <id> …`, or in `MSG <topic> <id> …`.
+fn id(lines: &[String]) -> String {
+    lines[0].split(' ').nth(2).unwrap().to_owned()
+}
+
+const DONE: [&str; 1] = ["OK ack_received"];
+
+fn is_refused(lines: &[String]) -> bool {
+    lines.len() == 1 && lines[0].starts_with("ERR NOT_PENDING ")
+}
+
+#[test]
+fn one_that_is_in_many_groups_settles_one_delivery_of_a_message_after_the_other() {
+    let mut room = Room::open(&SimDisk::new());
+    for name in ["a", "b", "c"] {
+        for group in ["x", "y", "z"] {
+            room.subscribe(name, group);
+        }
+    }
+    let first = id(&room.publish("a", "first", None));
+    let second = id(&room.publish("b", "second", None));
+    assert!(is_refused(&room.ack(&format!("{first}0"))), "there is no such message");
+    for left in (0..3).rev() {
+        assert_eq!(room.ack(&second), DONE);
+        assert_eq!(room.ack(&first), DONE);
+        assert_eq!((room.lag("a"), room.lag("b"), room.lag("c")), (left, left, 0));
+    }
+    assert!(is_refused(&room.ack(&first)));
+}
+
+#[test]
+fn an_id_that_does_not_tell_its_offset_is_known_in_every_topic() {
+    let mut room = Room::open(&SimDisk::new());
+    for name in ["a", "b"] {
+        room.subscribe(name, "x");
+        room.publish_as(name, "order-7", "one");
+    }
+    room.subscribe("b", "y");
+    room.publish_as("b", "order-8", "two");
+    // One with the form of its topic's own ids, which leads elsewhere: a line before it was removed.
+    let moved = format!("msg_1_{:08x}9", topic("b").tag());
+    room.publish_as("b", &moved, "three");
+    assert_eq!((room.lag("a"), room.lag("b")), (1, 5));
+    for (id, left) in [
+        ("order-7", (0, 5)),
+        ("order-7", (0, 4)),
+        ("order-8", (0, 3)),
+        (&moved, (0, 2)),
+        (&moved, (0, 1)),
+        ("order-8", (0, 0)),
+    ] {
+        assert_eq!(room.ack(id), DONE, "{id}");
+        assert_eq!((room.lag("a"), room.lag("b")), left, "{id}");
+    }
+    for id in ["order-7", "order-8", &moved] {
+        assert!(is_refused(&room.ack(id)), "{id}");
+    }
+}
+
+/// The answer was once that to the failure of the message behind it.
+#[test]
+fn an_acknowledgement_counts_though_what_comes_for_its_credit_is_damaged() {
+    let disk = SimDisk::new();
+    let prefetch = usize::try_from(settings().prefetch).unwrap();
+    let mut room = Room::open(&disk);
+    room.subscribe("a", "x");
+    let mut publish = |number| id(&room.publish("a", &format!("message-{number}"), None));
+    let ids: Vec<_> = (0..=prefetch).map(&mut publish).collect();
+    let path: PathBuf = Path::new("/srv/data/a.log").into();
+    let damaged = format!("message-{prefetch}");
+    let at = memchr::memmem::find(&disk.files()[&path], damaged.as_bytes()).unwrap();
+    disk.flip_bit(&path, at as u64, 0).unwrap();
+    assert_eq!(room.ack(&ids[0]), DONE);
+    assert_eq!(room.lag("a"), 3, "the damaged one is a dead letter");
+    assert_eq!(room.shard.topics().filter(|t| t.name().is_dead_letter()).count(), 1);
+}
