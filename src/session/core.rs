@@ -60,6 +60,8 @@ pub struct Core {
     /// Final lines that are still to come to the output.
     owed: usize,
     next_seq: u64,
+    /// Bytes of answers that are ready, and wait for one before them.
+    ready: usize,
     /// Pushes that wait for the answer to a `SUB`.
     held: Vec<Vec<u8>>,
     /// `SUB`s in groups that are not answered yet.
@@ -71,6 +73,8 @@ pub struct Core {
     pushed: u64,
     last_heard: Moment,
     is_silent: bool,
+    /// It has become a member since it was silent: that group was not told.
+    is_untold: bool,
     is_closing: bool,
 }
 
@@ -119,6 +123,7 @@ impl Core {
             slots: VecDeque::new(),
             owed: 0,
             next_seq: 0,
+            ready: 0,
             held: Vec::new(),
             joining: 0,
             subscriptions: Subscriptions::default(),
@@ -127,6 +132,7 @@ impl Core {
             pushed: 0,
             last_heard: now,
             is_silent: false,
+            is_untold: false,
             is_closing: false,
         }
     }
@@ -147,7 +153,7 @@ impl Core {
         self.owed += 1;
         let mut lines = Vec::new();
         encode::error(&mut lines, tag.as_ref(), &error);
-        self.slots.push_back(Slot::Lines(lines));
+        self.place_lines(lines);
         self.emit();
     }
 
@@ -172,6 +178,7 @@ impl Core {
     /// The peer was heard. If it had been taken for dead, it is a member again.
     pub fn heard(&mut self, now: Moment) -> Vec<(u32, Letter)> {
         self.last_heard = now;
+        self.is_untold = false;
         if !std::mem::take(&mut self.is_silent) {
             return Vec::new();
         }
@@ -180,7 +187,7 @@ impl Core {
 
     /// When [`Core::wake`] has something to do.
     pub fn wake_at(&self) -> Option<Moment> {
-        let is_watched = self.subscriptions.is_member() && !self.is_silent;
+        let is_watched = self.subscriptions.is_member() && (!self.is_silent || self.is_untold);
         is_watched.then(|| self.last_heard + self.settings.dead_after)
     }
 
@@ -189,7 +196,7 @@ impl Core {
         if self.wake_at().is_none_or(|at| at > now.moment) {
             return Vec::new();
         }
-        self.is_silent = true;
+        (self.is_silent, self.is_untold) = (true, false);
         tracing::warn!(event = "consumer_dead", conn = %self.conn, consumer = %self.consumer,
             silent_for = ?self.settings.dead_after,
             "no byte from a consumer for too long: its messages go to others");
@@ -207,8 +214,7 @@ impl Core {
         let mut drafts = Drafts::default();
         let (mut is_http, mut is_drained) = (false, false);
         let mut at = 0;
-        let has_room = |core: &Self, drafts: &Drafts| core.may_await(drafts.0.len());
-        while !self.is_closing && has_room(self, &drafts) {
+        while !self.is_closing && self.may_answer(&drafts) {
             let rest = &buf[at..];
             match self.decoder.next(rest) {
                 Step::Incomplete { used } => {
@@ -237,8 +243,8 @@ impl Core {
             }
         }
         let mut bytes = take(buf, at);
-        let mut letters = Vec::with_capacity(drafts.0.len());
-        let mut drafts = drafts.0.into_iter().peekable();
+        let mut letters = Vec::with_capacity(drafts.list.len());
+        let mut drafts = drafts.list.into_iter().peekable();
         while let Some(draft) = drafts.next() {
             // The last one has them for itself: most often there is no other.
             let is_last = drafts.peek().is_none();
@@ -252,7 +258,7 @@ impl Core {
     /// Gives an answer its place, and sends the letter that brings it.
     fn place(&mut self, draft: Draft, bytes: Bytes, letters: &mut Vec<(u32, Letter)>) {
         match draft {
-            Draft::Lines(lines) => self.slots.push_back(Slot::Lines(lines)),
+            Draft::Lines(lines) => self.place_lines(lines),
             Draft::Letter { shard, items, joins, .. } => {
                 let letter = self.letter(bytes, items);
                 self.slots.push_back(Slot::Letter { seq: letter.seq, joins, reply: None });
@@ -265,6 +271,11 @@ impl Core {
                 letters.push((shard, letter));
             }
         }
+    }
+
+    fn place_lines(&mut self, lines: Vec<u8>) {
+        self.ready += lines.len();
+        self.slots.push_back(Slot::Lines(lines));
     }
 
     fn letter(&mut self, bytes: Bytes, items: Vec<Item>) -> Letter {
@@ -319,7 +330,10 @@ impl Core {
             Piece::Reply { seq, lines, then } => {
                 let place = self.slots.iter_mut().find(|slot| slot.awaits(seq));
                 match place.expect("a letter is answered once, and its place waits for it") {
-                    Slot::Letter { reply, .. } => *reply = Some((lines, then)),
+                    Slot::Letter { reply, .. } => {
+                        self.ready += lines.len();
+                        *reply = Some((lines, then));
+                    }
                     Slot::History { reply, .. } => *reply = then,
                     Slot::Lines(_) => unreachable!("ready lines await nothing"),
                 }
@@ -339,10 +353,11 @@ impl Core {
                 Some(_) => {}
             }
             match self.slots.pop_front() {
-                Some(Slot::Lines(lines)) => self.answered(lines),
+                Some(Slot::Lines(lines)) => self.leaves(lines),
                 Some(Slot::Letter { joins, reply: Some((lines, then)), .. }) => {
-                    self.answered(lines);
+                    self.leaves(lines);
                     self.joining -= joins;
+                    self.is_untold |= joins > 0;
                     if self.joining == 0 {
                         std::mem::take(&mut self.held).into_iter().for_each(|l| self.pushed(l));
                     }
@@ -368,6 +383,12 @@ impl Core {
     fn pushed(&mut self, lines: Vec<u8>) {
         self.out.lines(lines);
         self.pushed = self.out.end();
+    }
+
+    /// Answers that were ready have their turn.
+    fn leaves(&mut self, lines: Vec<u8>) {
+        self.ready -= lines.len();
+        self.answered(lines);
     }
 
     /// Answers come to the output.
@@ -485,7 +506,7 @@ impl Core {
             }
             Request::History { topic, count } => {
                 let shard = shard_of(&topic, shards);
-                to.0.push(Draft::History { shard, tag, topic, count });
+                to.list.push(Draft::History { shard, tag, topic, count });
             }
             Request::Heartbeat => to.line(|out| encode::heartbeat_received(out, tag.as_ref())),
             Request::Ping => to.line(|out| encode::pong(out, tag.as_ref())),

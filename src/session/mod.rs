@@ -23,6 +23,8 @@ pub mod core;
 mod core_tests;
 pub mod crowd;
 mod drafts;
+#[cfg(test)]
+mod memory_tests;
 pub mod out;
 pub mod read;
 mod reading;

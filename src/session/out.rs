@@ -15,6 +15,8 @@ pub struct Out {
     /// Behind the chunks: what is appended to. None of it is sent.
     lines: Vec<u8>,
     len: usize,
+    /// Bytes of the first chunk that were sent: they are kept as long as the rest of it.
+    gone: usize,
     /// Bytes that were sent before.
     sent: u64,
 }
@@ -23,6 +25,11 @@ impl Out {
     /// Unsent bytes.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Unsent bytes, and those that are kept with them.
+    pub fn kept(&self) -> usize {
+        self.len + self.gone
     }
 
     /// Whether everything was sent.
@@ -92,10 +99,12 @@ impl Out {
             let front = self.chunks.front_mut().expect("no more was sent than there was");
             if front.len() > sent {
                 front.advance(sent);
+                self.gone += sent;
                 return;
             }
             sent -= front.len();
             self.chunks.pop_front();
+            self.gone = 0;
         }
     }
 
@@ -146,5 +155,13 @@ mod tests {
         let count = out.slices(&mut slices);
         let all: Vec<u8> = slices[..count].iter().flat_map(|s| s.to_vec()).collect();
         assert_eq!((out.len(), &all[..]), (7, &b"ne\ntwo\n"[..]));
+        // The part that is sent takes memory until the rest is.
+        assert_eq!(out.kept(), 8);
+        out.advance(2);
+        assert_eq!((out.len(), out.kept()), (5, 8));
+        out.advance(2);
+        assert_eq!((out.len(), out.kept()), (3, 4));
+        out.advance(3);
+        assert_eq!((out.len(), out.kept()), (0, 0));
     }
 }

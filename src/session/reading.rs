@@ -172,7 +172,7 @@ impl Readers {
 
     /// Counts what is held, with so many bytes that came and wait.
     pub(super) fn rest(&mut self, out: &Out, waiting: usize) {
-        self.hold.set(out.len() + self.coming + waiting);
+        self.hold.set(out.kept() + self.coming + waiting);
     }
 
     /// Counts what is held by a session that reads; for one that reads nothing there is time for that
@@ -180,7 +180,7 @@ impl Readers {
     fn count(&mut self, out: &Out) -> bool {
         let reads = self.history.is_some() || !self.follows.is_empty();
         if reads {
-            self.hold.set(out.len() + self.coming);
+            self.hold.set(out.kept() + self.coming);
         }
         reads
     }

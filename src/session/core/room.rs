@@ -4,6 +4,7 @@ use super::super::shares::{SHARE_BYTES_MIN, room};
 use super::Core;
 use crate::broker::outbox::Room;
 use crate::limits::SESSION_OUT_BYTES_MAX;
+use crate::session::drafts::Drafts;
 
 /// Most commands whose answers are outstanding, counted in letters and histories. At the bound the
 /// session reads no more until some are answered.
@@ -31,12 +32,14 @@ impl Core {
 
     /// Whether more bytes would be taken now.
     pub fn wants_input(&self) -> bool {
-        !self.is_closing && self.may_await(0) && (self.out.is_empty() || !self.has_much_unsent())
+        !self.is_closing && self.may_answer(&Drafts::default())
     }
 
-    /// Whether one more answer may be outstanding, with so many that have no place yet.
-    pub(super) fn may_await(&self, drafts: usize) -> bool {
-        self.slots.len() + drafts < SLOTS_MAX && self.may_owe()
+    /// Whether there may be one more answer, with those that have no place yet.
+    pub(super) fn may_answer(&self, drafts: &Drafts) -> bool {
+        self.slots.len() + drafts.list.len() < SLOTS_MAX
+            && self.may_owe()
+            && self.may_have_unsent(self.out.len() + self.ready + drafts.ready)
     }
 
     /// Whether the answers to more commands may be outstanding. All sessions change what that depends
@@ -47,8 +50,8 @@ impl Core {
     }
 
     /// Twice what its subscriptions may fill: they must not keep its commands from being read.
-    fn has_much_unsent(&self) -> bool {
-        self.out.len() > self.settings.shares.limit()
+    fn may_have_unsent(&self, bytes: usize) -> bool {
+        bytes <= SHARE_BYTES_MIN || bytes <= self.settings.shares.limit()
     }
 
     /// Nothing is done here for a while, and so many bytes of commands wait to be taken: what is held
@@ -67,7 +70,8 @@ impl Core {
         Room { bytes, is_ample: room(limit, unsent).is_some() || bytes > 0 && has_left }
     }
 
+    /// What has to wait for its turn.
     fn held_bytes(&self) -> usize {
-        self.held.iter().map(Vec::len).sum()
+        self.ready + self.held.iter().map(Vec::len).sum::<usize>()
     }
 }
