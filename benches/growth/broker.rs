@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 use tempfile::TempDir;
@@ -40,19 +40,26 @@ impl Broker {
         let example = std::env::current_exe().expect("a process knows its file");
         let wiber: PathBuf = example.ancestors().nth(2).expect("cargo put it there").join("wiber");
         let mut command = Command::new(&wiber);
-        command.args(["broker", "--port", "0", "--log-level", "warn", "--data-dir"]);
-        command.arg(dir.path()).env("WIBER_DELIVERY__PREFETCH", prefetch.to_string());
+        // Its defaults are measured: no settings file lies in its own directory, and no variable is left.
+        command.current_dir(dir.path());
+        let ours = std::env::vars_os().map(|(name, _)| name);
+        for name in ours.filter(|name| name.to_string_lossy().starts_with("WIBER_")) {
+            command.env_remove(name);
+        }
+        command.args(["broker", "--port", "0", "--log-level", "warn", "--data-dir", "data"]);
+        command.env("WIBER_DELIVERY__PREFETCH", prefetch.to_string());
         command.env("WIBER_LIMITS__CONNECTIONS", "20000");
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        // However this process ends, the broker does not outlive it.
+        command.arg("--stop-with-stdin").stdin(Stdio::piped()).stdout(Stdio::piped());
         let begin = Instant::now();
         let hint = "build the command first: cargo build --release";
-        let mut child = command.spawn().expect(hint);
+        let mut process = Process(command.spawn().expect(hint));
         let mut line = String::new();
-        let stdout = child.stdout.take().expect("it was asked to be piped");
+        let stdout = process.0.stdout.take().expect("it was asked to be piped");
         BufReader::new(stdout).read_line(&mut line).expect("a pipe can be read");
         let addr = line.split_once(" listening on ").and_then(|(_, rest)| rest.split(' ').next());
         let addr = addr.and_then(|addr| addr.parse().ok()).expect("the start-up line says where");
-        Self { process: Process(child), dir, addr, start_ms: begin.elapsed().as_millis() }
+        Self { process, dir, addr, start_ms: begin.elapsed().as_millis() }
     }
 
     /// Stops it in order, or kills it, and starts another on the same directory.
@@ -61,12 +68,16 @@ impl Broker {
         let child = &mut process.0;
         if is_killed {
             child.kill().expect("it runs");
-        } else {
-            let term = Command::new("kill").arg(child.id().to_string()).status();
-            assert!(term.expect("there is kill").success(), "it runs");
         }
-        child.wait().expect("it ends");
+        // Standard input is closed before: that stops it in order. A signal as well would be the second.
+        let status = child.wait().expect("it is ours to wait for");
+        assert!(is_killed || status.success(), "the broker did not stop in order: {status}");
         Self::start(dir, prefetch)
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.0.try_wait().expect("it is ours to ask for")
     }
 
     fn status(&self, name: &str) -> f64 {

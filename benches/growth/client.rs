@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::task::JoinSet;
 
 /// A connection that was greeted.
 pub(crate) struct Client {
@@ -50,7 +51,9 @@ pub(crate) async fn publish(addr: SocketAddr, topics: u64, count: u64, size: usi
     let Client { lines, mut out } = Client::new(addr).await;
     let message = "x".repeat(size);
     let all: Vec<String> = (0..topics).map(|topic| format!("PUB t{topic} {message}\n")).collect();
-    let write = tokio::spawn(async move {
+    // It ends with this, when the whole is told to end.
+    let mut write = JoinSet::new();
+    write.spawn(async move {
         let mut bytes = Vec::with_capacity((64 << 10) + size);
         let mut left = usize::try_from(count).expect("it is no more than memory holds");
         for line in all.iter().cycle() {
@@ -67,7 +70,7 @@ pub(crate) async fn publish(addr: SocketAddr, topics: u64, count: u64, size: usi
         out
     });
     answers(lines, count).await;
-    drop(write.await.expect("it does not panic"));
+    drop(write.join_next().await.expect("it was spawned").expect("it does not panic"));
 }
 
 /// Reads so many lines, of which none is an error.

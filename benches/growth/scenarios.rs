@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinSet;
+
 use crate::broker::Broker;
 use crate::client::{Client, answers, member, publish};
 
@@ -59,9 +61,29 @@ impl Meter {
     }
 }
 
-/// Waits until the counter is there.
-async fn reach(counter: &AtomicU64, count: u64) {
-    while counter.load(Ordering::Relaxed) < count {
+/// How long nothing may be handled while something waits to be. Groups get their next message within
+/// milliseconds; what was not acknowledged comes again after 30 s.
+const STILL_MAX: Duration = Duration::from_secs(60);
+
+/// Waits until the counter is there. Fails when the broker has ended, or nothing comes any more.
+async fn reach(broker: &mut Broker, counter: &AtomicU64, count: u64) {
+    let (mut last, mut since) = (0, Instant::now());
+    loop {
+        let now = counter.load(Ordering::Relaxed);
+        if now >= count {
+            return;
+        }
+        if let Some(status) = broker.ended() {
+            panic!("the broker ended when {now} of {count} messages were handled: {status}");
+        }
+        if now > last {
+            (last, since) = (now, Instant::now());
+        }
+        let still = since.elapsed();
+        assert!(
+            still < STILL_MAX,
+            "{now} of {count} messages were handled, and none for {still:?}"
+        );
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -80,21 +102,21 @@ async fn topics() {
 
 async fn groups() {
     for (groups, count) in [(1, 100_000), (10, 10_000), (1000, 200)] {
-        let broker = Broker::new(100);
+        let mut broker = Broker::new(100);
         let handled = Arc::new(AtomicU64::new(0));
         for group in 0..groups {
             drop(member(broker.addr, format!("g{group}"), Arc::clone(&handled)).await);
         }
         let meter = Meter::start(&broker);
         publish(broker.addr, 1, count, 100).await;
-        reach(&handled, groups * count).await;
+        reach(&mut broker, &handled, groups * count).await;
         meter.line(&broker, &format!("{groups} groups"), groups * count);
     }
 }
 
 async fn members() {
     for members in [1, 100, 10_000] {
-        let broker = Broker::new(5);
+        let mut broker = Broker::new(5);
         let handled = Arc::new(AtomicU64::new(0));
         for _ in 0..members {
             drop(member(broker.addr, "g".to_owned(), Arc::clone(&handled)).await);
@@ -102,7 +124,7 @@ async fn members() {
         let count = 50_000;
         let meter = Meter::start(&broker);
         publish(broker.addr, 1, count, 100).await;
-        reach(&handled, count).await;
+        reach(&mut broker, &handled, count).await;
         meter.line(&broker, &format!("{members} members"), count);
     }
 }
@@ -138,7 +160,7 @@ async fn connections() {
 async fn backlog(is_large: bool) {
     let large = if is_large { 10_000_000 } else { 1_000_000 };
     for waiting in [1000, large] {
-        let broker = Broker::new(100);
+        let mut broker = Broker::new(100);
         let mut client = Client::new(broker.addr).await;
         client.send("SUB t0 g").await;
         client.expect("OK subscribed").await;
@@ -151,14 +173,14 @@ async fn backlog(is_large: bool) {
         let handled = Arc::new(AtomicU64::new(0));
         let meter = Meter::start(&broker);
         drop(member(broker.addr, "g".to_owned(), Arc::clone(&handled)).await);
-        reach(&handled, 500_000).await;
+        reach(&mut broker, &handled, 500_000).await;
         meter.line(&broker, "handled", 500_000);
     }
 }
 
 async fn slow() {
     for is_beside in [false, true] {
-        let broker = Broker::new(100);
+        let mut broker = Broker::new(100);
         let mut deaf = Client::new(broker.addr).await;
         if is_beside {
             deaf.send("SUB t0 slow").await;
@@ -169,7 +191,7 @@ async fn slow() {
         let count = 200_000;
         let meter = Meter::start(&broker);
         publish(broker.addr, 1, count, 100).await;
-        reach(&handled, count).await;
+        reach(&mut broker, &handled, count).await;
         meter.line(&broker, if is_beside { "beside a slow one" } else { "alone" }, count);
     }
 }
@@ -212,14 +234,16 @@ async fn history() {
     write().await;
     meter.line(&broker, "published alone", published);
     let meter = Meter::start(&broker);
-    let reading = tokio::spawn(async move {
+    let mut reading = JoinSet::new();
+    reading.spawn(async move {
         let begin = Instant::now();
         read().await;
         begin.elapsed()
     });
     let begin = Instant::now();
     write().await;
-    let (wrote, read) = (begin.elapsed(), reading.await.expect("it does not panic"));
+    let wrote = begin.elapsed();
+    let read = reading.join_next().await.expect("it was spawned").expect("it does not panic");
     meter.line(&broker, "both", stored + published);
     #[expect(clippy::cast_precision_loss, reason = "for people")]
     let rate = |count: u64, time: Duration| count as f64 / time.as_secs_f64();
