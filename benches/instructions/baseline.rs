@@ -50,7 +50,7 @@ impl Baseline {
         if here == self.machine {
             return Ok(());
         }
-        Err(format!("it is of {}, and this is {here}", self.machine))
+        Err(format!("the baseline is of {}, and this is {here}", self.machine))
     }
 
     pub(crate) fn compare(&self, name: &str, counted: f64) -> Verdict {

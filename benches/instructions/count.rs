@@ -24,7 +24,10 @@ pub(crate) fn probe() -> Result<(), String> {
         Ok(output) if collected(&output).is_some() => Ok(()),
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            Err(format!("valgrind does not work on this machine; it said:\n{said}"))
+            let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing");
+            Err(format!(
+                "valgrind does not work on this machine: {last}\nAll that it said:\n{said}"
+            ))
         }
         Err(error) => {
             Err(format!("valgrind can't be started ({error}); on Debian: apt-get install valgrind"))
