@@ -63,27 +63,14 @@ fn has_candidate(package: &str) -> bool {
     text.contains("Candidate: ") && !text.contains("Candidate: (none)")
 }
 
-/// Installs a package without starting a service: `invoke-rc.d` asks the file whether it may. It is
-/// a shell in a group of its own that does it, so that the file goes again even if this program is
-/// ended meanwhile. The lists of packages may be old, or not there at all.
-const APT: &str = r#"
-policy=/usr/sbin/policy-rc.d
-if [ -e "$policy" ]; then
-    "$policy" any start >/dev/null 2>&1
-    [ $? -eq 101 ] || { echo "$policy lets packages start services" >&2; exit 1; }
-else
-    trap 'rm -f "$policy"' EXIT
-    trap 'exit 1' HUP INT TERM
-    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" || exit 1
-fi
-export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
-get() { apt-get install -qq -y --no-install-recommends "$1"; }
-get "$1" || { apt-get update -qq && get "$1"; }
-"#;
+/// Installs a package without starting or enabling a service: `invoke-rc.d` and systemd's helper ask a
+/// file whether they may start one. It is a shell in a group of its own that does it, so that it comes
+/// to its end, and the file goes again, even if this program is ended meanwhile.
+const APT: &str = include_str!("install.sh");
 
 fn apt(package: &str, say: &dyn Fn(&str)) -> Result<()> {
     say(&format!("installing the package {package}"));
-    run(as_root("sh").args(["-c", APT, "install", package]).process_group(0))
+    run(as_root("sh").args(["-c", APT, "install", package, ""]).process_group(0))
 }
 
 fn pip(package: &str, environment: &Path, say: &dyn Fn(&str)) -> Result<()> {
@@ -94,4 +81,143 @@ fn pip(package: &str, environment: &Path, say: &dyn Fn(&str)) -> Result<()> {
     }
     let flags = ["install", "--quiet", "--disable-pip-version-check", package];
     run(Command::new(program).args(flags))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::path::PathBuf;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// What a package brings: a unit with an alias, a socket, a timer, and a script for runlevels,
+    /// before which another gets a new number.
+    const APT_GET: &str = r#"
+"$ROOT/usr/sbin/policy-rc.d" new start; echo $? >"$ROOT/policy"
+cd "$ROOT/etc/systemd/system"
+ln -s /lib/systemd/system/new-server.service multi-user.target.wants/
+ln -s /lib/systemd/system/new-server.service new.service
+ln -s /lib/systemd/system/new.socket sockets.target.wants/
+ln -s /lib/systemd/system/new.timer multi-user.target.wants/
+ln -s /lib/systemd/system/old.service sockets.target.wants/
+ln -s ../init.d/new-server "$ROOT/etc/rc2.d/S01new-server"
+mv "$ROOT/etc/rc2.d/S01old" "$ROOT/etc/rc2.d/S02old"
+"#;
+
+    const UPDATE_RC: &str = r#"mv "$ROOT/etc/rc2.d/S01$1" "$ROOT/etc/rc2.d/K01$1""#;
+
+    /// A system with a service of its own.
+    struct System(TempDir);
+
+    impl System {
+        fn new() -> Self {
+            let system = Self(tempfile::tempdir().unwrap());
+            for dir in ["usr/sbin", "bin", "etc/rc2.d"] {
+                fs::create_dir_all(system.path(dir)).unwrap();
+            }
+            for dir in ["multi-user.target.wants", "sockets.target.wants"] {
+                fs::create_dir_all(system.path("etc/systemd/system").join(dir)).unwrap();
+            }
+            let unit = system.path("etc/systemd/system/multi-user.target.wants/old.service");
+            symlink("/lib/systemd/system/old.service", unit).unwrap();
+            symlink("/dev/null", system.path("etc/systemd/system/masked.service")).unwrap();
+            symlink("../init.d/old", system.path("etc/rc2.d/S01old")).unwrap();
+            system.program("bin/apt-get", APT_GET);
+            system.program("bin/update-rc.d", UPDATE_RC);
+            system
+        }
+
+        fn path(&self, path: &str) -> PathBuf {
+            self.0.path().join(path)
+        }
+
+        fn program(&self, path: &str, script: &str) {
+            fs::write(self.path(path), format!("#!/bin/sh\n{script}")).unwrap();
+            fs::set_permissions(self.path(path), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+
+        fn install(&self) -> Result<()> {
+            let mut command = Command::new("sh");
+            command.args(["-c", APT, "install", "new"]).arg(self.0.path());
+            let path = std::env::var("PATH").unwrap();
+            command.env("PATH", format!("{}:{path}", self.path("bin").display()));
+            run(command.env("ROOT", self.0.path()))
+        }
+
+        /// The links there, in order.
+        fn links(&self, dir: &str) -> Vec<String> {
+            let entries = fs::read_dir(self.path(dir)).unwrap();
+            let links = entries.flatten().filter(|entry| entry.path().is_symlink());
+            let mut names: Vec<String> =
+                links.map(|entry| entry.file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        }
+
+        /// What the package brought does not start, and what was there does.
+        fn is_as_it_was(&self) {
+            assert_eq!(self.links("etc/systemd/system"), ["masked.service"]);
+            let wants = self.links("etc/systemd/system/multi-user.target.wants");
+            assert_eq!(wants, ["new.timer", "old.service"]);
+            assert_eq!(self.links("etc/systemd/system/sockets.target.wants"), ["old.service"]);
+            assert_eq!(self.links("etc/rc2.d"), ["K01new-server", "S02old"]);
+        }
+    }
+
+    #[test]
+    fn an_installation_starts_and_enables_nothing() {
+        let system = System::new();
+        system.install().unwrap();
+        system.is_as_it_was();
+        assert_eq!(fs::read_to_string(system.path("policy")).unwrap(), "101\n");
+        assert!(!system.path("usr/sbin/policy-rc.d").exists());
+    }
+
+    #[test]
+    fn one_that_fails_or_is_ended_enables_nothing_and_says_why() {
+        for (end, why) in [("echo 'E: no room' >&2; exit 100", "E: no room"), ("kill $PPID", "")] {
+            let system = System::new();
+            // It is tried again with new lists.
+            let script = format!(r#"[ "$1" = update ] || {{ {APT_GET} }} 2>/dev/null; {end}"#);
+            system.program("bin/apt-get", &script);
+            let error = system.install().unwrap_err();
+            assert_eq!(format!("{error}"), format!("sh failed: {why}"));
+            system.is_as_it_was();
+            assert!(!system.path("usr/sbin/policy-rc.d").exists());
+        }
+    }
+
+    #[test]
+    fn a_service_that_stays_enabled_is_told_of() {
+        let system = System::new();
+        system.program("bin/update-rc.d", "exit 1");
+        let error = system.install().unwrap_err();
+        assert_eq!(format!("{error}"), "sh failed: failed to disable init new-server ");
+    }
+
+    #[test]
+    fn somebodys_own_policy_is_left_alone_and_has_to_say_no() {
+        for (script, is_installed) in [("exit 101", true), (r#"[ "$1" = any ] && exit 101"#, false)]
+        {
+            let system = System::new();
+            system.program("usr/sbin/policy-rc.d", script);
+            assert_eq!(system.install().is_ok(), is_installed);
+            assert_eq!(system.path("policy").exists(), is_installed);
+            let text = fs::read_to_string(system.path("usr/sbin/policy-rc.d")).unwrap();
+            assert_eq!(text, format!("#!/bin/sh\n{script}"));
+        }
+    }
+
+    #[test]
+    fn a_policy_that_was_left_by_kill_9_goes() {
+        let system = System::new();
+        let mark = APT.lines().find_map(|line| line.strip_prefix("mark=\"")).unwrap();
+        let mark = mark.trim_end_matches('"');
+        system.program("usr/sbin/policy-rc.d", &format!("{mark}\nexit 101\n"));
+        system.install().unwrap();
+        assert!(!system.path("usr/sbin/policy-rc.d").exists());
+    }
 }
