@@ -35,9 +35,10 @@ pub(crate) fn measure(args: &Args, root: &Path, target: &Path, file: &Path) -> R
     let found = found(args, &peers, &wiber, &target.join("peers"));
     allow_many_files();
     let place = args.scratch.as_deref().unwrap_or(target);
+    let scratch = tempfile::Builder::new().prefix("scratch-").tempdir_in(place)?;
+    let watchdog = Watchdog::start(scratch.path())?;
     // The watchdog removes it, whatever happens.
-    let scratch = tempfile::Builder::new().prefix("scratch-").tempdir_in(place)?.keep();
-    let watchdog = Watchdog::start(&scratch)?;
+    let scratch = scratch.keep();
     // It may be built again while this runs.
     let copy = scratch.join("program");
     std::fs::copy(&wiber, &copy).context("failed to copy the binary")?;

@@ -23,7 +23,11 @@ while read -r verb group; do
     esac
 done
 for group in $groups; do kill -s KILL -- "-$group" 2>/dev/null; done
-rm -rf -- "$1"
+# Who is killed may still be in the middle of making a file.
+for try in 1 2 3 4 5; do
+    rm -rf -- "$1" && break
+    sleep 1
+done
 "#;
 
 /// Knows what is to be ended. Clones tell the same shell.
