@@ -300,9 +300,9 @@ fn settings(results: &Results, out: &mut String) {
              {MEMBERS} it gets no further than 10,000 messages ahead, to plain subscribers 2,000. \
              A member holds up to 1,000 messages: Wiber and RabbitMQ by their prefetch, Redis and \
              Valkey by the count of an `XREADGROUP` (one `XACK` for all of a batch), JetStream by \
-             the batch of a pull; beanstalkd reserves up to 100 jobs at a time. RabbitMQ \
-             acknowledges up to 100 at once, the others each message. Plain subscribers are \
-             `XREAD` for Redis and Valkey streams and push consumers without acknowledgement for \
+             the batch of a pull; beanstalkd reserves up to 100 jobs at a time. RabbitMQ's \
+             acknowledge up to 100 at once; those of Wiber, JetStream and beanstalkd each \
+             message. Plain subscribers are `XREAD` for Redis and Valkey streams and push consumers without acknowledgement for \
              JetStream. beanstalkd has neither subscribers nor a history, and a quorum queue \
              neither, so they have no figures there. Slow peers get fewer messages to work off, \
              and what fills NATS `always` and beanstalkd `-f0` is their weaker setting: the files \
