@@ -227,6 +227,16 @@ fn what_can_not_be_planned_is_refused() {
     }
 }
 
+#[test]
+fn it_takes_as_many_open_files_as_the_system_allows() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "ulimit -S -n 64 && exec \"$0\" bench fanout --subscribers 100 \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_wiber")]).args(SHORT).current_dir(dir.path());
+    let Output { status, stdout, stderr } = command.env_clear().output().unwrap();
+    assert!(status.success(), "{}{}", text(stdout), text(stderr));
+}
+
 /// A bench that goes on for long, when its broker has begun.
 fn at_work(dir: &Path) -> Child {
     let mut command = command(dir, &["latency", "--duration", "60s"]);

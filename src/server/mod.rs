@@ -234,16 +234,20 @@ fn settings(config: &Config) -> Settings {
 /// Descriptors kept for files: the log, topics, checkpoints.
 const FILES_RESERVED: u64 = 256 + OPEN_LOGS_MAX as u64;
 
-/// Each connection needs a descriptor: takes as many as the system lets this process have, and
-/// bounds the connections by them.
-fn connections_max(wanted: usize) -> usize {
+/// Takes as many descriptors as the system lets this process have; `None` if they have no bound.
+pub(crate) fn raise_open_files() -> Option<u64> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::debug!(event = "open_files", "failed to raise the limit of open files: {error}");
     }
-    let Some(files) = getrlimit(Resource::Nofile).current else { return wanted };
+    getrlimit(Resource::Nofile).current
+}
+
+/// Each connection needs a descriptor: bounds the connections by what the system allows.
+fn connections_max(wanted: usize) -> usize {
+    let Some(files) = raise_open_files() else { return wanted };
     let room = files.saturating_sub(FILES_RESERVED).max(files / 2);
     let possible = usize::try_from(room).unwrap_or(usize::MAX);
     if possible < wanted {

@@ -43,6 +43,7 @@ use std::time::Duration;
 use super::exit::{Exit, Failure};
 use super::output::Out;
 use super::signals::Interrupt;
+use crate::server;
 use args::{CatchupFlags, DiskFlags, LoadFlags, TargetFlags, TourFlags};
 use disk::DiskTimes;
 use plan::Plan;
@@ -167,6 +168,8 @@ const DISK_TIME: Duration = Duration::from_millis(100);
 
 /// `wiber bench`
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    // Each connection needs a descriptor here as well as in the broker.
+    server::raise_open_files();
     let (preset, flags) = match &args.run {
         None => return tour(&args.tour, &args.target),
         Some(Kind::Disk(flags)) => return disk::run(flags),
