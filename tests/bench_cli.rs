@@ -215,7 +215,8 @@ fn what_can_not_be_planned_is_refused() {
         (&["mixed", "--topics", "9000", "--size", "1MiB"], 2, "hint: take fewer, or a smaller"),
         (&["pub", "--topics", "99_000_000", "--size", "1"], 2, "take more than 4GiB of memory"),
         (&["pub", "--pid", "1"], 2, "--addr"),
-        (&["pub", "--fsync", "sometimes"], 1, "its own words are above"),
+        (&["pub", "--fsync", "sometimes"], 2, "flag --fsync"),
+        (&["pub", "--prefetch", "0"], 2, "0 is not in 1..=10000"),
         (&["pub", "--addr", "127.0.0.1:1"], 3, "failed to connect to 127.0.0.1:1"),
         (&["pub", "--data-dir", "not/there"], 5, "by --data-dir"),
         (&["catchup", "--messages", "0"], 2, "--messages has to be at least 1"),
@@ -225,6 +226,55 @@ fn what_can_not_be_planned_is_refused() {
         assert_eq!((output.status.code(), output.stdout.len()), (Some(code), 0), "{args:?} {err}");
         assert!(err.contains(words), "{args:?} {err}");
     }
+}
+
+#[test]
+fn what_the_broker_runs_by_is_told_wherever_it_was_said() {
+    let file = "[delivery]\nprefetch = 7\n[storage]\nfsync = \"always\"\n";
+    let variable = ("WIBER_STORAGE__FSYNC", "interval:300ms");
+    let flags = ["--fsync", "never", "--prefetch", "9"];
+    for (flags, fsync, prefetch) in [(&[][..], "interval:300ms", 7), (&flags, "never", 9)] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("wiber.toml"), file).unwrap();
+        let run = |args: &[&str]| {
+            let args = [args, &["--duration", "10ms"], flags].concat();
+            let output = command(dir.path(), &args).env(variable.0, variable.1).output().unwrap();
+            assert!(output.status.success(), "{}", text(output.stderr));
+            text(output.stdout)
+        };
+        let words = format!("fsync {fsync} · prefetch {prefetch}\n");
+        let table = run(&["group", "--warmup", "0s"]);
+        assert!(table.contains(&words), "{words:?} is not in\n{table}");
+        let tour = run(&[]);
+        assert!(tour.starts_with(&format!("a tour of all runs · {words}")), "{tour}");
+        let object: Value = serde_json::from_str(&run(&["group", "--json"])).unwrap();
+        assert_eq!((&object["fsync"], &object["prefetch"]), (&fsync.into(), &prefetch.into()));
+    }
+}
+
+#[test]
+fn of_a_broker_that_was_there_before_it_does_not_claim_to_know() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Command::new(env!("CARGO_BIN_EXE_wiber"));
+    broker.args(["broker", "--port", "0", "--stop-with-stdin"]).env_clear();
+    broker.current_dir(dir.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut broker = broker.stderr(Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(broker.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let addr = line.split_whitespace().nth(4).unwrap();
+    let args = ["group", "--duration", "50ms", "--addr", addr];
+    let run = |more: &[&str]| {
+        let mut command = command(dir.path(), &[&args, more].concat());
+        // What is set here is no matter of a broker that runs already.
+        text(command.env("WIBER_STORAGE__FSYNC", "never").output().unwrap().stdout)
+    };
+    let table = run(&[]);
+    let says = |word| table.contains(word);
+    assert!(says("delivered") && !says("fsync") && !says("prefetch"), "{table}");
+    let object: Value = serde_json::from_str(&run(&["--json"])).unwrap();
+    assert!(object["fsync"].is_null() && object["prefetch"].is_null(), "{object}");
+    drop(broker.stdin.take());
+    assert!(broker.wait().unwrap().success());
 }
 
 #[test]

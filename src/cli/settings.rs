@@ -92,6 +92,17 @@ impl ClientFlags {
     }
 }
 
+/// What a broker started here runs by, if it is started with these flags and this variable.
+pub(super) fn of_broker(
+    fsync: Option<&str>,
+    variable: Option<(&str, String)>,
+) -> Result<Config, Failure> {
+    let file = read_file(None)?;
+    let flags = Overrides::default().with("--fsync", fsync);
+    let ours = variable.map(|(name, value)| (name.into(), value.into()));
+    Ok(Config::load(&flags, std::env::vars_os().chain(ours), file.as_ref())?.0)
+}
+
 /// The data directory: the flag's, or what a broker started here would serve.
 pub(super) fn data_dir(flag: Option<&Path>) -> Result<PathBuf, Failure> {
     match flag {

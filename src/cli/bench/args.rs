@@ -84,11 +84,14 @@ pub(super) struct TargetFlags {
     /// Where the started broker's directory is made, and the disk measured [default: .]
     #[arg(long, value_name = "DIR")]
     pub(super) data_dir: Option<PathBuf>,
-    /// When a message counts as stored: always, interval:200ms or never [default: always]
+    /// When a message counts as stored: always, interval:200ms or never
+    /// [default: WIBER_STORAGE__FSYNC, the settings file, always]
     #[arg(long, value_name = "WHEN", conflicts_with = "addr")]
     pub(super) fsync: Option<String>,
-    /// Most messages that a member holds unacknowledged [default: 5]
+    /// Most messages that a member holds unacknowledged
+    /// [default: WIBER_DELIVERY__PREFETCH, the settings file, 5]
     #[arg(long, value_name = "N", conflicts_with = "addr")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) prefetch: Option<u32>,
     /// Threads that make the load
     #[arg(long, value_name = "N", default_value = "2", value_parser = number::<usize>)]

@@ -48,7 +48,7 @@ use args::{CatchupFlags, DiskFlags, LoadFlags, TargetFlags, TourFlags};
 use disk::DiskTimes;
 use plan::Plan;
 use report::Report;
-use target::Target;
+use target::{Settings, Target};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -186,12 +186,13 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 /// Every kind of run, one after the other, in one table.
 fn tour(tour: &TourFlags, flags: &TargetFlags) -> Result<(), Failure> {
+    let settings = Settings::of(flags)?;
     let disk = measure_disk(flags)?;
-    let fsync = fsync(flags);
     let mut out = Out::new();
     if !flags.json {
-        let fsync = fsync.map(|fsync| format!(" · fsync {fsync}")).unwrap_or_default();
-        out.line(format!("a tour of all runs{fsync}").as_bytes());
+        let settings = settings.as_ref().map(Settings::describe);
+        let words = ["a tour of all runs".to_owned()].into_iter().chain(settings);
+        out.line(words.collect::<Vec<_>>().join(" · ").as_bytes());
         if let Some(disk) = &disk {
             out.line(disk.describe().as_bytes());
         }
@@ -201,9 +202,9 @@ fn tour(tour: &TourFlags, flags: &TargetFlags) -> Result<(), Failure> {
     for plan in plan::tour(tour.duration)? {
         // What is known by now is shown while the next one runs.
         out.flush()?;
-        let report = measured(&plan, flags)?;
+        let report = measured(&plan, flags, settings.as_ref())?;
         if flags.json {
-            out.json(&report.json(fsync, disk.as_ref()));
+            out.json(&report.json(settings.as_ref(), disk.as_ref()));
         } else {
             report.print_in_tour(&mut out);
         }
@@ -213,20 +214,16 @@ fn tour(tour: &TourFlags, flags: &TargetFlags) -> Result<(), Failure> {
 
 /// One run and its table.
 fn one(plan: &Plan, flags: &TargetFlags) -> Result<(), Failure> {
+    let settings = Settings::of(flags)?;
     let disk = measure_disk(flags)?;
-    let report = measured(plan, flags)?;
+    let report = measured(plan, flags, settings.as_ref())?;
     let mut out = Out::new();
     if flags.json {
-        out.json(&report.json(fsync(flags), disk.as_ref()));
+        out.json(&report.json(settings.as_ref(), disk.as_ref()));
     } else {
-        report.print(&mut out, fsync(flags), disk.as_ref());
+        report.print(&mut out, settings.as_ref(), disk.as_ref());
     }
     out.flush()
-}
-
-/// How safe a published message is; not known of a broker that was there before.
-fn fsync(flags: &TargetFlags) -> Option<&str> {
-    flags.addr.is_none().then(|| flags.fsync.as_deref().unwrap_or("always"))
 }
 
 /// The disk that the broker is on; not known of a broker that was there before.
@@ -237,12 +234,16 @@ fn measure_disk(flags: &TargetFlags) -> Result<Option<DiskTimes>, Failure> {
 }
 
 /// Does one run, on a broker of its own if none was named.
-fn measured(plan: &Plan, flags: &TargetFlags) -> Result<Report, Failure> {
+fn measured(
+    plan: &Plan,
+    flags: &TargetFlags,
+    settings: Option<&Settings>,
+) -> Result<Report, Failure> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = super::runtime(builder.worker_threads(flags.threads.max(1)))?;
     let result = runtime.block_on(async {
         let mut interrupt = Interrupt::catch()?;
-        let target = Target::new(flags)?;
+        let target = Target::new(flags, settings)?;
         tokio::select! {
             report = load(plan, &target) => report,
             () = interrupt.wait() => Err(Failure::quiet(Exit::Interrupted)),

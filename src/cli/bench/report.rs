@@ -6,7 +6,7 @@ use super::disk::DiskTimes;
 use super::pace::Paced;
 use super::plan::Plan;
 use super::process::Usage;
-use super::target::Reading;
+use super::target::{Reading, Settings};
 use super::times::{Times, short};
 use crate::cli::output::Out;
 use crate::config::show_duration;
@@ -110,11 +110,12 @@ impl Report {
         self.rows.iter().map(|row| row.messages).sum()
     }
 
-    pub(super) fn json(&self, fsync: Option<&str>, disk: Option<&DiskTimes>) -> Value {
+    pub(super) fn json(&self, settings: Option<&Settings>, disk: Option<&DiskTimes>) -> Value {
         let Plan { name, connections, window, size, rate, topics, .. } = &self.plan;
         let Plan { subscribers, groups, members, duration, warmup, .. } = &self.plan;
         let mut object = json!({
-            "run": name, "fsync": fsync, "connections": connections, "window": window,
+            "run": name, "fsync": settings.map(|settings| &settings.fsync),
+            "prefetch": settings.map(|settings| settings.prefetch), "connections": connections, "window": window,
             "size": size, "rate": rate, "topics": topics, "subscribers": subscribers,
             "groups": groups, "members": members, "duration": show_duration(*duration),
             "warmup": show_duration(*warmup), "messages": self.plan.messages,
@@ -135,7 +136,12 @@ impl Report {
     }
 
     /// The table of this run alone.
-    pub(super) fn print(&self, out: &mut Out, fsync: Option<&str>, disk: Option<&DiskTimes>) {
+    pub(super) fn print(
+        &self,
+        out: &mut Out,
+        settings: Option<&Settings>,
+        disk: Option<&DiskTimes>,
+    ) {
         let mut line = |text: String| out.line(text.as_bytes());
         line(format!("{} · {}", self.plan.name, self.plan.describe()));
         line(String::new());
@@ -146,14 +152,12 @@ impl Report {
             line(cells(row.what, &per_second, &megabytes, &row.times.cells()));
         }
         line(String::new());
-        let fsync = fsync.map(|fsync| format!("fsync {fsync}"));
         let share = |share: Option<Share>| share.map(|share| share.describe(self.messages()));
-        let broker: Vec<_> = share(self.used.broker).into_iter().chain(fsync).collect();
-        for (name, words) in
-            [("broker", broker), ("client", Vec::from_iter(share(self.used.client)))]
-        {
-            if !words.is_empty() {
-                line(format!("{name}  {}", words.join(" · ")));
+        let settings = settings.map(Settings::describe);
+        let (broker, client) = (share(self.used.broker), share(self.used.client));
+        for (name, words) in [("broker", broker), ("", settings), ("client", client)] {
+            if let Some(words) = words {
+                line(format!("{name:<6}  {words}"));
             }
         }
         if let Some(written) = self.used.written {

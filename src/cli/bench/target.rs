@@ -11,6 +11,35 @@ use super::args::TargetFlags;
 use super::device::Device;
 use super::process::{Process, Usage};
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::settings;
+
+/// What decides the numbers of a broker of our own, of what it runs by. The flags say so, else what
+/// any broker started here goes by; it is told again, so that what is shown is what it runs by.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) fsync: String,
+    pub(super) prefetch: u32,
+}
+
+/// There is no flag of a broker for this one.
+const PREFETCH: &str = "WIBER_DELIVERY__PREFETCH";
+
+impl Settings {
+    /// Not known of a broker that was there before.
+    pub(super) fn of(flags: &TargetFlags) -> Result<Option<Settings>, Failure> {
+        if flags.addr.is_some() {
+            return Ok(None);
+        }
+        let prefetch = flags.prefetch.map(|prefetch| (PREFETCH, prefetch.to_string()));
+        let config = settings::of_broker(flags.fsync.as_deref(), prefetch)?;
+        let fsync = config.storage.fsync.to_string();
+        Ok(Some(Settings { fsync, prefetch: config.delivery.prefetch }))
+    }
+
+    pub(super) fn describe(&self) -> String {
+        format!("fsync {} · prefetch {}", self.fsync, self.prefetch)
+    }
+}
 
 /// The broker that is loaded. One of our own is stopped and removed when this is dropped.
 #[derive(Debug)]
@@ -57,19 +86,17 @@ impl Target {
         }
     }
 
-    /// The broker that the flags name, or a new one.
-    pub(super) fn new(flags: &TargetFlags) -> Result<Target, Failure> {
-        match &flags.addr {
-            Some(addr) => {
-                let process = flags.pid.map(Process::of);
-                let disk = flags.data_dir.as_deref().and_then(Device::of);
-                Ok(Target { addr: addr.clone(), process, disk, own: None })
-            }
-            None => Self::start(flags),
+    /// The broker that the flags name, or a new one that runs by the settings.
+    pub(super) fn new(flags: &TargetFlags, settings: Option<&Settings>) -> Result<Target, Failure> {
+        if let Some(addr) = &flags.addr {
+            let process = flags.pid.map(Process::of);
+            let disk = flags.data_dir.as_deref().and_then(Device::of);
+            return Ok(Target { addr: addr.clone(), process, disk, own: None });
         }
+        Self::start(flags, settings.expect("`Settings::of` has them of a broker of our own"))
     }
 
-    fn start(flags: &TargetFlags) -> Result<Target, Failure> {
+    fn start(flags: &TargetFlags, settings: &Settings) -> Result<Target, Failure> {
         let dir = flags.data_dir.as_deref().unwrap_or(Path::new("."));
         let folder = tempfile::Builder::new().prefix("wiber-bench-").tempdir_in(dir);
         let folder = folder.map_err(|error| {
@@ -87,10 +114,8 @@ impl Target {
         // However this process ends, the broker does not outlive it.
         command.arg("--stop-with-stdin");
         command.arg("--data-dir").arg(folder.path());
-        command.args(flags.fsync.iter().flat_map(|fsync| ["--fsync", fsync]));
-        if let Some(prefetch) = flags.prefetch {
-            command.env("WIBER_DELIVERY__PREFETCH", prefetch.to_string());
-        }
+        command.args(["--fsync", &settings.fsync]);
+        command.env(PREFETCH, settings.prefetch.to_string());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let child = command.spawn().map_err(|error| failed(error.to_string()))?;
         let process = Some(Process::of(child.id()));
