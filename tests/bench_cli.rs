@@ -5,6 +5,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -287,30 +288,73 @@ fn it_takes_as_many_open_files_as_the_system_allows() {
     assert!(status.success(), "{}{}", text(stdout), text(stderr));
 }
 
-/// A bench that goes on for long, when its broker has begun.
-fn at_work(dir: &Path) -> Child {
-    let mut command = command(dir, &["latency", "--duration", "60s"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let broker = || {
-        let mut entries = std::fs::read_dir(dir).unwrap();
-        let of_broker = |path: &Path| path.join(".wiber/wal").exists();
-        entries.any(|entry| of_broker(&entry.unwrap().path()))
+/// A bench in a process group of its own, when there is a path below `dir` that ends so, or begins so
+/// if it ends with a dash.
+fn bench_that_has_made(dir: &Path, args: &[&str], what: &str) -> Child {
+    let mut command = command(dir, args);
+    command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let is_there = |path: &Path| match what.ends_with('-') {
+        true => path.file_name().unwrap().to_str().unwrap().starts_with(what),
+        false => path.join(what).exists(),
     };
-    while !broker() {
+    while !std::fs::read_dir(dir).unwrap().any(|entry| is_there(&entry.unwrap().path())) {
         assert_eq!(child.try_wait().unwrap(), None);
         thread::yield_now();
     }
     child
 }
 
+/// A bench that goes on for long, when its broker has begun.
+fn at_work(dir: &Path) -> Child {
+    bench_that_has_made(dir, &["latency", "--duration", "60s"], ".wiber/wal")
+}
+
+/// Sends a signal to a whole process group, as a terminal does.
+fn signal(signal: &str, group: &Child) {
+    let group = format!("-{}", group.id());
+    assert!(Command::new("kill").args([signal, "--", &group]).status().unwrap().success());
+}
+
 #[test]
-fn interrupted_it_takes_its_broker_along() {
+fn interrupted_at_any_moment_it_takes_everything_along() {
+    let runs: [(&[&str], &str); 4] = [
+        (&["disk", "--duration", "60s"], "wiber-bench-disk-"),
+        (&["latency", "--duration", "60s"], "wiber-bench-disk-"),
+        (&["latency", "--duration", "60s"], ".wiber"),
+        (&["latency", "--duration", "60s"], ".wiber/wal"),
+    ];
+    for (args, made) in runs {
+        for name in ["-INT", "-TERM", "-HUP"] {
+            let dir = tempfile::tempdir().unwrap();
+            let child = bench_that_has_made(dir.path(), args, made);
+            signal(name, &child);
+            // The broker has the same standard error: it is gone as well.
+            let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+            let said = (text(stdout), text(stderr));
+            assert_eq!(status.code(), Some(130), "{args:?} {made} {name} {said:?}");
+            assert_eq!(said, (String::new(), String::new()), "{args:?} {made} {name}");
+            let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
+            assert!(left.is_empty(), "{args:?} {made} {name} left {left:?}");
+        }
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn who_starts_it_to_outlive_the_terminal_has_it_do_so() {
     let dir = tempfile::tempdir().unwrap();
-    let mut child = at_work(dir.path());
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    let script = "trap '' HUP && exec \"$0\" bench disk --duration 50ms";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_wiber")]).env_clear().current_dir(dir.path());
+    let mut child = command.process_group(0).stdout(Stdio::piped()).spawn().unwrap();
+    while std::fs::read_dir(dir.path()).unwrap().next().is_none() {
+        assert_eq!(child.try_wait().unwrap(), None);
+        thread::yield_now();
+    }
+    signal("-HUP", &child);
+    let Output { status, stdout, .. } = child.wait_with_output().unwrap();
+    assert!(status.success() && text(stdout).contains("growing"), "{status}");
 }
 
 #[test]

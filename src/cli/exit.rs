@@ -30,7 +30,7 @@ pub enum Exit {
     OutcomeUnknown = 9,
     /// Stored data are damaged.
     Damage = 10,
-    /// Ended by Ctrl-C or SIGTERM.
+    /// Ended by Ctrl-C or SIGTERM; some commands also by SIGHUP.
     Interrupted = 130,
 }
 

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM, and the end of standard input for who asks for it.
+//! Ctrl-C and SIGTERM; for who asks for it SIGHUP, and the end of standard input.
 
 use std::io;
 use std::time::Duration;
@@ -16,6 +16,8 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// If that counts.
+    hangup: Option<Signal>,
     /// The end of standard input, if that counts and has not come yet.
     stdin: Option<oneshot::Receiver<()>>,
 }
@@ -23,16 +25,19 @@ pub(super) struct Signals {
 impl Signals {
     /// From here on they no longer end the process by themselves.
     pub(super) fn catch() -> Result<Self, Failure> {
-        let catch = |kind| {
-            signal(kind).map_err(|error| {
-                Failure::new(Exit::Internal, format!("failed to catch signals: {error}"))
-            })
-        };
         Ok(Self {
             interrupt: catch(SignalKind::interrupt())?,
             terminate: catch(SignalKind::terminate())?,
+            hangup: None,
             stdin: None,
         })
+    }
+
+    /// From here on the end of the terminal counts as one as well, and does not end the process by
+    /// itself.
+    pub(super) fn heed_hangup(&mut self) -> Result<(), Failure> {
+        self.hangup = Some(catch(SignalKind::hangup())?);
+        Ok(())
     }
 
     /// From here on the end of standard input counts as one as well. What comes before is nothing.
@@ -56,9 +61,21 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
+            () = hung_up(&mut self.hangup) => "SIGHUP",
             () = ended(&mut self.stdin) => "end of standard input",
         }
     }
+}
+
+fn catch(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind)
+        .map_err(|error| Failure::new(Exit::Internal, format!("failed to catch signals: {error}")))
+}
+
+/// Waits for the terminal to end, if that counts.
+async fn hung_up(hangup: &mut Option<Signal>) {
+    let Some(hangup) = hangup else { return std::future::pending().await };
+    hangup.recv().await;
 }
 
 /// Waits for the end of standard input, which comes once.
@@ -75,7 +92,11 @@ pub(super) struct Interrupt(watch::Receiver<bool>);
 
 impl Interrupt {
     pub(super) fn catch() -> Result<Self, Failure> {
-        let mut signals = Signals::catch()?;
+        Ok(Self::by(Signals::catch()?))
+    }
+
+    /// By the first of these.
+    pub(super) fn by(mut signals: Signals) -> Self {
         let (came, interrupt) = watch::channel(false);
         tokio::spawn(async move {
             signals.next().await;
@@ -85,7 +106,7 @@ impl Interrupt {
             drop(give_up.await);
             std::process::exit(Exit::Interrupted.code().into());
         });
-        Ok(Self(interrupt))
+        Self(interrupt)
     }
 
     /// Waits until it is time to leave.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use super::aside::Stop;
 use super::times::Times;
 use crate::time::Moment;
 
@@ -23,8 +24,8 @@ const DONE: u8 = 3;
 #[repr(align(128))]
 struct Line(AtomicU8);
 
-/// Sends one there and back for so long. `None` on a machine with one processor.
-pub(super) fn measure(for_long: Duration) -> Option<Times> {
+/// Sends one there and back for so long, or until it is asked to stop. `None` on a machine with one processor.
+pub(super) fn measure(for_long: Duration, stop: &Stop) -> Option<Times> {
     thread::available_parallelism().ok().filter(|count| count.get() > 1)?;
     let line = Line(AtomicU8::new(ANSWERED));
     let mut times = Times::new();
@@ -44,6 +45,9 @@ pub(super) fn measure(for_long: Duration) -> Option<Times> {
             let now = Moment::read();
             times.add(now.since(before) / TRIPS, u64::from(TRIPS));
             before = now;
+            if stop.is_asked() {
+                break;
+            }
         }
         line.set(DONE);
     });
@@ -78,9 +82,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_trip_is_counted_if_there_is_another_processor() {
+    fn every_trip_is_counted_if_there_is_another_processor_until_it_is_asked_to_stop() {
+        let stop = Stop::default();
+        stop.ask();
         let is_there = thread::available_parallelism().unwrap().get() > 1;
-        let times = measure(Duration::ZERO);
+        let times = measure(Duration::from_secs(60), &stop);
         let counts = times.map(|times| times.json()["count"].as_u64());
         assert_eq!(counts, is_there.then_some(Some(u64::from(TRIPS))));
     }

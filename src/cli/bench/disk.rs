@@ -2,13 +2,14 @@
 //! that two processors share, without a broker. What is asked of the broker is relative to it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::args::DiskFlags;
+use super::aside::{Stop, aside};
 use super::times::{Times, short};
 use super::{cores, echo};
 use crate::cli::exit::{Exit, Failure};
@@ -33,18 +34,21 @@ pub(super) struct DiskTimes {
     pub(super) preallocated: Times,
 }
 
+/// What the machine does without a broker.
+#[derive(Debug)]
+struct Machine {
+    disk: DiskTimes,
+    directly: Times,
+    synced: Times,
+    /// On a machine with more than one processor.
+    line: Option<Times>,
+}
+
 /// `wiber bench disk`
-pub(super) fn run(args: &DiskFlags) -> Result<(), Failure> {
-    let dir = args.data_dir.as_deref().unwrap_or(Path::new("."));
-    let times = measure(dir, args.duration)?;
-    let failed =
-        |error| Failure::new(Exit::Internal, format!("failed to send over loopback: {error}"));
-    let directly = echo::measure(None, args.duration).map_err(failed)?;
-    let synced = in_folder(dir, |folder| {
-        let file = preallocated(folder)?;
-        echo::measure(Some((file.as_ref(), PREALLOCATED_BYTES)), args.duration)
-    })?;
-    let line = cores::measure(args.duration);
+pub(super) async fn run(args: &DiskFlags) -> Result<(), Failure> {
+    let (dir, each) = (args.data_dir.clone().unwrap_or(PathBuf::from(".")), args.duration);
+    let Machine { disk: times, directly, synced, line } =
+        aside(move |stop| machine(&dir, each, stop)).await?;
     let mut out = Out::new();
     if args.json {
         let mut object = times.json();
@@ -85,14 +89,30 @@ pub(super) fn run(args: &DiskFlags) -> Result<(), Failure> {
     out.flush()
 }
 
-/// Measures both ways in a temporary directory under `dir`, each for so long.
-pub(super) fn measure(dir: &Path, each: Duration) -> Result<DiskTimes, Failure> {
+/// Measures everything, each for so long, or until it is asked to stop.
+fn machine(dir: &Path, each: Duration, stop: &Stop) -> Result<Machine, Failure> {
+    let failed =
+        |error| Failure::new(Exit::Internal, format!("failed to send over loopback: {error}"));
+    Ok(Machine {
+        disk: measure(dir, each, stop)?,
+        directly: echo::measure(None, each, stop).map_err(failed)?,
+        synced: in_folder(dir, |folder| {
+            let file = preallocated(folder, stop)?;
+            echo::measure(Some((file.as_ref(), PREALLOCATED_BYTES)), each, stop)
+        })?,
+        line: cores::measure(each, stop),
+    })
+}
+
+/// Measures both ways in a temporary directory under `dir`, each for so long, or until it is asked
+/// to stop.
+pub(super) fn measure(dir: &Path, each: Duration, stop: &Stop) -> Result<DiskTimes, Failure> {
     in_folder(dir, |folder| {
         let growing = OsDisk.open(&folder.join("growing"), Open::Create)?;
-        let preallocated = preallocated(folder)?;
+        let preallocated = preallocated(folder, stop)?;
         Ok(DiskTimes {
-            growing: synced_writes(growing.as_ref(), u64::MAX, each)?,
-            preallocated: synced_writes(preallocated.as_ref(), PREALLOCATED_BYTES, each)?,
+            growing: synced_writes(growing.as_ref(), u64::MAX, each, stop)?,
+            preallocated: synced_writes(preallocated.as_ref(), PREALLOCATED_BYTES, each, stop)?,
         })
     })
 }
@@ -108,18 +128,21 @@ fn in_folder<T>(dir: &Path, inside: impl FnOnce(&Path) -> io::Result<T>) -> Resu
     folder.and_then(|folder| inside(folder.path())).map_err(failed)
 }
 
-/// A file whose blocks are all on disk.
-fn preallocated(folder: &Path) -> io::Result<Arc<dyn File>> {
+/// A file whose blocks are all on disk, unless it is asked to stop.
+fn preallocated(folder: &Path, stop: &Stop) -> io::Result<Arc<dyn File>> {
     let file = OsDisk.open(&folder.join("preallocated"), Open::Create)?;
     let zeros = vec![0; 1 << 20];
     for at in (0..PREALLOCATED_BYTES).step_by(zeros.len()) {
+        if stop.is_asked() {
+            break;
+        }
         file.write_at(&zeros, at)?;
     }
     file.sync()?;
     Ok(file)
 }
 
-fn synced_writes(file: &dyn File, len: u64, for_long: Duration) -> io::Result<Times> {
+fn synced_writes(file: &dyn File, len: u64, for_long: Duration, stop: &Stop) -> io::Result<Times> {
     let mut times = Times::new();
     let block = [0x2e; BLOCK_BYTES];
     let start = Moment::read();
@@ -132,6 +155,9 @@ fn synced_writes(file: &dyn File, len: u64, for_long: Duration) -> io::Result<Ti
         times.add(now.since(before), 1);
         before = now;
         at = (at + BLOCK_BYTES as u64) % len;
+        if stop.is_asked() {
+            break;
+        }
     }
     Ok(times)
 }

@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use super::aside::Stop;
 use super::pace::{Schedule, sleep_precisely, wait};
 use super::times::Times;
 use crate::disk::File;
@@ -22,8 +23,13 @@ pub(super) const RATE: u64 = 1000;
 /// written over.
 pub(super) type Store<'a> = (&'a dyn File, u64);
 
-/// Sends for so long; counts from when a message was to be sent until its answer was there.
-pub(super) fn measure(store: Option<Store<'_>>, for_long: Duration) -> io::Result<Times> {
+/// Sends for so long, or until it is asked to stop; counts from when a message was to be sent until
+/// its answer was there.
+pub(super) fn measure(
+    store: Option<Store<'_>>,
+    for_long: Duration,
+    stop: &Stop,
+) -> io::Result<Times> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let asker = TcpStream::connect(listener.local_addr()?)?;
     let (answerer, _) = listener.accept()?;
@@ -31,7 +37,7 @@ pub(super) fn measure(store: Option<Store<'_>>, for_long: Duration) -> io::Resul
     answerer.set_nodelay(true)?;
     thread::scope(|scope| {
         let answers = scope.spawn(|| answer(answerer, store));
-        let times = scope.spawn(|| ask(asker, for_long)).join();
+        let times = scope.spawn(|| ask(asker, for_long, stop)).join();
         let answered = answers.join();
         let panicked = |_| io::Error::other("the thread panicked");
         answered.map_err(panicked)??;
@@ -40,7 +46,7 @@ pub(super) fn measure(store: Option<Store<'_>>, for_long: Duration) -> io::Resul
 }
 
 /// Asks by the schedule, one at a time, and closes the connection at the end.
-fn ask(mut stream: TcpStream, for_long: Duration) -> io::Result<Times> {
+fn ask(mut stream: TcpStream, for_long: Duration, stop: &Stop) -> io::Result<Times> {
     sleep_precisely();
     let schedule = Schedule { begin: Moment::read(), rate: RATE, lanes: 1 };
     let interval = schedule.at(1).since(schedule.begin);
@@ -58,6 +64,9 @@ fn ask(mut stream: TcpStream, for_long: Duration) -> io::Result<Times> {
         stream.write_all(&message)?;
         stream.read_exact(&mut message)?;
         times.add(Moment::read().since(meant), 1);
+        if stop.is_asked() {
+            break;
+        }
     }
     Ok(times)
 }
@@ -78,5 +87,18 @@ fn answer(mut stream: TcpStream, store: Option<Store<'_>>) -> io::Result<()> {
             at = (at + MESSAGE_BYTES as u64) % (len - MESSAGE_BYTES as u64);
         }
         stream.write_all(&message)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_ends_when_it_is_asked_to() {
+        let stop = Stop::default();
+        stop.ask();
+        let times = measure(None, Duration::from_secs(60), &stop).unwrap();
+        assert_eq!(times.json()["count"], 1);
     }
 }

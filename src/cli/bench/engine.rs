@@ -312,7 +312,8 @@ pub(super) fn flat(
     ended.unwrap_or_else(|_panicked| Err(ended_early()))
 }
 
-fn ended_early() -> Failure {
+/// A thread or a task of ours is gone.
+pub(super) fn ended_early() -> Failure {
     Failure::new(Exit::Internal, "failed to go on: a part of the load has panicked")
 }
 

@@ -18,6 +18,7 @@
 //!   prepared bytes go out, and lines are looked at where they lie.
 
 mod args;
+mod aside;
 mod catchup;
 mod consume;
 mod cores;
@@ -37,16 +38,18 @@ mod target;
 mod times;
 mod wire;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::exit::{Exit, Failure};
 use super::output::Out;
-use super::signals::Interrupt;
+use super::signals::{Interrupt, Signals};
 use crate::server;
 use args::{CatchupFlags, DiskFlags, LoadFlags, TargetFlags, TourFlags};
+use aside::aside;
 use disk::DiskTimes;
 use plan::Plan;
+use process::Process;
 use report::Report;
 use target::{Settings, Target};
 
@@ -170,10 +173,54 @@ const DISK_TIME: Duration = Duration::from_millis(100);
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     // Each connection needs a descriptor here as well as in the broker.
     server::raise_open_files();
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = super::runtime(builder.worker_threads(args.threads().max(1)))?;
+    let result = runtime.block_on(async {
+        // Caught before anything is there that would have to be removed, until nothing is.
+        let mut interrupt = Interrupt::by(signals()?);
+        tokio::select! {
+            biased;
+            () = interrupt.wait() => Err(Failure::quiet(Exit::Interrupted)),
+            done = work(args) => done,
+        }
+    });
+    runtime.shutdown_background();
+    result
+}
+
+/// The signals that end it.
+fn signals() -> Result<Signals, Failure> {
+    let mut signals = Signals::catch()?;
+    if !Process::own().ignores_hangup() {
+        signals.heed_hangup()?;
+    }
+    Ok(signals)
+}
+
+impl Args {
+    /// Threads that make the load.
+    fn threads(&self) -> usize {
+        match &self.run {
+            None => self.target.threads,
+            Some(Kind::Disk(_)) => 1,
+            Some(Kind::Catchup { target, .. }) => target.threads,
+            Some(
+                Kind::Pub(flags)
+                | Kind::Sub(flags)
+                | Kind::Group(flags)
+                | Kind::Latency(flags)
+                | Kind::Fanout(flags)
+                | Kind::Mixed(flags),
+            ) => flags.target.threads,
+        }
+    }
+}
+
+async fn work(args: &Args) -> Result<(), Failure> {
     let (preset, flags) = match &args.run {
-        None => return tour(&args.tour, &args.target),
-        Some(Kind::Disk(flags)) => return disk::run(flags),
-        Some(Kind::Catchup { load, target }) => return one(&plan::catchup(load)?, target),
+        None => return tour(&args.tour, &args.target).await,
+        Some(Kind::Disk(flags)) => return disk::run(flags).await,
+        Some(Kind::Catchup { load, target }) => return one(&plan::catchup(load)?, target).await,
         Some(Kind::Pub(flags)) => (plan::PUB, flags),
         Some(Kind::Sub(flags)) => (plan::SUB, flags),
         Some(Kind::Group(flags)) => (plan::GROUP, flags),
@@ -181,13 +228,13 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Some(Kind::Fanout(flags)) => (plan::FANOUT, flags),
         Some(Kind::Mixed(flags)) => (plan::MIXED, flags),
     };
-    one(&preset.with(&flags.load)?, &flags.target)
+    one(&preset.with(&flags.load)?, &flags.target).await
 }
 
 /// Every kind of run, one after the other, in one table.
-fn tour(tour: &TourFlags, flags: &TargetFlags) -> Result<(), Failure> {
+async fn tour(tour: &TourFlags, flags: &TargetFlags) -> Result<(), Failure> {
     let settings = Settings::of(flags)?;
-    let disk = measure_disk(flags)?;
+    let disk = measure_disk(flags).await?;
     let mut out = Out::new();
     if !flags.json {
         let settings = settings.as_ref().map(Settings::describe);
@@ -202,7 +249,7 @@ fn tour(tour: &TourFlags, flags: &TargetFlags) -> Result<(), Failure> {
     for plan in plan::tour(tour.duration)? {
         // What is known by now is shown while the next one runs.
         out.flush()?;
-        let report = measured(&plan, flags, settings.as_ref())?;
+        let report = measured(&plan, flags, settings.as_ref()).await?;
         if flags.json {
             out.json(&report.json(settings.as_ref(), disk.as_ref()));
         } else {
@@ -213,10 +260,10 @@ fn tour(tour: &TourFlags, flags: &TargetFlags) -> Result<(), Failure> {
 }
 
 /// One run and its table.
-fn one(plan: &Plan, flags: &TargetFlags) -> Result<(), Failure> {
+async fn one(plan: &Plan, flags: &TargetFlags) -> Result<(), Failure> {
     let settings = Settings::of(flags)?;
-    let disk = measure_disk(flags)?;
-    let report = measured(plan, flags, settings.as_ref())?;
+    let disk = measure_disk(flags).await?;
+    let report = measured(plan, flags, settings.as_ref()).await?;
     let mut out = Out::new();
     if flags.json {
         out.json(&report.json(settings.as_ref(), disk.as_ref()));
@@ -227,35 +274,21 @@ fn one(plan: &Plan, flags: &TargetFlags) -> Result<(), Failure> {
 }
 
 /// The disk that the broker is on; not known of a broker that was there before.
-fn measure_disk(flags: &TargetFlags) -> Result<Option<DiskTimes>, Failure> {
-    let here = flags.addr.is_none().then_some(Path::new("."));
-    let dir = flags.data_dir.as_deref().or(here);
-    dir.map(|dir| disk::measure(dir, DISK_TIME)).transpose()
+async fn measure_disk(flags: &TargetFlags) -> Result<Option<DiskTimes>, Failure> {
+    let here = flags.addr.is_none().then_some(PathBuf::from("."));
+    let Some(dir) = flags.data_dir.clone().or(here) else { return Ok(None) };
+    aside(move |stop| disk::measure(&dir, DISK_TIME, stop)).await.map(Some)
 }
 
 /// Does one run, on a broker of its own if none was named.
-fn measured(
+async fn measured(
     plan: &Plan,
     flags: &TargetFlags,
     settings: Option<&Settings>,
 ) -> Result<Report, Failure> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = super::runtime(builder.worker_threads(flags.threads.max(1)))?;
-    let result = runtime.block_on(async {
-        let mut interrupt = Interrupt::catch()?;
-        let target = Target::new(flags, settings)?;
-        tokio::select! {
-            report = load(plan, &target) => report,
-            () = interrupt.wait() => Err(Failure::quiet(Exit::Interrupted)),
-        }
-    });
-    runtime.shutdown_background();
-    result
-}
-
-async fn load(plan: &Plan, target: &Target) -> Result<Report, Failure> {
+    let target = Target::new(flags, settings).await?;
     match plan.messages {
-        Some(messages) => catchup::run(plan, messages, target).await,
-        None => engine::run(plan, target).await,
+        Some(messages) => catchup::run(plan, messages, &target).await,
+        None => engine::run(plan, &target).await,
     }
 }

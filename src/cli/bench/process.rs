@@ -27,6 +27,11 @@ impl Process {
         Self(PathBuf::from("/proc/self"))
     }
 
+    /// Whether it was started so that it outlives its terminal, as `nohup` does.
+    pub(super) fn ignores_hangup(&self) -> bool {
+        read(&self.0.join("status")).is_some_and(|status| hangup_is_ignored(&status))
+    }
+
     /// What it has used; `None` if the system does not say.
     pub(super) fn usage(&self) -> Option<Usage> {
         let stat = read(&self.0.join("stat"))?;
@@ -49,8 +54,18 @@ fn cpu(stat: &str, ticks_per_second: u64) -> Option<f64> {
 
 /// The number behind `name` at the start of a line.
 fn field(text: &str, name: &str) -> Option<u64> {
+    word(text, name)?.parse().ok()
+}
+
+fn word<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
-    rest.split_whitespace().next()?.parse().ok()
+    rest.split_whitespace().next()
+}
+
+/// Signals that are ignored are bits of a number in hex; SIGHUP is the first.
+fn hangup_is_ignored(status: &str) -> bool {
+    let mask = word(status, "SigIgn:").and_then(|mask| u64::from_str_radix(mask, 16).ok());
+    mask.is_some_and(|mask| mask & 1 == 1)
 }
 
 /// Reads a file that does not know its length, as those of `/proc` and `/sys`.
@@ -77,6 +92,13 @@ mod tests {
         let status = "Name:\tVmHWM: 1\nVmPeak:\t  20 kB\nVmHWM:\t  12 kB\n";
         assert_eq!(field(status, "VmHWM:"), Some(12));
         assert_eq!(field(status, "VmRSS:"), None);
+    }
+
+    #[test]
+    fn a_hangup_is_ignored_if_the_first_bit_says_so() {
+        assert!(hangup_is_ignored("SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n"));
+        assert!(!hangup_is_ignored("SigBlk:\t0000000000000001\nSigIgn:\t0000000000001000\n"));
+        assert!(!hangup_is_ignored(""));
     }
 
     #[test]

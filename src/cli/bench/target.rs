@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -87,16 +88,20 @@ impl Target {
     }
 
     /// The broker that the flags name, or a new one that runs by the settings.
-    pub(super) fn new(flags: &TargetFlags, settings: Option<&Settings>) -> Result<Target, Failure> {
+    pub(super) async fn new(
+        flags: &TargetFlags,
+        settings: Option<&Settings>,
+    ) -> Result<Target, Failure> {
         if let Some(addr) = &flags.addr {
             let process = flags.pid.map(Process::of);
             let disk = flags.data_dir.as_deref().and_then(Device::of);
             return Ok(Target { addr: addr.clone(), process, disk, own: None });
         }
-        Self::start(flags, settings.expect("`Settings::of` has them of a broker of our own"))
+        let settings = settings.expect("`Settings::of` has them of a broker of our own");
+        Self::start(flags, settings).await
     }
 
-    fn start(flags: &TargetFlags, settings: &Settings) -> Result<Target, Failure> {
+    async fn start(flags: &TargetFlags, settings: &Settings) -> Result<Target, Failure> {
         let dir = flags.data_dir.as_deref().unwrap_or(Path::new("."));
         let folder = tempfile::Builder::new().prefix("wiber-bench-").tempdir_in(dir);
         let folder = folder.map_err(|error| {
@@ -116,13 +121,22 @@ impl Target {
         command.arg("--data-dir").arg(folder.path());
         command.args(["--fsync", &settings.fsync]);
         command.env(PREFETCH, settings.prefetch.to_string());
+        // What a terminal sends to all who were started together is for us alone: who goes first is
+        // not left to chance.
+        command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let child = command.spawn().map_err(|error| failed(error.to_string()))?;
         let process = Some(Process::of(child.id()));
         let mut own = Own { child, _folder: folder };
-        let mut line = String::new();
         let stdout = own.child.stdout.take().expect("it was asked to be piped");
-        BufReader::new(stdout).read_line(&mut line).map_err(|error| failed(error.to_string()))?;
+        let first_line = move || {
+            let mut line = String::new();
+            BufReader::new(stdout).read_line(&mut line).map(|_bytes| line)
+        };
+        // It ends with the broker, also if nobody waits any more.
+        let line = tokio::task::spawn_blocking(first_line).await;
+        let line = line.unwrap_or_else(|panicked| Err(panicked.into()));
+        let line = line.map_err(|error| failed(error.to_string()))?;
         let Some(addr) = listening_on(&line) else {
             // It has said why on standard error, which is ours.
             let why = "it ended before it listened; its own words are above".to_owned();
