@@ -237,7 +237,7 @@ async fn tour(tour: &TourFlags, flags: &TargetFlags) -> Result<(), Failure> {
     let disk = measure_disk(flags).await?;
     let mut out = Out::new();
     if !flags.json {
-        let settings = settings.as_ref().map(Settings::describe);
+        let settings = settings.iter().flat_map(Settings::words);
         let words = ["a tour of all runs".to_owned()].into_iter().chain(settings);
         out.line(words.collect::<Vec<_>>().join(" · ").as_bytes());
         if let Some(disk) = &disk {

@@ -178,8 +178,8 @@ impl Plan {
         self.subscribers + self.groups > 0
     }
 
-    /// The load in few words, without what is as usual.
-    pub(super) fn describe(&self) -> String {
+    /// What the load is made of, without what is as usual.
+    pub(super) fn words(&self) -> Vec<String> {
         let count = |n: usize, one: &str| match n {
             1 => format!("1 {one}"),
             n => format!("{n} {one}s"),
@@ -207,6 +207,6 @@ impl Plan {
             size if size.ends_with('B') => size,
             bytes => format!("{bytes} B"),
         });
-        words.join(" · ")
+        words
     }
 }

@@ -37,8 +37,8 @@ impl Settings {
         Ok(Some(Settings { fsync, prefetch: config.delivery.prefetch }))
     }
 
-    pub(super) fn describe(&self) -> String {
-        format!("fsync {} · prefetch {}", self.fsync, self.prefetch)
+    pub(super) fn words(&self) -> [String; 2] {
+        [format!("fsync {}", self.fsync), format!("prefetch {}", self.prefetch)]
     }
 }
 
