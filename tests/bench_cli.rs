@@ -217,6 +217,11 @@ fn what_can_not_be_planned_is_refused() {
         (&["mixed", "--topics", "9000", "--size", "1MiB"], 2, "hint: take fewer, or a smaller"),
         (&["pub", "--topics", "99_000_000", "--size", "1"], 2, "take more than 4GiB of memory"),
         (&["pub", "--pid", "1"], 2, "--addr"),
+        (&["pub", "--rate", "9", "-w", "9"], 2, "--window has no effect at a fixed rate"),
+        (&["sub", "--rate", "9", "--backlog", "9"], 2, "hint: leave it out, or --rate"),
+        (&["latency", "-w", "9"], 2, "hint: leave it out, or take another kind of run"),
+        (&["pub", "--backlog", "9"], 2, "hint: leave it out, or add --subscribers 1"),
+        (&["sub", "--members", "9"], 2, "--members has no effect without a group"),
         (&["pub", "--fsync", "sometimes"], 2, "flag --fsync"),
         (&["pub", "--prefetch", "0"], 2, "0 is not in 1..=10000"),
         (&["pub", "--addr", "127.0.0.1:1"], 3, "failed to connect to 127.0.0.1:1"),
@@ -287,6 +292,61 @@ fn it_takes_as_many_open_files_as_the_system_allows() {
     command.args(["-c", script, env!("CARGO_BIN_EXE_wiber")]).args(SHORT).current_dir(dir.path());
     let Output { status, stdout, stderr } = command.env_clear().output().unwrap();
     assert!(status.success(), "{}{}", text(stdout), text(stderr));
+}
+
+/// The help of a kind of run, on a terminal of this width.
+fn help(kind: &[&str], columns: &str) -> String {
+    let mut command = command(Path::new("."), &[kind, &["--help"]].concat());
+    let Output { status, stdout, .. } = command.env("COLUMNS", columns).output().unwrap();
+    assert!(status.success(), "{kind:?}");
+    text(stdout)
+}
+
+#[test]
+fn the_help_shows_what_a_run_does_without_each_flag() {
+    for (kind, flag, default) in [
+        ("pub", "-c, --connections <N> Connections that publish", "1"),
+        ("pub", "-w, --window <N> Messages on their way on each of them", "1000"),
+        ("pub", "-r, --rate <N> Publish so many messages", "as fast as answers come"),
+        ("sub", "--subscribers <N> Plain subscribers of each topic", "1"),
+        ("group", "--groups <N> Consumer groups of each topic", "1"),
+        ("latency", "-r, --rate <N> Publish so many messages", "1000"),
+        ("fanout", "-w, --window <N> Messages on their way on each of them", "100"),
+        ("fanout", "-s, --size <BYTES> Bytes of a message", "100"),
+        ("catchup", "-s, --size <BYTES> Bytes of a message", "100"),
+        ("mixed", "-c, --connections <N> Connections that publish", "8"),
+        ("mixed", "-d, --duration <TIME> How long to measure", "5s"),
+        ("mixed", "--topics <N> Topics to publish to", "4"),
+    ] {
+        let help = help(&[kind], "80").split_whitespace().collect::<Vec<_>>().join(" ");
+        let rest = help.split_once(flag).unwrap_or_else(|| panic!("no {flag} in {help}")).1;
+        let (words, rest) = rest.split_once(" [default: ").unwrap();
+        assert!(
+            !words.contains(" --topics ") && rest.starts_with(&format!("{default}]")),
+            "{rest}"
+        );
+    }
+    for kind in ["pub", "sub", "group", "latency", "fanout", "catchup", "mixed"] {
+        let help = help(&[kind], "80");
+        let load = help.split_once("Load:").unwrap().1.split_once("Broker:").unwrap().0;
+        let (flags, defaults) = (load.matches(" <").count(), load.matches("[default:").count());
+        assert_eq!(flags, defaults, "{load}");
+    }
+    assert!(!help(&["latency"], "80").contains("--window"), "it goes by its rate");
+}
+
+#[test]
+fn the_help_fits_a_terminal() {
+    for kind in ["", "pub", "sub", "group", "latency", "fanout", "catchup", "mixed", "disk"] {
+        let kind = Vec::from_iter((!kind.is_empty()).then_some(kind));
+        let is_too_long = |line: &&str| line.chars().count() > 80;
+        let help = [help(&kind, "80"), help(&kind, "100")];
+        assert_eq!(help[0].lines().find(is_too_long), None, "{kind:?}");
+        // Where there is more room, the examples and what is below them are as they were written.
+        let examples = help.map(|help| help.split_once("Examples:").unwrap().1.to_owned());
+        assert_eq!(examples[1].lines().find(is_too_long), None, "{kind:?}");
+        assert_eq!(examples[0], examples[1], "{kind:?}");
+    }
 }
 
 /// A bench in a process group of its own, when there is a path below `dir` that ends so, or begins so

@@ -6,14 +6,15 @@ use std::time::Duration;
 use crate::config;
 use crate::limits::MESSAGE_BYTES_CEILING;
 
-/// How much load, of which form. What is not given is the preset of the kind of run.
+/// How much load, of which form. What is not given is the preset of the kind of run; its help shows
+/// that.
 #[derive(clap::Args, Clone, Default, Debug)]
 #[command(next_help_heading = "Load")]
 pub(super) struct LoadFlags {
     /// Connections that publish
     #[arg(long, short, value_name = "N", value_parser = number::<usize>)]
     pub(super) connections: Option<usize>,
-    /// Messages on their way on each of them, unanswered
+    /// Messages on their way on each of them, unanswered; not with --rate
     #[arg(long, short, value_name = "N", value_parser = number::<u32>)]
     pub(super) window: Option<u32>,
     /// Bytes of a message
@@ -25,7 +26,7 @@ pub(super) struct LoadFlags {
     /// How long to measure, such as 5s
     #[arg(long, short, value_name = "TIME", value_parser = duration)]
     pub(super) duration: Option<Duration>,
-    /// How long to load before that, unmeasured [default: 500ms]
+    /// How long to load before that, unmeasured
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(super) warmup: Option<Duration>,
     /// Topics to publish to; each connection has its share, in turn
@@ -40,7 +41,7 @@ pub(super) struct LoadFlags {
     /// Members of each group; each acknowledges every message it gets
     #[arg(long, value_name = "N", value_parser = number::<usize>)]
     pub(super) members: Option<usize>,
-    /// Publish no further than so many messages ahead of the slowest consumer
+    /// Publish no further than so many messages ahead of the slowest consumer; not with --rate
     #[arg(long, value_name = "N", value_parser = number::<u64>)]
     pub(super) backlog: Option<u64>,
 }
@@ -78,10 +79,11 @@ pub(super) struct TargetFlags {
     /// Load the broker there [default: start one, and remove it afterwards]
     #[arg(long, value_name = "HOST:PORT")]
     pub(super) addr: Option<String>,
-    /// Its process, to show its CPU time, memory and writes
+    /// Its process, to show its CPU time and memory
     #[arg(long, requires = "addr")]
     pub(super) pid: Option<u32>,
-    /// Where the started broker's directory is made, and the disk measured [default: .]
+    /// Where the started broker's directory is made, and the disk measured [default: .]; with --addr:
+    /// a directory on that broker's disk, which is then measured too
     #[arg(long, value_name = "DIR")]
     pub(super) data_dir: Option<PathBuf>,
     /// When a message counts as stored: always, interval:200ms or never

@@ -22,6 +22,7 @@ mod aside;
 mod catchup;
 mod consume;
 mod cores;
+mod defaults;
 mod device;
 mod disk;
 mod echo;
@@ -61,8 +62,9 @@ Examples:
   wiber bench mixed --json | jq .broker
   wiber bench pub --help               all that a run can be told
 
-Starts a broker for each run, in a directory below this one, and removes it afterwards. Every
-answer and every message is checked: what is lost or doubled is a failure.";
+Starts a broker for each run, in a directory below this one, and removes it
+afterwards. Every answer and every message is checked: what is lost or doubled
+is a failure.";
 
 const PUB: &str = "\
 Examples:
@@ -90,8 +92,9 @@ Examples:
   wiber bench latency --subscribers 0 --groups 1
   wiber bench latency --rate 100000 --connections 10
 
-Times count from when a message was to be sent, so that what a slow moment holds up counts too.
-How late this command itself was is part of them, and shown as the sender's.";
+Times count from when a message was to be sent, so that what a slow moment holds
+up counts too. How late this command itself was is part of them, and shown as
+the sender's.";
 
 const FANOUT: &str = "\
 Examples:
@@ -100,13 +103,15 @@ Examples:
 
 const CATCHUP: &str = "\
 Examples:
-  wiber bench catchup                  500000 messages: by HISTORY, then by a group of 4
+  wiber bench catchup                  500000 messages: HISTORY, then a group
   wiber bench catchup --messages 5_000_000 --members 16";
 
 const MIXED: &str = "\
 Examples:
-  wiber bench mixed                    8 publishers, 4 topics, each with a subscriber and a group
-  wiber bench mixed --topics 20 --connections 40 --groups 2 --duration 1m";
+  wiber bench mixed                    8 publishers, 4 topics
+  wiber bench mixed --topics 20 --connections 40 --groups 2 --duration 1m
+
+Each topic has a subscriber and a group.";
 
 const DISK: &str = "\
 Examples:
@@ -128,19 +133,19 @@ pub(super) struct Args {
 #[derive(clap::Subcommand, Debug)]
 enum Kind {
     /// Publish, and nothing else
-    #[command(after_help = PUB)]
+    #[command(after_help = PUB, mut_args = defaults::of(&plan::PUB))]
     Pub(Flags),
     /// Publish to a plain subscriber
-    #[command(after_help = SUB)]
+    #[command(after_help = SUB, mut_args = defaults::of(&plan::SUB))]
     Sub(Flags),
     /// Publish to a group, whose members acknowledge
-    #[command(after_help = GROUP)]
+    #[command(after_help = GROUP, mut_args = defaults::of(&plan::GROUP))]
     Group(Flags),
     /// Publish at a fixed rate, and see how long messages take
-    #[command(after_help = LATENCY)]
+    #[command(after_help = LATENCY, mut_args = defaults::of(&plan::LATENCY))]
     Latency(Flags),
     /// Publish to many subscribers
-    #[command(after_help = FANOUT)]
+    #[command(after_help = FANOUT, mut_args = defaults::of(&plan::FANOUT))]
     Fanout(Flags),
     /// Read what is there already: the history, and a group's backlog
     #[command(after_help = CATCHUP)]
@@ -151,7 +156,7 @@ enum Kind {
         target: TargetFlags,
     },
     /// Several topics, publishers, subscribers and groups at once
-    #[command(after_help = MIXED)]
+    #[command(after_help = MIXED, mut_args = defaults::of(&plan::MIXED))]
     Mixed(Flags),
     /// What a durable write, an echo and shared memory cost without a broker
     #[command(after_help = DISK)]

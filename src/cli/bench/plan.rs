@@ -145,6 +145,7 @@ impl Plan {
             backlog: flags.backlog.unwrap_or(self.backlog),
             messages: None,
         };
+        flags.have_effect(&plan)?;
         positive(&[
             ("--connections", plan.connections as u64),
             ("--window", plan.window.into()),
@@ -208,5 +209,37 @@ impl Plan {
             bytes => format!("{bytes} B"),
         });
         words
+    }
+}
+
+impl LoadFlags {
+    /// Refuses what would be without effect in this plan: the result would not be what was asked for.
+    fn have_effect(&self, plan: &Plan) -> Result<(), Failure> {
+        let refused = |flag: &str, why: &str, hint: &str| {
+            let text = format!("failed to plan the load: {flag} has no effect {why}");
+            Err(Failure::new(Exit::Usage, text).hint(hint))
+        };
+        let held_back =
+            [("--window", self.window.is_some()), ("--backlog", self.backlog.is_some())];
+        let held_back = held_back.into_iter().find(|(_, is_given)| *is_given);
+        if let (Some((flag, _)), Some(_)) = (held_back, plan.rate) {
+            let why = "at a fixed rate, which goes on whatever the broker does";
+            return refused(
+                flag,
+                why,
+                match self.rate {
+                    Some(_) => "leave it out, or --rate",
+                    None => "leave it out, or take another kind of run: this one has a fixed rate",
+                },
+            );
+        }
+        if self.backlog.is_some() && !plan.has_consumers() {
+            let hint = "leave it out, or add --subscribers 1 or --groups 1";
+            return refused("--backlog", "where nobody reads", hint);
+        }
+        if self.members.is_some() && plan.groups == 0 {
+            return refused("--members", "without a group", "leave it out, or add --groups 1");
+        }
+        Ok(())
     }
 }
