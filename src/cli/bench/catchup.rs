@@ -27,7 +27,7 @@ const FOR_EVER: Duration = Duration::from_secs(1_000_000);
 
 /// Publishes, then reads everything by `HISTORY`, then lets a group work it off.
 pub(super) async fn run(plan: &Plan, messages: u64, target: &Target) -> Result<Report, Failure> {
-    let run = Run { plan, messages, target, progress: Progress::new(plan.name, 3 * messages) };
+    let run = Run { plan, messages, target, progress: Progress::new(plan.name) };
     let consumer = Consumer { group: Some("late".to_owned()), ..Consumer::default() };
     let consumer = Arc::new(consumer);
     let topic = fresh_name(plan.name);
@@ -98,7 +98,7 @@ impl Run<'_> {
                 }
             }
             wire.used(start);
-            self.progress.show(self.messages + last, || format!("{last} of the history"));
+            self.show(self.messages + last, || format!("{last} of the history"));
         }
         if last != self.messages {
             return Err(wrong(format!("{last} came of {} in the history", self.messages)));
@@ -138,7 +138,7 @@ impl Run<'_> {
         let mut quiet = Quiet::new();
         loop {
             let count = done();
-            self.progress.show(from + count, || format!("{count} {what}"));
+            self.show(from + count, || format!("{count} {what}"));
             if quiet.for_too_long(count) {
                 return Err(wrong(format!("only {count} were {what}, and no more in 30 s")));
             }
@@ -150,6 +150,11 @@ impl Run<'_> {
                 },
             }
         }
+    }
+
+    /// Every message is published, read and worked off.
+    fn show(&self, position: u64, words: impl FnOnce() -> String) {
+        self.progress.show(position, 3 * self.messages, words);
     }
 
     fn row(&self, what: &'static str, begin: Moment, times: Times) -> Row {

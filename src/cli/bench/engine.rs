@@ -31,21 +31,9 @@ const LEAD: Duration = Duration::from_millis(10);
 
 /// Does what the plan says.
 pub(super) async fn run(plan: &Plan, target: &Target) -> Result<Report, Failure> {
+    let progress = Progress::new(plan.name);
     let topics = topics(plan);
-    let mut readers = Vec::new();
-    for (index, topic) in topics.iter().enumerate() {
-        for consumer in &topic.consumers {
-            let members = if consumer.group.is_some() { plan.members } else { 1 };
-            for _ in 0..members {
-                let wire = subscribe(target, &topic.name, consumer).await?;
-                readers.push((index, Arc::clone(consumer), wire));
-            }
-        }
-    }
-    let mut writers = Vec::new();
-    for _ in 0..plan.connections {
-        writers.push(Wire::open(&target.addr).await?);
-    }
+    let (readers, writers) = connect(plan, target, &topics, &progress).await?;
     let begin = Moment::read() + LEAD;
     let start = begin + plan.warmup;
     let span = Span { begin, start, end: start + plan.duration };
@@ -63,9 +51,44 @@ pub(super) async fn run(plan: &Plan, target: &Target) -> Result<Report, Failure>
         readers: JoinSet::new(),
         stop: watch::Sender::new(false),
         pacer: None,
-        progress: Progress::new(plan.name, millis(span.end.since(begin))),
+        progress,
     };
     run.go(target, readers, writers).await
+}
+
+/// Connections that read, each with the index of its topic and the consumer that it is, or is a
+/// member of.
+type Readers = Vec<(usize, Arc<Consumer>, Wire)>;
+
+/// Opens all connections: those that read, and those that publish.
+async fn connect(
+    plan: &Plan,
+    target: &Target,
+    topics: &[Topic],
+    progress: &Progress,
+) -> Result<(Readers, Vec<Wire>), Failure> {
+    let of_group = |consumer: &Consumer| if consumer.group.is_some() { plan.members } else { 1 };
+    let consumers = || topics.iter().flat_map(|topic| &topic.consumers);
+    let all = consumers().map(|consumer| of_group(consumer)).sum::<usize>() + plan.connections;
+    let show = |connected: usize| {
+        progress.show(connected as u64, all as u64, || format!("{connected} of {all} connected"));
+    };
+    let mut readers = Vec::new();
+    for (index, topic) in topics.iter().enumerate() {
+        for consumer in &topic.consumers {
+            for _ in 0..of_group(consumer) {
+                show(readers.len());
+                let wire = subscribe(target, &topic.name, consumer).await?;
+                readers.push((index, Arc::clone(consumer), wire));
+            }
+        }
+    }
+    let mut writers = Vec::new();
+    for _ in 0..plan.connections {
+        show(readers.len() + writers.len());
+        writers.push(Wire::open(&target.addr).await?);
+    }
+    Ok((readers, writers))
 }
 
 /// A connection that takes part as this consumer, or a member of it.
@@ -122,7 +145,7 @@ impl Run<'_> {
     async fn go(
         mut self,
         target: &Target,
-        readers: Vec<(usize, Arc<Consumer>, Wire)>,
+        readers: Readers,
         writers: Vec<Wire>,
     ) -> Result<Report, Failure> {
         for (topic, consumer, wire) in readers {
@@ -202,8 +225,9 @@ impl Run<'_> {
     }
 
     fn show_progress(&self) {
-        let elapsed = Moment::read().since(self.load.span.begin);
-        self.progress.show(millis(elapsed), || {
+        let span = self.load.span;
+        let elapsed = Moment::read().since(span.begin);
+        self.progress.show(millis(elapsed), millis(span.end.since(span.begin)), || {
             let (published, delivered) = (self.load.published.total(), self.load.delivered.total());
             match delivered {
                 0 => format!("{published} published"),
@@ -235,7 +259,13 @@ impl Run<'_> {
         while !self.publishers.is_empty() {
             tokio::select! {
                 () = tokio::time::sleep(TICK) => {
-                    if quiet.for_too_long(self.load.published.total()) {
+                    let answered = self.load.published.total();
+                    let topics = self.load.topics.iter();
+                    let sent: u64 = topics.map(|topic| topic.sent.load(Ordering::Relaxed)).sum();
+                    self.progress.show(answered, sent, || {
+                        format!("{} to be answered", sent.saturating_sub(answered))
+                    });
+                    if quiet.for_too_long(answered) {
                         return Err(wrong("some were not answered in 30 s".to_owned()));
                     }
                 }
@@ -261,6 +291,7 @@ impl Run<'_> {
             if missing == 0 {
                 break;
             }
+            self.progress.show(progress, progress + missing, || format!("{missing} to arrive"));
             if quiet.for_too_long(progress) {
                 return Err(wrong(format!("{missing} did not come in 30 s")));
             }
@@ -336,5 +367,91 @@ impl Quiet {
             (self.seen, self.since) = (count, now);
         }
         now.since(self.since) >= PATIENCE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use indicatif::ProgressBar;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    use super::super::args::TargetFlags;
+    use super::super::plan;
+    use super::*;
+
+    /// Waits until the bar says so.
+    async fn said(bar: &ProgressBar, words: &str) {
+        let said = async {
+            while bar.message() != words {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let said = tokio::time::timeout(Duration::from_secs(20), said).await;
+        said.unwrap_or_else(|_| panic!("it says {:?} and not {words:?}", bar.message()));
+    }
+
+    #[tokio::test]
+    async fn while_it_connects_it_shows_how_many_are_connected() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = Some(listener.local_addr().unwrap().to_string());
+        let flags = TargetFlags { addr, ..TargetFlags::default() };
+        let target = Target::new(&flags, None).await.unwrap();
+        let plan = Plan { connections: 2, ..plan::PUB };
+        let bar = ProgressBar::hidden();
+        let progress = Progress::on(&bar);
+        let greet = async {
+            let mut sockets = Vec::new();
+            for n in 0..2 {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                said(&bar, &format!("{n} of 2 connected")).await;
+                socket.write_all(b"OK connected\n").await.unwrap();
+                sockets.push(socket);
+            }
+        };
+        let (connected, ()) = tokio::join!(connect(&plan, &target, &[], &progress), greet);
+        assert_eq!(connected.unwrap().1.len(), 2);
+    }
+
+    /// A run whose topic was sent so many, of which some were answered and none has arrived.
+    fn load(sent: u64, answered: u64) -> Arc<Load> {
+        let now = Moment::read();
+        let span = Span { begin: now, start: now, end: now };
+        let consumers = vec![Arc::new(Consumer::default())];
+        let (sent, moved) = (AtomicU64::new(sent), Notify::new());
+        let topic = Topic { name: "t".to_owned(), consumers, sent, moved };
+        let published = Tally::new(span);
+        published.done(answered, now);
+        let (delivered, is_over) = (Tally::new(span), AtomicBool::new(false));
+        Arc::new(Load { span, topics: vec![topic], published, delivered, is_over })
+    }
+
+    #[tokio::test]
+    async fn while_it_drains_it_shows_what_is_left() {
+        let (load, bar) = (load(5, 2), ProgressBar::hidden());
+        let mut run = Run {
+            plan: &plan::SUB,
+            load: &load,
+            publishers: JoinSet::new(),
+            readers: JoinSet::new(),
+            stop: watch::Sender::new(false),
+            pacer: None,
+            progress: Progress::on(&bar),
+        };
+        let (answer, answered) = oneshot::channel();
+        run.publishers.spawn(async { answered.await.map_err(|_gone| ended_early()) });
+        let answer = async {
+            said(&bar, "3 to be answered").await;
+            answer.send(()).unwrap();
+        };
+        tokio::join!(run.all_answered(), answer).0.unwrap();
+        let arrive = async {
+            said(&bar, "5 to arrive").await;
+            load.topics[0].consumers[0].got.store(4, Ordering::Relaxed);
+            said(&bar, "1 to arrive").await;
+            assert_eq!((bar.position(), bar.length()), (4, Some(5)));
+            load.topics[0].consumers[0].got.store(5, Ordering::Relaxed);
+        };
+        tokio::join!(run.all_arrived(), arrive).0.unwrap();
     }
 }

@@ -15,12 +15,11 @@ impl Progress {
     /// How often it is worth showing.
     pub(super) const TICK: Duration = Duration::from_millis(200);
 
-    /// `length` is how far it goes, in any unit.
-    pub(super) fn new(name: &'static str, length: u64) -> Self {
+    pub(super) fn new(name: &'static str) -> Self {
         let bar = io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{prefix:<8} {bar:30} {percent:>3}% {msg}")
+            let style = ProgressStyle::with_template("{prefix:<8} {bar:16} {percent:>3}% {msg}")
                 .expect("the template is well-formed");
-            let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
             bar.set_style(style);
             bar.set_prefix(name);
             bar
@@ -28,9 +27,16 @@ impl Progress {
         Self { bar }
     }
 
-    /// Shows how far it is by now.
-    pub(super) fn show(&self, position: u64, words: impl FnOnce() -> String) {
+    /// Shows on a bar that a test can ask.
+    #[cfg(test)]
+    pub(super) fn on(bar: &ProgressBar) -> Self {
+        Self { bar: Some(bar.clone()) }
+    }
+
+    /// Shows how far it is by now, of how much in the same unit.
+    pub(super) fn show(&self, position: u64, of: u64, words: impl FnOnce() -> String) {
         if let Some(bar) = &self.bar {
+            bar.set_length(of);
             bar.set_position(position);
             bar.set_message(words());
         }
