@@ -19,7 +19,7 @@ impl Progress {
         let bar = io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{prefix:<8} {bar:16} {percent:>3}% {msg}")
                 .expect("the template is well-formed");
-            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+            let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
             bar.set_style(style);
             bar.set_prefix(name);
             bar

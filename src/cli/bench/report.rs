@@ -114,9 +114,9 @@ impl Row {
 }
 
 impl Report {
-    /// The messages that processor time is shared out to: those that were delivered, each time that
-    /// they were, as that is most of the work. Where a run has no consumers, or its consumers are rows
-    /// of their own, those that were published, and all that was done to them counts.
+    /// The messages that processor time is shared out to, all of it: those that were delivered, each
+    /// time that they were. Where a run has no consumers, or its consumers are rows of their own, those
+    /// that were published.
     fn counted(&self) -> &Row {
         let delivered = self.rows.iter().find(|row| row.what == "delivered");
         delivered.unwrap_or(&self.rows[0])
