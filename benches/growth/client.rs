@@ -90,11 +90,19 @@ pub(crate) async fn answers(mut lines: BufReader<OwnedReadHalf>, count: u64) {
     }
 }
 
-/// Takes part in a group of `t0` until it ends, and acknowledges all it gets; counts in `handled`.
-pub(crate) async fn member(addr: SocketAddr, group: String, handled: Arc<AtomicU64>) -> Client {
+/// Takes part in a group of each of the first `topics` topics until it ends, and acknowledges all it gets;
+/// counts in `handled`.
+pub(crate) async fn member(
+    addr: SocketAddr,
+    topics: u64,
+    group: String,
+    handled: Arc<AtomicU64>,
+) -> Client {
     let mut client = Client::new(addr).await;
-    client.send(&format!("SUB t0 {group}")).await;
-    client.expect("OK subscribed").await;
+    for topic in 0..topics {
+        client.send(&format!("SUB t{topic} {group}")).await;
+        client.expect("OK subscribed").await;
+    }
     let Client { mut lines, mut out } = client;
     tokio::spawn(async move {
         let (mut line, mut acks) = (Vec::new(), Vec::new());

@@ -15,12 +15,15 @@ use crate::client::{Client, answers, member, publish};
 type Run = fn(bool) -> Pin<Box<dyn Future<Output = ()>>>;
 
 /// By name, with a title.
-pub(crate) const SCENARIOS: [(&str, &str, Run); 10] = [
+pub(crate) const SCENARIOS: [(&str, &str, Run); 11] = [
     ("topics", "Messages published to so many topics in turn", |_| Box::pin(topics())),
     ("groups", "So many groups on a topic, each of which gets every message", |_| {
         Box::pin(groups())
     }),
     ("members", "So many members of a group, one connection each", |_| Box::pin(members())),
+    ("memberships", "So many groups that one connection is in, of which one gets messages", |_| {
+        Box::pin(memberships())
+    }),
     ("connections", "So many connections, each of which publishes now and then", |_| {
         Box::pin(connections())
     }),
@@ -105,7 +108,7 @@ async fn groups() {
         let mut broker = Broker::new(100);
         let handled = Arc::new(AtomicU64::new(0));
         for group in 0..groups {
-            drop(member(broker.addr, format!("g{group}"), Arc::clone(&handled)).await);
+            drop(member(broker.addr, 1, format!("g{group}"), Arc::clone(&handled)).await);
         }
         let meter = Meter::start(&broker);
         publish(broker.addr, 1, count, 100).await;
@@ -119,13 +122,26 @@ async fn members() {
         let mut broker = Broker::new(5);
         let handled = Arc::new(AtomicU64::new(0));
         for _ in 0..members {
-            drop(member(broker.addr, "g".to_owned(), Arc::clone(&handled)).await);
+            drop(member(broker.addr, 1, "g".to_owned(), Arc::clone(&handled)).await);
         }
         let count = 50_000;
         let meter = Meter::start(&broker);
         publish(broker.addr, 1, count, 100).await;
         reach(&mut broker, &handled, count).await;
         meter.line(&broker, &format!("{members} members"), count);
+    }
+}
+
+async fn memberships() {
+    for topics in [1, 100, 10_000] {
+        let mut broker = Broker::new(100);
+        let handled = Arc::new(AtomicU64::new(0));
+        drop(member(broker.addr, topics, "g".to_owned(), Arc::clone(&handled)).await);
+        let count = 200_000;
+        let meter = Meter::start(&broker);
+        publish(broker.addr, 1, count, 100).await;
+        reach(&mut broker, &handled, count).await;
+        meter.line(&broker, &format!("in {topics} groups"), count);
     }
 }
 
@@ -172,7 +188,7 @@ async fn backlog(is_large: bool) {
         meter.line(&broker, "published", 500_000);
         let handled = Arc::new(AtomicU64::new(0));
         let meter = Meter::start(&broker);
-        drop(member(broker.addr, "g".to_owned(), Arc::clone(&handled)).await);
+        drop(member(broker.addr, 1, "g".to_owned(), Arc::clone(&handled)).await);
         reach(&mut broker, &handled, 500_000).await;
         meter.line(&broker, "handled", 500_000);
     }
@@ -187,7 +203,7 @@ async fn slow() {
             deaf.expect("OK subscribed").await;
         }
         let handled = Arc::new(AtomicU64::new(0));
-        drop(member(broker.addr, "fast".to_owned(), Arc::clone(&handled)).await);
+        drop(member(broker.addr, 1, "fast".to_owned(), Arc::clone(&handled)).await);
         let count = 200_000;
         let meter = Meter::start(&broker);
         publish(broker.addr, 1, count, 100).await;

@@ -39,6 +39,23 @@ impl Index {
         }
     }
 
+    /// Its entries, and behind them those of another that come later.
+    pub(super) fn followed_by(mut self, later: &Index) -> Self {
+        let last = self.0.last().map(|entry| entry.offset);
+        self.0.extend(later.0.iter().filter(|entry| Some(entry.offset) > last));
+        self
+    }
+
+    /// The first entry.
+    pub(super) fn first(&self) -> Option<Entry> {
+        self.0.first().copied()
+    }
+
+    /// The last entry.
+    pub(super) fn last(&self) -> Option<Entry> {
+        self.0.last().copied()
+    }
+
     /// The last entry at or before `offset`.
     pub(super) fn before(&self, offset: Offset) -> Option<Entry> {
         let at = self.0.partition_point(|entry| entry.offset <= offset);

@@ -7,6 +7,7 @@ use crate::disk::Disk;
 use crate::ids::{Offset, TopicName};
 use crate::time::Timestamp;
 
+use super::index::Index;
 use super::record::{Found, Line, parse_line, parse_lost};
 use super::segment::Lines;
 use super::shared::{LogShared, Segment};
@@ -100,7 +101,8 @@ impl Reader {
         }
         let segment = self.shared.segment_of(offset);
         let disk = Arc::clone(&self.disk);
-        let mut index = self.shared.index(disk.as_ref(), segment)?;
+        let knows = |index: &Index| index.before(offset).is_some();
+        let mut index = self.shared.index(disk.as_ref(), segment, knows)?;
         for attempt in 0..2 {
             let entry = index.before(offset);
             let (from, at) = entry.map_or((segment.first, 0), |entry| (entry.offset, entry.at));
@@ -176,7 +178,8 @@ impl Reader {
             if segment.len == 0 {
                 continue;
             }
-            let index = self.shared.index(self.disk.as_ref(), segment)?;
+            let knows = |index: &Index| index.before_time(ts).is_some();
+            let index = self.shared.index(self.disk.as_ref(), segment, knows)?;
             match index.before_time(ts) {
                 Some(entry) => start = entry.offset,
                 None => break,

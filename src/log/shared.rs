@@ -32,19 +32,35 @@ pub struct LogShared {
 #[derive(Debug)]
 struct Map {
     segments: Vec<Segment>,
-    /// `None` until somebody needs it.
-    active_index: Option<Index>,
-    /// So many of its entries are in its file. With none, the file may be of an earlier life.
+    active: Known,
+}
+
+/// What is known of the index of the active segment.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Known {
+    pub(super) index: Index,
+    /// If not, entries may be missing before the first: the segment was begun in an earlier life. They
+    /// are in its file, or found by reading the segment, when somebody needs them.
+    pub(super) is_whole: bool,
+    /// So many entries are in its file. With none, the file may be of an earlier life.
     saved: usize,
 }
 
-/// Entries of the active segment's index that are not in its file.
+impl Known {
+    fn whole(index: Index) -> Self {
+        Self { index, is_whole: true, saved: 0 }
+    }
+}
+
+/// What the file of an index does not have yet.
 #[derive(Debug)]
-pub(super) struct Unsaved {
-    segment: Offset,
-    /// Where they stand in the file, in bytes.
-    at: u64,
-    entries: Vec<u8>,
+pub(super) enum Unsaved {
+    /// These entries of a segment, which stand there in the file, in bytes.
+    Entries { segment: Offset, at: u64, entries: Vec<u8> },
+    /// What there is of the active segment since a life before this one.
+    Active,
+    /// All before these entries of a sealed segment, and they.
+    Before { segment: Offset, later: Index },
 }
 
 /// One segment.
@@ -57,7 +73,8 @@ pub(super) struct Segment {
 }
 
 impl LogShared {
-    /// A log with these segments, the last of which is the active one.
+    /// A log with these segments, the last of which is the active one. Without its index, that will have
+    /// what is written from now on.
     pub(super) fn new(
         paths: Paths,
         budget: Arc<TailBudget>,
@@ -78,7 +95,10 @@ impl LogShared {
             tail: Tail::new(budget),
             first: AtomicU64::new(first.get()),
             end: AtomicU64::new(end.get()),
-            map: Mutex::new(Map { segments, active_index, saved: 0 }),
+            map: Mutex::new(Map {
+                segments,
+                active: active_index.map_or_else(Known::default, Known::whole),
+            }),
             active: None,
         }
     }
@@ -116,61 +136,89 @@ impl LogShared {
     pub(super) fn grew(&self, len: u64, end: Offset, notes: &mut Vec<Entry>) {
         let mut map = self.map();
         map.segments.last_mut().expect("there is always an active one").len = len;
-        match &mut map.active_index {
-            Some(index) => notes.drain(..).for_each(|entry| index.note(entry)),
-            None => notes.clear(),
-        }
+        notes.drain(..).for_each(|entry| map.active.index.note(entry));
         drop(map);
         self.end.store(end.get(), Ordering::Release);
     }
 
-    /// The active segment was sealed and has its new name; a new one begins at `next`.
-    pub(super) fn rolled(&self, next: Offset) -> Option<Index> {
+    /// The active segment was sealed and has its new name; a new one begins at `next`. Gives what is known
+    /// of its index.
+    pub(super) fn rolled(&self, next: Offset) -> Known {
         let mut map = self.map();
         map.segments.last_mut().expect("there is always an active one").is_active = false;
         map.segments.push(Segment { first: next, len: 0, is_active: true });
-        map.saved = 0;
-        map.active_index.replace(Index::default())
+        std::mem::replace(&mut map.active, Known::whole(Index::default()))
     }
 
-    /// A copy of the active segment's index, if anybody needed it yet.
-    fn active_index(&self) -> Option<Index> {
-        self.map().active_index.clone()
+    /// What is known of a segment's index, if it is the active one.
+    fn known(&self, segment: Offset) -> Option<Known> {
+        let map = self.map();
+        let active = map.segments.last().filter(|active| active.first == segment);
+        active.map(|_| map.active.clone())
     }
 
     /// What the file of the active segment's index does not have yet, if that would be of use: thousands
     /// of topics that get a message now and then have thousands of such files.
     pub(super) fn take_unsaved(&self) -> Option<Unsaved> {
         let mut map = self.map();
-        let index = map.active_index.as_ref()?;
+        let segment = map.segments.last().expect("there is always an active one").first;
+        let Known { index, is_whole, saved } = &mut map.active;
         // That the segment begins with its first line is known.
-        if index.count() <= map.saved.max(1) {
+        if index.count() <= (*saved).max(1) {
             return None;
         }
-        let (at, entries) = index.behind(map.saved);
-        let segment = map.segments.last().expect("there is always an active one").first;
-        map.saved = index.count();
-        Some(Unsaved { segment, at, entries })
+        if !*is_whole {
+            return Some(Unsaved::Active);
+        }
+        let (at, entries) = index.behind(*saved);
+        *saved = index.count();
+        Some(Unsaved::Entries { segment, at, entries })
     }
 
     /// Saves that. It is derived: if that fails, nothing is lost.
-    pub(super) fn save(&self, disk: &dyn Disk, unsaved: &Unsaved) {
-        let path = self.paths.index(unsaved.segment);
-        if let Err(error) = self.append_index(disk, &path, unsaved) {
-            tracing::debug!(event = "index_not_saved", path = %path.display(), "{error}");
-            self.map().saved = 0;
+    pub(super) fn save(&self, disk: &dyn Disk, unsaved: Unsaved) {
+        match unsaved {
+            Unsaved::Entries { segment, at, entries } => {
+                let path = self.paths.index(segment);
+                if let Err(error) = self.write_entries(disk, &path, at, &entries) {
+                    not_saved(&path, &error);
+                    self.map().active.saved = 0;
+                }
+            }
+            Unsaved::Active => {
+                let segment = self.map().segments.last().expect("there is always one").first;
+                match self.index(disk, self.segment(segment), |_| false) {
+                    Ok(_) => match self.take_unsaved() {
+                        Some(Unsaved::Active) | None => {}
+                        Some(entries) => self.save(disk, entries),
+                    },
+                    Err(error) => not_saved(&self.paths.index(segment), &error),
+                }
+            }
+            Unsaved::Before { segment, later } => {
+                if let Err(error) = self.complete(disk, self.segment(segment), &later) {
+                    not_saved(&self.paths.index(segment), &error);
+                }
+            }
         }
     }
 
-    fn append_index(&self, disk: &dyn Disk, path: &Path, unsaved: &Unsaved) -> std::io::Result<()> {
-        if unsaved.at == 0 {
+    /// Writes entries into a file; with the first ones it begins anew.
+    fn write_entries(
+        &self,
+        disk: &dyn Disk,
+        path: &Path,
+        at: u64,
+        entries: &[u8],
+    ) -> std::io::Result<()> {
+        if at == 0 {
             disk.create_dir(&self.paths.index_dir())?;
         }
         let file = disk.open(path, Open::Create)?;
-        if unsaved.at == 0 {
+        if at == 0 {
             file.truncate(0)?;
         }
-        file.write_at(&unsaved.entries, unsaved.at)
+        file.write_at(entries, at)
     }
 
     /// The segment that holds `offset`, or would.
@@ -233,60 +281,93 @@ impl LogShared {
         }
     }
 
-    /// The index of a segment: from memory, from its file, or by reading the segment once.
-    pub(super) fn index(&self, disk: &dyn Disk, segment: Segment) -> Result<Index, LogError> {
-        if segment.is_active
-            && let Some(index) = self.active_index()
+    /// The index of a segment: from memory, from its file, or by reading the segment once. Of the active
+    /// one it may be what is known, if that is enough.
+    pub(super) fn index(
+        &self,
+        disk: &dyn Disk,
+        segment: Segment,
+        is_enough: impl Fn(&Index) -> bool,
+    ) -> Result<Index, LogError> {
+        let known = self.known(segment.first);
+        if let Some(Known { index, is_whole, .. }) = &known
+            && (*is_whole || is_enough(index))
         {
-            return Ok(index);
+            return Ok(index.clone());
         }
-        let path = self.paths.index(segment.first);
-        if let Ok(bytes) = disk::read_all(disk, &path) {
-            let mut index = Index::from_bytes(&bytes);
-            index.truncate(segment.len);
-            if index.is_plausible(segment.first, segment.len) {
-                // The file of an active segment may end before it: the rest is read.
-                return self.complete(disk, segment, index);
-            }
-        }
-        self.complete(disk, segment, Index::default())
+        self.complete(disk, segment, &known.unwrap_or_default().index)
     }
 
     /// Forgets what the index of a segment says, and makes it again from the segment.
     pub(super) fn rebuild(&self, disk: &dyn Disk, segment: Segment) -> Result<Index, LogError> {
-        self.complete(disk, segment, Index::default())
+        let mut map = self.map();
+        if map.segments.last().is_some_and(|active| active.first == segment.first) {
+            map.active = Known::default();
+        }
+        drop(map);
+        let index = self.read(disk, segment, Index::default(), segment.len)?;
+        Ok(self.keep(disk, segment, index))
     }
 
-    /// Reads the segment from the last entry of `index` on.
+    /// The index of a segment of which the later entries are known: what stands before them is read from
+    /// its file, or found by reading the segment.
     fn complete(
         &self,
         disk: &dyn Disk,
         segment: Segment,
-        mut index: Index,
+        later: &Index,
     ) -> Result<Index, LogError> {
-        let last = index.before(Offset::new(u64::MAX));
+        let end = later.first().map_or(segment.len, |entry| entry.at.min(segment.len));
+        let mut index = Index::default();
+        if let Ok(bytes) = disk::read_all(disk, &self.paths.index(segment.first)) {
+            let mut stored = Index::from_bytes(&bytes);
+            stored.truncate(end);
+            // The file of an active segment may end before it: the rest is read.
+            if stored.is_plausible(segment.first, end) {
+                index = stored;
+            }
+        }
+        let index = self.read(disk, segment, index, end)?.followed_by(later);
+        Ok(self.keep(disk, segment, index))
+    }
+
+    /// Reads the segment from the last entry of `index` to `end`, the beginning of a line or the end.
+    fn read(
+        &self,
+        disk: &dyn Disk,
+        segment: Segment,
+        mut index: Index,
+        end: u64,
+    ) -> Result<Index, LogError> {
+        let last = index.last();
         let (mut offset, at) = last.map_or((segment.first, 0), |last| (last.offset, last.at));
         let mut ts = last.map_or(Timestamp::default(), |last| last.ts);
         let mut lines = self.open(disk, segment.first, at, SCAN_BYTES)?;
-        while let Some(line) = lines.next(segment.len)? {
+        while let Some(line) = lines.next(end)? {
             if let Ok(record) = parse_line(self.topic(), line.bytes) {
                 ts = ts.max(record.ts());
             }
             index.note(Entry { offset, at: line.at, ts });
             offset = offset.next();
         }
-        if segment.is_active {
-            let mut map = self.map();
-            let active = map.segments.last().expect("there is always an active one");
-            // Lines that came meanwhile are not in this index: then the next one makes it again.
-            if active.first == segment.first && active.len == segment.len {
-                map.active_index = Some(index.clone());
-                map.saved = 0;
-            }
-        } else {
+        Ok(index)
+    }
+
+    /// Keeps an index that was whole when the segment was `segment`: in memory, or in its file if the
+    /// segment is sealed.
+    fn keep(&self, disk: &dyn Disk, segment: Segment, index: Index) -> Index {
+        let mut map = self.map();
+        if map.segments.last().is_some_and(|active| active.first == segment.first) {
+            // Lines that came meanwhile were noted.
+            let index = index.followed_by(&map.active.index);
+            map.active = Known::whole(index.clone());
+            return index;
+        }
+        drop(map);
+        if !segment.is_active {
             save_index(disk, &self.paths, segment.first, &index);
         }
-        Ok(index)
+        index
     }
 }
 
@@ -294,8 +375,12 @@ impl LogShared {
 pub(super) fn save_index(disk: &dyn Disk, paths: &Paths, first: Offset, index: &Index) {
     let path = paths.index(first);
     if let Err(error) = write_index(disk, paths, &path, index) {
-        tracing::debug!(event = "index_not_saved", path = %path.display(), "{error}");
+        not_saved(&path, &error);
     }
+}
+
+fn not_saved(path: &Path, error: &dyn std::error::Error) {
+    tracing::debug!(event = "index_not_saved", path = %path.display(), "{error}");
 }
 
 fn write_index(disk: &dyn Disk, paths: &Paths, path: &Path, index: &Index) -> std::io::Result<()> {

@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 use super::index::{Entry, Index};
 use super::record::{NewRecord, write_line};
 use super::segment::Paths;
-use super::shared::{LogShared, Unsaved, save_index};
+use super::shared::{Known, LogShared, Unsaved, save_index};
 use super::{LogError, Reader, Tail, TailBudget};
 
 /// More files than these are synced with the whole file system: it takes one flush of the disk
@@ -107,6 +107,8 @@ struct Unsynced {
     sealed: Vec<Offset>,
     is_active: bool,
     is_dir: bool,
+    /// Of sealed segments.
+    indexes: Vec<Unsaved>,
 }
 
 impl TopicLog {
@@ -241,8 +243,12 @@ impl TopicLog {
         }
         let first = self.mark.segment;
         let next = self.mark.end.next();
-        if let Some(index) = self.shared.rolled(next) {
+        let Known { index, is_whole, .. } = self.shared.rolled(next);
+        if is_whole {
             save_index(self.disk.as_ref(), &self.shared.paths, first, &index);
+        } else {
+            // What is missing is found in the file, which may take longer than others can wait.
+            self.unsynced.indexes.push(Unsaved::Before { segment: first, later: index });
         }
         self.active = None;
         self.written.clear();
@@ -270,11 +276,11 @@ impl TopicLog {
 
     /// What has to be synced for the present mark to be durable.
     pub fn unsynced(&mut self) -> SyncJob {
-        let Unsynced { bytes, sealed: mut segments, is_active, is_dir } =
+        let Unsynced { bytes, sealed: mut segments, is_active, is_dir, mut indexes } =
             std::mem::take(&mut self.unsynced);
         segments.extend(is_active.then_some(self.mark.segment));
-        let index = is_active.then(|| self.shared.take_unsaved()).flatten();
-        SyncJob { shared: Arc::clone(&self.shared), bytes, segments, is_dir, index }
+        indexes.extend(is_active.then(|| self.shared.take_unsaved()).flatten());
+        SyncJob { shared: Arc::clone(&self.shared), bytes, segments, is_dir, indexes }
     }
 
     /// The active file, to be synced on another thread, if enough was written to it and there is no
@@ -314,7 +320,7 @@ pub struct SyncJob {
     bytes: u64,
     segments: Vec<Offset>,
     is_dir: bool,
-    index: Option<Unsaved>,
+    indexes: Vec<Unsaved>,
 }
 
 impl SyncJob {
@@ -347,9 +353,8 @@ impl SyncJob {
 
     /// What is left to do when everything on the file system was synced.
     fn save(self, disk: &dyn Disk) {
-        if let Some(unsaved) = &self.index {
-            self.shared.save(disk, unsaved);
-        }
+        let Self { shared, indexes, .. } = self;
+        indexes.into_iter().for_each(|unsaved| shared.save(disk, unsaved));
     }
 }
 

@@ -54,3 +54,127 @@ fn an_index_is_saved_when_it_has_something_new_and_only_that_is_written() {
         }
     }
 }
+
+/// A log of 10 kB messages in segments of a few megabytes, that was opened again in the middle of one.
+struct Reopened {
+    disk: SimDisk,
+    log: TopicLog,
+    mark: LogMark,
+}
+
+/// So many messages were in it before.
+const BEFORE: u64 = 900;
+
+/// As often is read if nothing is read for an index.
+const FEW: u64 = 4;
+
+impl Reopened {
+    const SETTINGS: LogSettings = LogSettings { segment_bytes: 20 << 20 };
+
+    fn new(is_index_kept: bool) -> Self {
+        let (disk, dir) = (disk(), Path::new(DIR));
+        let mut log = TopicLog::create(arc(&disk), dir, topic(), Self::SETTINGS, budget());
+        add(&mut log, BEFORE);
+        let mark = checkpoint(&mut log, &disk);
+        if !is_index_kept {
+            disk.remove(&path()).unwrap();
+        }
+        let files = files(&disk);
+        let (disk_again, tail) = (arc(&disk), budget());
+        let log =
+            TopicLog::open(disk_again, dir, topic(), Self::SETTINGS, tail, &mark, &files).unwrap();
+        Self { disk, log, mark }
+    }
+
+    /// Goes to a message, and says how often that read the disk.
+    fn reads(&self, offset: u64) -> u64 {
+        let before = self.disk.count(Op::Read);
+        let mut reader = self.log.reader();
+        reader.seek(Offset::new(offset)).unwrap();
+        assert_eq!(reader.next().unwrap().unwrap().offset.get(), offset);
+        self.disk.count(Op::Read) - before
+    }
+
+    /// The index of the first segment, from its file: without a hole.
+    fn entries(&self) -> Vec<index::Entry> {
+        let entries = index::entries(&read_all(&self.disk, &path()).unwrap_or_default());
+        let is_dense = |pair: &[index::Entry]| pair[1].at - pair[0].at < 100_000;
+        assert!(entries.windows(2).all(is_dense), "{entries:?}");
+        assert!(entries.first().is_none_or(|first| first.at == 0));
+        entries
+    }
+}
+
+fn path() -> std::path::PathBuf {
+    Path::new(DIR).join(".wiber/index/chat@00000000000000000001.idx")
+}
+
+fn add(log: &mut TopicLog, count: u64) {
+    let message = vec![b'x'; 10_000];
+    for number in 0..count {
+        let ts = Timestamp::from_micros(number);
+        log.append(&NewRecord { ts, id: None, message: &message, extra: "" });
+    }
+    log.flush().unwrap();
+}
+
+/// What was written behind the part of a segment that was there at the start was in no index before
+/// somebody wanted it: the first group that was behind made its shard read up to 64 MiB, and so did every
+/// reader while more came.
+#[test]
+fn what_comes_behind_a_start_is_found_without_reading_what_was_before() {
+    for is_index_kept in [true, false] {
+        let mut this = Reopened::new(is_index_kept);
+        add(&mut this.log, BEFORE);
+        assert!(this.reads(2 * BEFORE) <= FEW);
+        assert!(this.reads(BEFORE + 1) <= FEW);
+        let first = this.reads(BEFORE / 2);
+        assert_eq!(first <= FEW, is_index_kept, "{first} reads");
+        assert!(this.reads(BEFORE / 2) <= FEW, "it is known now");
+    }
+}
+
+#[test]
+fn lines_that_come_while_an_index_is_made_are_in_it() {
+    let mut this = Reopened::new(false);
+    add(&mut this.log, 100);
+    let shared = this.log.shared();
+    let segment = shared.segment(Offset::FIRST);
+    add(&mut this.log, 200);
+    shared.index(&this.disk, segment, |_| false).unwrap();
+    for offset in [1, BEFORE, BEFORE + 100, BEFORE + 300] {
+        assert!(this.reads(offset) <= FEW, "{offset}");
+    }
+    // What came behind it then has to be counted, which is short.
+    shared.rebuild(&this.disk, segment).unwrap();
+    add(&mut this.log, 20);
+    for offset in [1, BEFORE, BEFORE + 100, BEFORE + 320] {
+        assert!(this.reads(offset) <= 2 * FEW, "{offset}");
+    }
+}
+
+#[test]
+fn a_checkpoint_after_a_start_makes_the_index_whole() {
+    for is_index_kept in [true, false] {
+        let mut this = Reopened::new(is_index_kept);
+        add(&mut this.log, BEFORE);
+        let before = this.disk.count(Op::Read);
+        checkpoint(&mut this.log, &this.disk);
+        let reads = this.disk.count(Op::Read) - before;
+        assert_eq!(reads <= FEW, is_index_kept, "{reads} reads");
+        let last = this.entries().last().copied().unwrap();
+        assert!(last.at > this.mark.len * 2 - 100_000, "{last:?}");
+    }
+}
+
+#[test]
+fn a_segment_that_ends_after_a_start_has_its_index_at_the_next_checkpoint() {
+    for is_index_kept in [true, false] {
+        let mut this = Reopened::new(is_index_kept);
+        add(&mut this.log, 2 * BEFORE);
+        let end = |this: &Reopened| this.entries().last().map_or(0, |last| last.at);
+        assert!(end(&this) <= this.mark.len, "not by the one who had to write");
+        checkpoint(&mut this.log, &this.disk);
+        assert!(end(&this) > Reopened::SETTINGS.segment_bytes - 200_000);
+    }
+}
