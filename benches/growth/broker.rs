@@ -48,7 +48,7 @@ impl Broker {
         }
         command.args(["broker", "--port", "0", "--log-level", "warn", "--data-dir", "data"]);
         command.env("WIBER_DELIVERY__PREFETCH", prefetch.to_string());
-        command.env("WIBER_LIMITS__CONNECTIONS", "20000");
+        command.env("WIBER_LIMITS__CONNECTIONS", "10100");
         // However this process ends, the broker does not outlive it.
         command.arg("--stop-with-stdin").stdin(Stdio::piped()).stdout(Stdio::piped());
         let begin = Instant::now();
