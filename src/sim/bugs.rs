@@ -21,8 +21,8 @@ pub struct Caught {
 /// recovery, rot, liveness, determinism.
 pub fn oracle(bug: Bug) -> &'static str {
     match bug {
-        Bug::ReplyBeforeSync | Bug::IntervalForgotten | Bug::PiecesAsOne => "published",
-        Bug::IdReused => "dense",
+        Bug::ReplyBeforeSync | Bug::IntervalForgotten => "published",
+        Bug::IdReused | Bug::PiecesAsOne => "dense",
         Bug::NoDirectorySync
         | Bug::SyncRetried
         | Bug::StaleRecordTaken
