@@ -1,4 +1,4 @@
-//! Which message an acknowledgement means.
+//! What groups do with acknowledgements and pauses, one connection in many of them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -182,4 +182,44 @@ fn an_acknowledgement_counts_though_what_comes_for_its_credit_is_damaged() {
     assert_eq!(room.ack(&ids[0]), DONE);
     assert_eq!(room.lag("a"), 3, "the damaged one is a dead letter");
     assert_eq!(room.shard.topics().filter(|t| t.name().is_dead_letter()).count(), 1);
+}
+
+/// What is logged while `work` is done, by this thread.
+fn logged(work: impl FnOnce()) -> String {
+    let (sender, lines) = std::sync::mpsc::channel::<Vec<u8>>();
+    let writer = move || Lines(sender.clone());
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_ansi(false)
+        .with_writer(writer)
+        .finish();
+    tracing::subscriber::with_default(subscriber, work);
+    String::from_utf8(lines.try_iter().flatten().collect()).unwrap()
+}
+
+struct Lines(std::sync::mpsc::Sender<Vec<u8>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.send(bytes.to_vec()).unwrap();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// It was once told of the group that did something next.
+#[test]
+fn a_pause_is_told_of_the_group_that_paused() {
+    let mut room = Room::open(&SimDisk::new());
+    for group in ["x", "y"] {
+        room.subscribe("a", group);
+    }
+    room.outbox.grant(super::super::outbox::Room { bytes: 0, is_ample: false });
+    let told = logged(|| assert_eq!(room.publish("a", "one", None).len(), 1));
+    let paused: Vec<_> = told.lines().filter(|line| line.contains("member_paused")).collect();
+    assert_eq!(paused.len(), 2, "{told}");
+    assert!(paused[0].contains("group=x") && paused[1].contains("group=y"), "{paused:?}");
 }
