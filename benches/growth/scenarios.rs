@@ -15,7 +15,7 @@ use crate::client::{Client, answers, member, publish};
 type Run = fn(bool) -> Pin<Box<dyn Future<Output = ()>>>;
 
 /// By name, with a title.
-pub(crate) const SCENARIOS: [(&str, &str, Run); 11] = [
+pub(crate) const SCENARIOS: [(&str, &str, Run); 12] = [
     ("topics", "Messages published to so many topics in turn", |_| Box::pin(topics())),
     ("groups", "So many groups on a topic, each of which gets every message", |_| {
         Box::pin(groups())
@@ -23,6 +23,9 @@ pub(crate) const SCENARIOS: [(&str, &str, Run); 11] = [
     ("members", "So many members of a group, one connection each", |_| Box::pin(members())),
     ("memberships", "So many groups that one connection is in, of which one gets messages", |_| {
         Box::pin(memberships())
+    }),
+    ("follows", "So many topics that one connection follows, of which one gets messages", |_| {
+        Box::pin(follows())
     }),
     ("connections", "So many connections, each of which publishes now and then", |_| {
         Box::pin(connections())
@@ -142,6 +145,32 @@ async fn memberships() {
         publish(broker.addr, 1, count, 100).await;
         reach(&mut broker, &handled, count).await;
         meter.line(&broker, &format!("in {topics} groups"), count);
+    }
+}
+
+async fn follows() {
+    for topics in [1, 100, 10_000] {
+        let broker = Broker::new(5);
+        let mut client = Client::new(broker.addr).await;
+        for topic in 0..topics {
+            client.send(&format!("SUB t{topic}")).await;
+            client.expect("OK subscribed").await;
+        }
+        // Each publisher waits for its answers now and then: what is new comes in many small batches.
+        let (publishers, rounds, at_once) = (16, 200, 100);
+        let count = publishers * rounds * at_once;
+        let meter = Meter::start(&broker);
+        let mut writing = JoinSet::new();
+        for _ in 0..publishers {
+            let addr = broker.addr;
+            writing.spawn(async move {
+                for _ in 0..rounds {
+                    publish(addr, 1, at_once, 100).await;
+                }
+            });
+        }
+        answers(client.lines, count).await;
+        meter.line(&broker, &format!("follows {topics}"), count);
     }
 }
 

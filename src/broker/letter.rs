@@ -1,7 +1,7 @@
 //! What sessions and shards say to each other: a [`Letter`] in, [`Piece`]s out.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
@@ -142,7 +142,13 @@ pub enum Then {
 /// How far a subscription without a group is: the offset that comes next. Its session has it, and so
 /// has the shard, which goes on in it when it sends for the session. The outbox decides who may.
 #[derive(Debug)]
-pub struct Bookmark(AtomicU64);
+pub struct Bookmark {
+    next: AtomicU64,
+    /// For the session alone.
+    number: AtomicUsize,
+    /// There is more, and its session is about to be told. Under the lock of the outbox.
+    pub(super) is_due: AtomicBool,
+}
 
 impl Bookmark {
     /// No offset: the session reads from files, and only it knows how far.
@@ -150,16 +156,27 @@ impl Bookmark {
 
     /// One at this offset.
     pub fn new(next: Offset) -> Self {
-        Self(AtomicU64::new(next.get()))
+        let (next, number) = (AtomicU64::new(next.get()), AtomicUsize::new(usize::MAX));
+        Self { next, number, is_due: AtomicBool::new(false) }
     }
 
     /// What comes next.
     pub fn get(&self) -> Offset {
-        Offset::new(self.0.load(Ordering::Relaxed))
+        Offset::new(self.next.load(Ordering::Relaxed))
     }
 
     /// Goes there.
     pub fn set(&self, next: Offset) {
-        self.0.store(next.get(), Ordering::Relaxed);
+        self.next.store(next.get(), Ordering::Relaxed);
+    }
+
+    /// Which of its session's subscriptions this is, if that knows it yet.
+    pub fn number(&self) -> Option<usize> {
+        Some(self.number.load(Ordering::Relaxed)).filter(|number| *number < usize::MAX)
+    }
+
+    /// The session has given it a number.
+    pub fn set_number(&self, number: usize) {
+        self.number.store(number, Ordering::Relaxed);
     }
 }

@@ -88,6 +88,17 @@ struct Waiting {
     /// A group holds something back for want of room.
     is_awaited: bool,
     sent: Sent,
+    /// Subscriptions of which there is more, each once.
+    due: Vec<Arc<Bookmark>>,
+}
+
+/// What a session finds in its outbox, besides the pieces.
+#[derive(Debug)]
+pub struct Taken {
+    /// What was sent before them.
+    pub sent: Sent,
+    /// Subscriptions of which there may be more since the last time.
+    pub due: Vec<Arc<Bookmark>>,
 }
 
 impl Outbox {
@@ -131,7 +142,7 @@ impl Outbox {
 
     /// A log that the session follows has more. With `may_send` that is sent at once if the session
     /// sleeps and lets it be done; else the session is woken, and looks itself.
-    pub fn tell(&self, log: &LogShared, bookmark: &Bookmark, may_send: bool) {
+    pub fn tell(&self, log: &LogShared, bookmark: &Arc<Bookmark>, may_send: bool) {
         let mut waiting = lock(&self.waiting);
         let next = waiting.direct.as_ref().map(|_| bookmark.get());
         if next.is_some_and(|next| next > log.end()) {
@@ -144,9 +155,13 @@ impl Outbox {
             }
             let Some(left) = waiting.send(Piece::Push(lines)) else { return };
             waiting.pieces.push(left);
-        } else if waiting.is_deaf {
-            return;
         } else {
+            if !bookmark.is_due.swap(true, Ordering::Relaxed) {
+                waiting.due.push(Arc::clone(bookmark));
+            }
+            if waiting.is_deaf {
+                return;
+            }
             waiting.is_nudged = true;
         }
         let waker = waiting.waker.take();
@@ -154,13 +169,16 @@ impl Outbox {
         waker.into_iter().for_each(|waker| self.bell.wake(waker));
     }
 
-    /// Takes all pieces; what was sent before them is said. From now on nobody but the session uses
+    /// Takes all pieces; what was sent before them is said, and of which subscriptions there is more. From
+    /// now on nobody but the session uses
     /// its wire, and nobody wakes it until it sleeps again, for which it looks at what has come.
-    pub fn take(&self, into: &mut Vec<Piece>) -> Sent {
+    pub fn take(&self, into: &mut Vec<Piece>) -> Taken {
         let mut waiting = lock(&self.waiting);
         (waiting.direct, waiting.is_deaf, waiting.waker) = (None, false, None);
         into.append(&mut waiting.pieces);
-        std::mem::take(&mut waiting.sent)
+        let due = std::mem::take(&mut waiting.due);
+        due.iter().for_each(|bookmark| bookmark.is_due.store(false, Ordering::Relaxed));
+        Taken { sent: std::mem::take(&mut waiting.sent), due }
     }
 
     /// Whether others may use the wire.
@@ -334,7 +352,7 @@ mod tests {
 
     fn left(outbox: &Outbox) -> (Sent, String) {
         let mut pieces = Vec::new();
-        let sent = outbox.take(&mut pieces);
+        let sent = outbox.take(&mut pieces).sent;
         (sent, format!("{pieces:?}"))
     }
 
@@ -459,7 +477,7 @@ mod tests {
     fn a_follower_who_sleeps_at_the_end_is_sent_what_is_new() {
         let ((log, mut append), (outbox, wire)) = (followed(), outbox(7));
         let cx = Context::from_waker(Waker::noop());
-        let bookmark = Bookmark::new(Offset::FIRST);
+        let bookmark = Arc::new(Bookmark::new(Offset::FIRST));
         outbox.tell(&log, &bookmark, true);
         assert_eq!((sent(&wire).as_str(), bookmark.get().get()), ("", 1), "it is awake");
         left(&outbox);
@@ -501,7 +519,7 @@ mod tests {
     #[test]
     fn a_nudge_wakes_only_who_would_do_something() {
         let ((log, _), outbox) = (followed(), Outbox::default());
-        let bookmark = Bookmark::new(Offset::FIRST);
+        let bookmark = Arc::new(Bookmark::new(Offset::FIRST));
         let nudge = || outbox.tell(&log, &bookmark, true);
         let cx = Context::from_waker(Waker::noop());
         assert!(outbox.sleep(&cx, None, true, AMPLE).is_pending());
@@ -510,11 +528,18 @@ mod tests {
         nudge();
         assert!(outbox.sleep(&cx, None, false, AMPLE).is_ready());
         assert!(outbox.sleep(&cx, None, true, AMPLE).is_pending());
-        outbox.take(&mut Vec::new());
+        let due = || outbox.take(&mut Vec::new()).due;
+        let is_it = |due: &[Arc<Bookmark>]| due.iter().all(|it| Arc::ptr_eq(it, &bookmark));
+        let told = due();
+        assert!(told.len() == 1 && is_it(&told), "both, and once: {told:?}");
         nudge();
         assert!(
             outbox.sleep(&cx, None, true, AMPLE).is_ready(),
             "it was awake, and had not looked yet"
         );
+        assert_eq!((due().len(), due().len()), (1, 0));
+        assert!(outbox.sleep(&cx, None, true, AMPLE).is_pending());
+        nudge();
+        assert_eq!(due().len(), 1, "what it was deaf to it finds when it looks");
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::broker::letter::{Item, Letter, Piece, Then};
+use crate::broker::letter::{Bookmark, Item, Letter, Piece, Then};
 use crate::broker::outbox::{Letters, Outbox, Sent};
 use crate::broker::topics::shard_of;
 use crate::disk::Disk;
@@ -320,6 +320,11 @@ impl Core {
         }
         self.owed = self.owed.saturating_sub(sent.lines);
         if sent.is_drained { self.tell_all(|| Item::Drained) } else { Vec::new() }
+    }
+
+    /// Of these subscriptions there may be more, said behind the pieces that came with it.
+    pub fn more(&mut self, due: &[Arc<Bookmark>]) {
+        self.readers.more(due);
     }
 
     /// A piece from a shard.

@@ -44,14 +44,16 @@ fn append_to_tail(log: &mut TopicLog, messages: usize) {
     log.tail().push(Chunk::new(first, line.repeat(messages).into(), ends));
 }
 
-fn follow(story: &mut Story, log: &TopicLog) {
+/// Begins a subscription, and gives its place.
+fn follow(story: &mut Story, log: &TopicLog) -> Arc<Bookmark> {
     let topic = log.shared().topic().clone();
     let from = Arc::new(Bookmark::new(Offset::FIRST));
     let line = format!("SUB {topic}\n");
     let mut buffer = BytesMut::from(line.as_str());
     let seq = story.core.input(&mut buffer).letters[0].1.seq;
-    let then = Some(Then::Follow { topic, log: log.shared(), from });
-    story.reply(seq, "", then);
+    let then = Then::Follow { topic, log: log.shared(), from: Arc::clone(&from) };
+    story.reply(seq, "", Some(then));
+    from
 }
 
 #[test]
@@ -144,10 +146,11 @@ fn a_command_that_came_in_part_keeps_no_messages_back() {
     let mut story = Story::on(1, disk);
     let mut others = Hold::new(&story.shares);
     others.set(64 << 20);
-    follow(&mut story, &log);
+    let place = follow(&mut story, &log);
     story.core.rest(1 << 20);
     assert!(!story.core.is_sated(), "it has to be woken");
     append_to_tail(&mut log, 1);
+    story.core.more(&[place]);
     assert!(story.core.wants_pull() && story.core.pull().is_empty());
     assert!(story.leave().told.contains("MSG chat"));
 }
@@ -157,7 +160,7 @@ fn subscriptions_of_a_session_share_what_it_may_read_at_once() {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
     let log = log_of(&disk, "chat", 500, 0);
     let mut story = Story::on(1, disk);
-    (0..40).for_each(|_| follow(&mut story, &log));
+    (0..40).for_each(|_| drop(follow(&mut story, &log)));
     let mut received = [0; 40];
     while story.core.wants_pull() {
         let jobs = story.core.pull();
@@ -174,6 +177,31 @@ fn subscriptions_of_a_session_share_what_it_may_read_at_once() {
     assert_eq!(received, [500; 40]);
 }
 
+/// A session with thousands of subscriptions looked at all of them whenever it woke.
+#[test]
+fn only_subscriptions_of_which_there_is_more_are_looked_at() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let mut logs: Vec<_> = ["a", "b", "c"].map(|name| log_of(&disk, name, 0, 1 << 30)).into();
+    let mut story = Story::on(1, disk);
+    let places: Vec<_> = logs.iter().map(|log| follow(&mut story, log)).collect();
+    assert!(!story.core.wants_pull(), "there is nothing");
+    logs.iter_mut().for_each(|log| append_to_tail(log, 1));
+    assert!(!story.core.wants_pull(), "nobody has told it");
+    // Told twice, and of one that others have sent since.
+    places[0].set(Offset::new(2));
+    let told = [&places[1], &places[0], &places[1]].map(Arc::clone);
+    story.core.more(&told);
+    assert!(story.core.wants_pull() && story.core.pull().is_empty());
+    story.leave();
+    assert!(story.told.contains("MSG b") && !story.told.contains("MSG a"), "{}", story.told);
+    assert!(!story.told.contains("MSG c") && !story.core.wants_pull());
+    // And of one that it does not know yet: it looks at that when it begins.
+    story.core.more(&[Arc::new(Bookmark::new(Offset::FIRST))]);
+    assert!(!story.core.wants_pull());
+    follow(&mut story, &logs[2]);
+    assert!(story.core.wants_pull());
+}
+
 #[test]
 fn a_subscription_does_not_wait_behind_one_that_always_has_more() {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
@@ -182,11 +210,12 @@ fn a_subscription_does_not_wait_behind_one_that_always_has_more() {
     append_to_tail(&mut busy, 3000);
     append_to_tail(&mut calm, 1);
     let mut story = Story::on(1, disk);
-    follow(&mut story, &busy);
+    let place = follow(&mut story, &busy);
     follow(&mut story, &calm);
     for _ in 0..2 {
         assert!(story.core.pull().is_empty() && story.core.out().len() > 1 << 19);
         append_to_tail(&mut busy, 3000);
+        story.core.more(&[Arc::clone(&place)]);
         story.leave();
     }
     assert!(story.told.contains("MSG calm"));

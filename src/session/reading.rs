@@ -1,5 +1,6 @@
 //! What a session reads for its peer: histories, and plain subscriptions.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::broker::letter::Bookmark;
@@ -31,11 +32,13 @@ pub(super) struct Follow {
     bookmark: Arc<Bookmark>,
     job: Option<ReadJob>,
     is_reading: bool,
+    /// It is in the queue.
+    is_due: bool,
 }
 
 impl Follow {
     pub(super) fn new(topic: TopicName, log: Arc<LogShared>, bookmark: Arc<Bookmark>) -> Self {
-        Self { topic, log, bookmark, job: None, is_reading: false }
+        Self { topic, log, bookmark, job: None, is_reading: false, is_due: false }
     }
 
     /// Whether there are messages that it could have now.
@@ -85,8 +88,13 @@ pub(super) struct Readers {
     /// Most connections never have one.
     pub(super) history: Option<Box<History>>,
     follows: Vec<Follow>,
-    /// Who comes first when there is room: the history, or the subscription of this number less one.
-    turn: usize,
+    /// How many of them are being read from files.
+    reading: usize,
+    /// Who may have more, the first one first when there is room: the history (0), or the subscription of
+    /// this number less one. Nobody else is looked at, however many there are.
+    due: VecDeque<usize>,
+    /// The history is in the queue.
+    is_history_due: bool,
     /// What jobs that run may bring, in bytes.
     coming: usize,
     hold: Hold,
@@ -96,12 +104,42 @@ impl Readers {
     /// None yet.
     pub(super) fn new(shares: &Arc<Shares>) -> Self {
         let hold = Hold::new(shares);
-        Self { history: None, follows: Vec::new(), turn: 0, coming: 0, hold }
+        Self {
+            history: None,
+            follows: Vec::new(),
+            reading: 0,
+            due: VecDeque::new(),
+            is_history_due: false,
+            coming: 0,
+            hold,
+        }
     }
 
     /// A plain subscription begins.
     pub(super) fn follow(&mut self, topic: TopicName, log: Arc<LogShared>, from: Arc<Bookmark>) {
+        let number = self.follows.len();
+        from.set_number(number);
         self.follows.push(Follow::new(topic, log, from));
+        self.is_due(number);
+    }
+
+    /// There may be more for these subscriptions. One without a number is looked at when it begins.
+    pub(super) fn more(&mut self, due: &[Arc<Bookmark>]) {
+        due.iter().filter_map(|bookmark| bookmark.number()).for_each(|number| self.is_due(number));
+    }
+
+    fn is_due(&mut self, number: usize) {
+        if !std::mem::replace(&mut self.follows[number].is_due, true) {
+            self.due.push_back(number + 1);
+        }
+    }
+
+    /// Puts the history into the queue if it has to be read on.
+    fn note_history(&mut self) {
+        let waits = self.history.as_ref().is_some_and(|history| history.job.is_some());
+        if waits && !std::mem::replace(&mut self.is_history_due, true) {
+            self.due.push_back(0);
+        }
     }
 
     /// Moves ready chunks to the output while there is room, and gives what has to be read from files.
@@ -112,19 +150,25 @@ impl Readers {
             return jobs;
         }
         let limit = self.hold.limit();
-        let count = 1 + self.follows.len();
-        for _ in 0..count {
+        self.note_history();
+        for _ in 0..self.due.len() {
             let Some(room) = room(limit, out.len() + self.coming) else { break };
-            let turn = self.turn % count;
-            self.turn = turn + 1;
+            let Some(turn) = self.due.pop_front() else { break };
             let (reading, job) = match turn.checked_sub(1) {
                 None => {
+                    self.is_history_due = false;
                     let job = self.history.as_mut().and_then(|history| history.job.take());
                     (Reading::History, job)
                 }
                 Some(number) => {
-                    let len = out.len() + room / 2;
-                    (Reading::Follow(number), self.follows[number].pull(out, len, disk))
+                    let follow = &mut self.follows[number];
+                    let job = follow.pull(out, out.len() + room / 2, disk);
+                    self.reading += usize::from(job.is_some());
+                    follow.is_due = false;
+                    if follow.has_more() {
+                        self.is_due(number);
+                    }
+                    (Reading::Follow(number), job)
                 }
             };
             if let Some(job) = job {
@@ -143,14 +187,25 @@ impl Readers {
         if !self.count(out) {
             return false;
         }
-        let is_history_due = self.history.as_ref().is_some_and(|history| history.job.is_some());
-        (is_history_due || self.follows.iter().any(Follow::has_more)) && !self.is_full(out)
+        self.note_history();
+        // Others may have sent what there was.
+        while let Some(turn) = self.due.front() {
+            match turn.checked_sub(1).map(|number| &mut self.follows[number]) {
+                None if self.history.as_ref().is_none_or(|history| history.job.is_none()) => {
+                    self.is_history_due = false;
+                }
+                Some(follow) if !follow.has_more() => follow.is_due = false,
+                None | Some(_) => return !self.is_full(out),
+            }
+            self.due.pop_front();
+        }
+        false
     }
 
     /// Whether there is no use in more messages of its subscriptions: it has as many unsent as it may
     /// have, or reads them from a file. Whatever changes that wakes it.
     pub(super) fn is_sated(&self, out: &Out) -> bool {
-        self.follows.iter().all(|f| f.is_reading) || self.is_full(out)
+        self.reading == self.follows.len() || self.is_full(out)
     }
 
     /// Whether there is no room for more. What waits to be taken does not count here: only the peer can
@@ -168,6 +223,8 @@ impl Readers {
     /// A subscription's job is back, and has read what stands before `next`.
     pub(super) fn followed(&mut self, number: usize, job: ReadJob, next: Offset) {
         self.follows[number].read(job, next);
+        self.reading -= 1;
+        self.is_due(number);
     }
 
     /// Counts what is held, with so many bytes that came and wait.

@@ -196,13 +196,14 @@ impl Task {
     }
 
     fn take_pieces(&mut self) {
-        let sent = self.outbox.take(&mut self.pieces);
-        for (shard, letter) in self.core.sent(sent) {
+        let taken = self.outbox.take(&mut self.pieces);
+        for (shard, letter) in self.core.sent(taken.sent) {
             self.broker.post(shard, letter);
         }
         for piece in self.pieces.drain(..) {
             self.core.piece(piece);
         }
+        self.core.more(&taken.due);
     }
 
     /// Fills the output from subscriptions and histories and writes it, until there is nothing or

@@ -336,12 +336,13 @@ impl Node {
             return Sent { bytes: Vec::new(), is_finished: true };
         };
         let mut pieces = Vec::new();
-        let known = session.outbox.take(&mut pieces);
+        let taken = session.outbox.take(&mut pieces);
         let mut sent = Sent { bytes: session.socket.empty(0), is_finished: false };
-        let mut letters = session.core.sent(known);
+        let mut letters = session.core.sent(taken.sent);
         for piece in pieces {
             session.core.piece(piece);
         }
+        session.core.more(&taken.due);
         if !input.is_empty() {
             letters.extend(session.core.heard(now.moment));
             session.buffer.extend_from_slice(input);

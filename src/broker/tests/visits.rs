@@ -100,7 +100,7 @@ fn the_answer_leaves_in_the_middle_of_a_visit() {
     let lines = String::from_utf8(wire.0.lock().unwrap().clone()).unwrap();
     assert!(lines.starts_with("OK published msg_") && lines.ends_with(" 1\n"), "{lines}");
     let mut pieces = Vec::new();
-    assert_eq!(outbox.take(&mut pieces), Sent { letters: 1, lines: 1, is_drained: false });
+    assert_eq!(outbox.take(&mut pieces).sent, Sent { letters: 1, lines: 1, is_drained: false });
     assert!(pieces.is_empty() && !outbox.is_lent());
     home.mailbox().post(Message::Stop);
     thread.join().unwrap().unwrap();

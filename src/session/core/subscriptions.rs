@@ -20,7 +20,7 @@ pub(super) struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// Notes one, unless there are too many: each is looked at whenever there is something to send. Gives
+    /// Notes one, unless there are too many: each takes memory, here and on its shard. Gives
     /// the topic's shard.
     pub(super) fn add(
         &mut self,
