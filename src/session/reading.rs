@@ -120,15 +120,16 @@ impl Readers {
         let number = self.follows.len();
         from.set_number(number);
         self.follows.push(Follow::new(topic, log, from));
-        self.is_due(number);
+        self.note(number);
     }
 
     /// There may be more for these subscriptions. One without a number is looked at when it begins.
     pub(super) fn more(&mut self, due: &[Arc<Bookmark>]) {
-        due.iter().filter_map(|bookmark| bookmark.number()).for_each(|number| self.is_due(number));
+        due.iter().filter_map(|bookmark| bookmark.number()).for_each(|number| self.note(number));
     }
 
-    fn is_due(&mut self, number: usize) {
+    /// Puts a subscription into the queue.
+    fn note(&mut self, number: usize) {
         if !std::mem::replace(&mut self.follows[number].is_due, true) {
             self.due.push_back(number + 1);
         }
@@ -166,7 +167,7 @@ impl Readers {
                     self.reading += usize::from(job.is_some());
                     follow.is_due = false;
                     if follow.has_more() {
-                        self.is_due(number);
+                        self.note(number);
                     }
                     (Reading::Follow(number), job)
                 }
@@ -224,7 +225,7 @@ impl Readers {
     pub(super) fn followed(&mut self, number: usize, job: ReadJob, next: Offset) {
         self.follows[number].read(job, next);
         self.reading -= 1;
-        self.is_due(number);
+        self.note(number);
     }
 
     /// Counts what is held, with so many bytes that came and wait.

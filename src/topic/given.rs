@@ -21,8 +21,10 @@ pub struct GivenIds {
 }
 
 impl GivenIds {
-    /// The message has this id.
+    /// The message has this id, whatever it was before.
     pub(super) fn insert(&mut self, place: Place, id: &[u8]) {
+        let (topic, group, offset) = place;
+        self.remove(topic, group, offset..=offset);
         let id: Arc<[u8]> = id.into();
         self.by_id.entry(Arc::clone(&id)).or_default().insert(place);
         self.by_place.insert(place, id);
@@ -66,7 +68,9 @@ mod tests {
         for place in all {
             ids.insert(place, b"order-7");
         }
+        ids.insert(place(0, 0, 2), b"changed by hand");
         ids.insert(place(0, 0, 2), b"order-8");
+        assert_eq!(ids.of(b"changed by hand").count(), 0);
         assert_eq!(ids.of(b"order-7").collect::<Vec<_>>(), all);
         ids.remove(TopicKey(0), GroupKey(0), Offset::new(1)..=Offset::new(2));
         assert_eq!(ids.of(b"order-7").collect::<Vec<_>>(), all[1..]);
