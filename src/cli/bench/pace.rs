@@ -30,6 +30,13 @@ const AWAKE: Duration = Duration::from_micros(100);
 /// second wants a processor for itself, and what is measured is how the broker does without it.
 const TICK: Duration = Duration::from_micros(50);
 
+/// The same for messages that come closer than [`CLOSE`]. A write over loopback takes 5 µs, since it
+/// does the receiver's work as well: every 50 µs, with a few connections, that is half a processor.
+const LONG_TICK: Duration = Duration::from_micros(200);
+
+/// See [`LONG_TICK`].
+const CLOSE: Duration = Duration::from_micros(10);
+
 /// When each message is to be sent. They go to the connections in turn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Schedule {
@@ -53,9 +60,44 @@ impl Schedule {
         u64::try_from(nanos.div_ceil(1_000_000_000)).unwrap_or(u64::MAX)
     }
 
+    /// From a message to the next.
+    fn interval(&self) -> Duration {
+        self.at(1).since(self.begin)
+    }
+
     /// How many of the first `messages` go to connection number `lane`.
     pub(super) fn count(&self, messages: u64, lane: u64) -> u64 {
         (messages + self.lanes - 1 - lane) / self.lanes
+    }
+}
+
+/// When there may be a write again.
+#[derive(Debug)]
+struct Turns {
+    schedule: Schedule,
+    tick: Duration,
+    not_before: Moment,
+}
+
+impl Turns {
+    fn new(schedule: Schedule) -> Self {
+        let tick = match schedule.interval() {
+            interval if interval < CLOSE => LONG_TICK,
+            interval if interval < TICK => TICK,
+            _ => Duration::ZERO,
+        };
+        Self { schedule, tick, not_before: schedule.begin }
+    }
+
+    /// Before which message all are to be sent now, if `sent` were; or how long to wait. What comes due
+    /// while it is written waits for the next turn.
+    fn take(&mut self, sent: u64, now: Moment) -> Result<u64, Duration> {
+        let next = self.schedule.at(sent).max(self.not_before);
+        if now < next {
+            return Err(next.since(now));
+        }
+        self.not_before = now + self.tick;
+        Ok(self.schedule.before(now + Duration::from_nanos(1)))
     }
 }
 
@@ -86,14 +128,17 @@ pub(super) fn pace(
 ) -> Result<Paced, Failure> {
     sleep_precisely();
     let planned = schedule.before(load.span.end);
+    let mut turns = Turns::new(schedule);
     let mut paced = Paced { sent: 0, unsent: 0, lag: Times::new() };
     while paced.sent < planned && !load.is_over.load(Ordering::Relaxed) {
         let now = Moment::read();
-        let due = schedule.before(now + Duration::from_nanos(1)).min(planned);
-        if due == paced.sent {
-            wait(schedule.at(paced.sent).since(now), schedule.at(1).since(schedule.begin));
-            continue;
-        }
+        let due = match turns.take(paced.sent, now) {
+            Ok(due) => due.min(planned),
+            Err(left) => {
+                wait(left, schedule.interval());
+                continue;
+            }
+        };
         if now >= load.span.end + GRACE {
             break;
         }
@@ -120,9 +165,7 @@ pub(super) fn pace(
 /// Waits for `left`, or for most of it: of a long wait the last is spent awake, since a sleep ends
 /// late. Short waits in a row would not leave the processor to anyone else.
 pub(super) fn wait(left: Duration, interval: Duration) {
-    if interval < TICK {
-        thread::sleep(TICK);
-    } else if interval < 4 * AWAKE {
+    if interval < 4 * AWAKE {
         thread::sleep(left);
     } else if left > AWAKE {
         thread::sleep(left.saturating_sub(AWAKE));
@@ -188,6 +231,26 @@ mod tests {
         }
         for n in 0..100 {
             assert_eq!(schedule.before(schedule.at(n) + Duration::from_nanos(1)), n + 1, "{n}");
+        }
+    }
+
+    #[test]
+    fn writes_stay_apart_however_long_they_take() {
+        for (rate, writes) in [(2_000_000, 50), (500_000, 50), (60_000, 200), (10_000, 100)] {
+            let schedule = Schedule { begin: Moment::default(), rate, lanes: 1 };
+            let mut turns = Turns::new(schedule);
+            let (mut now, mut sent, mut taken) = (schedule.begin, 0, 0);
+            while now < schedule.begin + Duration::from_millis(10) {
+                match turns.take(sent, now) {
+                    Ok(due) => {
+                        assert!(due > sent, "a turn has something to send");
+                        (sent, taken) = (due, taken + 1);
+                        now = now + Duration::from_micros(7);
+                    }
+                    Err(left) => now = now + left,
+                }
+            }
+            assert_eq!(taken, writes, "in 10 ms at {rate} a second");
         }
     }
 }
