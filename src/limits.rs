@@ -45,6 +45,13 @@ pub const BATCH_BYTES_MAX: usize = BATCH_BYTES_TARGET + 2 * MESSAGE_BYTES_CEILIN
 /// Memory for ready wire bytes of recent messages, over all topics, in bytes.
 pub const TAIL_BYTES_MAX: usize = 16 << 20;
 
+/// Topics whose new lines are written to their files in one turn of a shard. With more of them, those
+/// that nobody reads may wait, so that several lines are written at once.
+pub const TOPICS_WRITTEN_MAX: usize = 64;
+
+/// Lines that wait so, in bytes.
+pub const LATE_BYTES_MAX: usize = 16 << 20;
+
 /// Distance of two entries of a log's sparse index, in bytes.
 pub const INDEX_STRIDE_BYTES: u64 = 64 << 10;
 

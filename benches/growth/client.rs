@@ -74,20 +74,44 @@ pub(crate) async fn publish(addr: SocketAddr, topics: u64, count: u64, size: usi
 }
 
 /// Reads so many lines, of which none is an error.
-pub(crate) async fn answers(mut lines: BufReader<OwnedReadHalf>, count: u64) {
+pub(crate) async fn answers(lines: BufReader<OwnedReadHalf>, count: u64) {
+    count_lines(lines, &AtomicU64::new(0), count).await;
+}
+
+/// Reads lines, of which none is an error, until the counter is there.
+async fn count_lines(mut lines: BufReader<OwnedReadHalf>, counter: &AtomicU64, count: u64) {
     let mut block = vec![0; 256 << 10];
-    let (mut got, mut is_start) = (0, true);
-    while got < count {
+    let mut is_start = true;
+    while counter.load(Ordering::Relaxed) < count {
         let len = lines.read(&mut block).await.expect("the broker answers");
         assert!(len > 0, "the broker closed a connection");
         let block = &block[..len];
         assert!(!is_start || block[0] != b'E', "a command was refused");
+        let mut got = 0;
         for end in memchr::memchr_iter(b'\n', block) {
             assert!(block.get(end + 1) != Some(&b'E'), "a command was refused");
             got += 1;
         }
+        counter.fetch_add(got, Ordering::Relaxed);
         is_start = block[len - 1] == b'\n';
     }
+}
+
+/// Sends the same lines without a pause, and counts those of the answers, until it is dropped.
+pub(crate) async fn without_pause(
+    addr: SocketAddr,
+    request: String,
+    counter: Arc<AtomicU64>,
+) -> JoinSet<()> {
+    let Client { lines, mut out } = Client::new(addr).await;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        loop {
+            out.write_all(request.as_bytes()).await.expect("the broker reads");
+        }
+    });
+    tasks.spawn(async move { count_lines(lines, &counter, u64::MAX).await });
+    tasks
 }
 
 /// Takes part in a group of each of the first `topics` topics until it ends, and acknowledges all it gets;

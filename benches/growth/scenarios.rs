@@ -1,6 +1,7 @@
 //! What grows.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::broker::Broker;
-use crate::client::{Client, answers, member, publish};
+use crate::client::{Client, answers, member, publish, without_pause};
 
 /// A scenario; told whether to take its time.
 type Run = fn(bool) -> Pin<Box<dyn Future<Output = ()>>>;
@@ -48,16 +49,23 @@ pub(crate) const SCENARIOS: [(&str, &str, Run); 12] = [
 struct Meter {
     begin: Instant,
     cpu: f64,
+    /// How long it took, if it is over.
+    took: Option<Duration>,
 }
 
 impl Meter {
     fn start(broker: &Broker) -> Self {
-        Self { begin: Instant::now(), cpu: broker.cpu() }
+        Self { begin: Instant::now(), cpu: broker.cpu(), took: None }
+    }
+
+    /// The rate counts up to here, and processor time goes on being counted.
+    fn stop(&mut self) {
+        self.took = Some(self.begin.elapsed());
     }
 
     /// Prints a line of a table: what grows, and what each of `count` messages took.
     fn line(&self, broker: &Broker, what: &str, count: u64) {
-        let seconds = self.begin.elapsed().as_secs_f64();
+        let seconds = self.took.unwrap_or_else(|| self.begin.elapsed()).as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "for people")]
         let count = count as f64;
         let cpu = (broker.cpu() - self.cpu) / count;
@@ -66,6 +74,9 @@ impl Meter {
         println!("{what:>20} {cpu:>9.2} µs {rate:>12.0}/s {memory:>9.1} MiB {files:>7} files");
     }
 }
+
+/// After this long all lines are in their files.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// How long nothing may be handled while something waits to be. Groups get their next message within
 /// milliseconds; what was not acknowledged comes again after 30 s.
@@ -97,11 +108,15 @@ async fn reach(broker: &mut Broker, counter: &AtomicU64, count: u64) {
 async fn topics() {
     for topics in [1, 1000, 20_000] {
         let broker = Broker::new(5);
-        // Topics are made first.
+        // Topics are made first, and their files.
         publish(broker.addr, topics, topics, 100).await;
-        let count = 200_000;
-        let meter = Meter::start(&broker);
+        tokio::time::sleep(QUIET).await;
+        let count = 1_000_000;
+        let mut meter = Meter::start(&broker);
         publish(broker.addr, topics, count, 100).await;
+        meter.stop();
+        // Lines that wait are part of the work.
+        tokio::time::sleep(QUIET).await;
         meter.line(&broker, &format!("{topics} topics"), count);
     }
 }
@@ -260,40 +275,65 @@ async fn behind() {
     }
 }
 
+/// How often reading and publishing are measured alone and together: in turn, since what the machine
+/// has to give changes, and what a virtual one's memory costs as well.
+const TURNS: usize = 5;
+
 async fn history() {
     let broker = Broker::new(5);
-    // Together they take about as long.
-    let (stored, published) = (4_000_000, 2_000_000);
+    let stored = 4_000_000;
     publish(broker.addr, 1, stored, 100).await;
-    let addr = broker.addr;
-    let read = async move || {
-        let mut client = Client::new(addr).await;
-        client.send(&format!("HISTORY t0 {stored}")).await;
-        answers(client.lines, stored + 1).await;
-    };
-    let write = async move || publish(addr, 1, published, 100).await;
-    let meter = Meter::start(&broker);
-    read().await;
-    meter.line(&broker, "read alone", stored);
-    let meter = Meter::start(&broker);
-    write().await;
-    meter.line(&broker, "published alone", published);
-    let meter = Meter::start(&broker);
-    let mut reading = JoinSet::new();
-    reading.spawn(async move {
-        let begin = Instant::now();
-        read().await;
-        begin.elapsed()
+    // Requests of a reader are small, and each asks for all that was there at the beginning.
+    let read = format!("HISTORY t0 {stored}\n");
+    let write = format!("PUB t0 {}\n", "x".repeat(100)).repeat(600);
+    println!("{:>20} {:^32}  {:^32}", "", "read a second", "published a second");
+    let alone = "alone  together";
+    println!("{:>20} {alone:>23}     lost  {alone:>23}     lost", "");
+    let mut lost: [Vec<f64>; 2] = Default::default();
+    for turn in 1..=TURNS {
+        let [reading, _] = rates(broker.addr, [Some(&read), None]).await;
+        let [_, writing] = rates(broker.addr, [None, Some(&write)]).await;
+        let both = rates(broker.addr, [Some(&read), Some(&write)]).await;
+        print!("{turn:>20}");
+        for (of, (alone, together)) in [reading, writing].into_iter().zip(both).enumerate() {
+            let part = 100.0 * (1.0 - together / alone);
+            print!("  {alone:>12.0} {together:>9.0} {part:>6.0} %");
+            lost[of].push(part);
+        }
+        println!();
+    }
+    let [reading, writing] = lost.map(|mut lost| {
+        lost.sort_by(f64::total_cmp);
+        lost[TURNS / 2]
     });
+    println!("{:>20}  {reading:>29.0} %  {writing:>30.0} %", "median");
+    let (memory, files) = (broker.memory_max(), broker.files());
+    println!("{:>20} {memory:>9.1} MiB {files:>7} files", "in all");
+}
+
+/// The answers a second to each request, of which those that are there are sent without a pause at the
+/// same time.
+async fn rates(addr: SocketAddr, requests: [Option<&String>; 2]) -> [f64; 2] {
+    const BEFORE: Duration = Duration::from_millis(150);
+    const MEASURED: Duration = Duration::from_millis(600);
+    let counters: [Arc<AtomicU64>; 2] = Default::default();
+    let mut clients = Vec::new();
+    for (request, counter) in requests.into_iter().zip(&counters) {
+        if let Some(request) = request {
+            clients.push(without_pause(addr, request.clone(), Arc::clone(counter)).await);
+        }
+    }
+    tokio::time::sleep(BEFORE).await;
     let begin = Instant::now();
-    write().await;
-    let wrote = begin.elapsed();
-    let read = reading.join_next().await.expect("it was spawned").expect("it does not panic");
-    meter.line(&broker, "both", stored + published);
+    let before = counters.each_ref().map(|counter| counter.load(Ordering::Relaxed));
+    tokio::time::sleep(MEASURED).await;
+    let after = counters.each_ref().map(|counter| counter.load(Ordering::Relaxed));
+    let seconds = begin.elapsed().as_secs_f64();
+    drop(clients);
+    // What they had on their way is done when this is answered.
+    publish(addr, 1, 1, 100).await;
     #[expect(clippy::cast_precision_loss, reason = "for people")]
-    let rate = |count: u64, time: Duration| count as f64 / time.as_secs_f64();
-    let (read, wrote) = (rate(stored, read), rate(published, wrote));
-    println!("{:>20} {read:.0}/s read, {wrote:.0}/s published", "of which");
+    std::array::from_fn(|of| (after[of] - before[of]) as f64 / seconds)
 }
 
 async fn size() {

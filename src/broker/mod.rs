@@ -25,6 +25,7 @@ mod conns;
 pub mod fatal;
 pub mod gate;
 pub mod keeper;
+mod late;
 pub mod layout;
 pub mod letter;
 pub mod lock_file;
@@ -42,6 +43,7 @@ mod spares;
 mod tests;
 pub mod thread;
 pub mod topics;
+mod writing;
 
 use std::sync::{Mutex, MutexGuard};
 

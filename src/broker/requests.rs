@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::delivery::{Departure, Event, Verdict};
 use crate::ids::{ConnId, DerivedId, GroupName, Offset, TopicName};
+use crate::log::LogError;
 use crate::proto::{Tag, WireError, encode};
-use crate::time::Now;
+use crate::time::{Moment, Now};
 
 use super::batch::{Answer, Appended, Ticket};
 use super::letter::{Bookmark, Item, Piece, Then};
@@ -187,11 +188,12 @@ impl Shard {
                 }
                 Answer::Follow { tag, topic, at } => {
                     encode::subscribed(&mut lines, tag.as_ref(), topic, None);
-                    then = self.follow(&ticket, topic, at.end());
+                    then = self.follow(now.moment, &ticket, topic, at.end())?;
                 }
                 Answer::Read { topic, at } => {
-                    let log =
-                        self.topics.find(topic).map(|key| self.topics.slot(key).topic.shared());
+                    let key = self.topics.find(topic);
+                    key.map_or(Ok(()), |key| self.write_late(now.moment, key))?;
+                    let log = key.map(|key| self.topics.slot(key).topic.shared());
                     then = Some(Then::Read { log, end: at.end() });
                 }
             }
@@ -204,6 +206,7 @@ impl Shard {
                 Some(Membership { topic, group })
             });
             let place = place.expect("the group's creation was applied before the answer");
+            self.write_late(now.moment, place.topic)?;
             let tag = topic.tag();
             let conn = self.conns.ensure(ticket.conn, &ticket.outbox, consumer);
             if conn.memberships.insert(tag, place) {
@@ -214,14 +217,24 @@ impl Shard {
     }
 
     /// Lets the connection follow the topic behind `end`, unless it does already.
-    fn follow(&mut self, ticket: &Ticket, topic: &TopicName, end: Offset) -> Option<Then> {
+    ///
+    /// # Errors
+    /// What writing a log says.
+    fn follow(
+        &mut self,
+        now: Moment,
+        ticket: &Ticket,
+        topic: &TopicName,
+        end: Offset,
+    ) -> Result<Option<Then>, LogError> {
         if ticket.outbox.is_closed() {
-            return None;
+            return Ok(None);
         }
         let key = self.topics.ensure(topic);
+        self.write_late(now, key)?;
         let conn = self.conns.ensure(ticket.conn, &ticket.outbox, &Arc::from(""));
         if conn.follows.contains(&key) {
-            return None;
+            return Ok(None);
         }
         conn.follows.push(key);
         let slot = self.topics.slot_mut(key);
@@ -232,6 +245,6 @@ impl Shard {
             bookmark: Arc::clone(&from),
         });
         slot.topic.follow();
-        Some(Then::Follow { topic: topic.clone(), log: slot.topic.shared(), from })
+        Ok(Some(Then::Follow { topic: topic.clone(), log: slot.topic.shared(), from }))
     }
 }

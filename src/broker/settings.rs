@@ -43,6 +43,8 @@ pub struct Settings {
     pub prefetch: u32,
     /// Most topic files that a shard keeps open, at most [`crate::limits::OPEN_LOGS_MAX`].
     pub open_logs_max: usize,
+    /// With new lines for more topics than this in a turn, those that nobody reads may wait.
+    pub topics_written_max: usize,
     /// The room for recent lines.
     pub tail: Arc<TailBudget>,
     /// What stands in the way of publishing.
@@ -58,6 +60,7 @@ impl Settings {
             dir: self.data_dir.clone(),
             log: self.log,
             open_max: self.open_logs_max,
+            written_max: self.topics_written_max,
             tail: Arc::clone(&self.tail),
             ahead: Arc::clone(&self.ahead),
             policy: Arc::new(Policy { dead_letters: true, ..self.policy.clone() }),

@@ -8,7 +8,6 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::delivery::{Change, Progress};
 use crate::disk::is_shortage;
@@ -25,13 +24,11 @@ use crate::wal::{Lsn, Record};
 use super::batch::{Answer, Appended, Batch, Done, Place, Published, Ticket};
 use super::checkpoint::{Applied, Part, TopicState};
 use super::conns::Conns;
-use super::gate::{Full, PublishGate};
+use super::gate::PublishGate;
 use super::letter::{Item, Letter};
 use super::message::Submission;
 use super::topics::Topics;
-
-/// How long to wait before a file that could not be written is tried again.
-const SHORTAGE_PAUSE: Duration = Duration::from_millis(500);
+use super::writing::flush_early;
 
 /// A shard's state in one piece ([`Shard::part`]).
 pub(crate) const ALL_TOPICS: Range<usize> = 0..usize::MAX;
@@ -54,7 +51,7 @@ pub enum ShardError {
 /// See the module.
 #[derive(Debug)]
 pub struct Shard {
-    number: u32,
+    pub(super) number: u32,
     pub(super) topics: Topics,
     pub(super) conns: Conns,
     pub(super) timers: Timers,
@@ -63,7 +60,7 @@ pub struct Shard {
     starved: usize,
     /// How many groups keep a file open from one turn to the next.
     kept: usize,
-    gate: Arc<PublishGate>,
+    pub(super) gate: Arc<PublishGate>,
     pub(super) prefetch: u32,
     pub(super) open: Batch,
     /// Batches in their order that are not answered yet; those without commands wait for nothing
@@ -76,13 +73,13 @@ pub struct Shard {
     /// Empty lists for the next batch.
     spare: Done,
     /// Topics with appends that are not flushed.
-    dirty: Vec<TopicKey>,
+    pub(super) dirty: Vec<TopicKey>,
     /// Topics with appends that were flushed, and of which nobody was told.
-    fresh: Vec<TopicKey>,
+    pub(super) fresh: Vec<TopicKey>,
     /// When to try again to flush those for which the disk had no room.
-    retry_at: Option<Moment>,
+    pub(super) retry_at: Option<Moment>,
     /// Bytes of records applied since the last flush, on replay.
-    unflushed: usize,
+    pub(super) unflushed: usize,
     buffers: Vec<Vec<u8>>,
 }
 
@@ -293,10 +290,7 @@ impl Shard {
 
     /// When [`Shard::wake`] has something to do.
     pub fn wake_at(&self) -> Option<Moment> {
-        match self.retry_at {
-            Some(retry) => Some(self.timers.next().map_or(retry, |at| at.min(retry))),
-            None => self.timers.next(),
-        }
+        [self.retry_at, self.timers.next(), self.topics.overdue_at()].into_iter().flatten().min()
     }
 
     /// Writes the topics' files, lets readers see them, and sends replies and deliveries.
@@ -356,7 +350,7 @@ impl Shard {
     /// # Errors
     /// What writing a log says.
     pub fn part(&mut self, last: Lsn, piece: Range<usize>) -> Result<Option<Part>, ShardError> {
-        match self.flush_all() {
+        match self.write_piece(piece.clone()) {
             Ok(()) => {}
             Err(LogError::Io { source, .. }) if is_shortage(&source) => return Ok(None),
             Err(other) => return Err(other.into()),
@@ -407,12 +401,12 @@ impl Shard {
                 continue;
             }
             let Some(key) = topic else { continue };
-            let slot = self.topics.slot_mut(key);
             match command {
                 Command::Topic(_) | Command::Time(_) => {}
                 Command::Append { id, extra, message } => {
+                    let (slot, is_first) = self.topics.touch(key);
                     let offset = slot.topic.append(ts, id, extra, message);
-                    if !std::mem::replace(&mut slot.is_dirty, true) {
+                    if is_first {
                         self.dirty.push(key);
                     }
                     if let Some(appended) = appended.as_deref_mut() {
@@ -425,61 +419,21 @@ impl Shard {
                 Command::Group(name) => group = Some(name),
                 Command::CreateGroup => {
                     let name = group.as_ref().ok_or_else(no_group)?;
-                    slot.topic.create_group(name);
+                    self.topics.slot_mut(key).topic.create_group(name);
                 }
                 Command::Settled { first, count } => {
-                    let group = group_key(slot, group.as_ref())?;
+                    let group = group_key(self.topics.slot(key), group.as_ref())?;
                     let (topic, mut desk) = self.desk(now, key);
                     topic.settle(group, first, count, &mut desk)?;
                 }
                 Command::Change(Change::Failed { .. })
                     if appended.is_none() && planted::has(Bug::AttemptsInMemory) => {}
                 Command::Change(change) => {
-                    let group = group_key(slot, group.as_ref())?;
+                    let group = group_key(self.topics.slot(key), group.as_ref())?;
                     let (topic, mut desk) = self.desk(now, key);
                     topic.change(group, &change, &mut desk)?;
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// Flushes the files of topics with appends.
-    /// What a full disk does not take stays in memory and is tried again: it is safe in the
-    /// write-ahead log, nobody can read it yet, and no more can be published.
-    fn flush(&mut self, now: Moment) -> Result<(), ShardError> {
-        self.unflushed = 0;
-        let mut full = Vec::new();
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for key in dirty.drain(..) {
-            match self.topics.flush(key) {
-                Ok(()) => self.fresh.push(key),
-                Err(LogError::Io { source, path }) if is_shortage(&source) => {
-                    if self.retry_at.is_none() && full.is_empty() {
-                        tracing::error!(event = "write_postponed", path = %path.display(),
-                            "failed to write a topic's file, and will try again: {source}");
-                    }
-                    full.push(key);
-                }
-                Err(other) => return Err(other.into()),
-            }
-        }
-        self.dirty = dirty;
-        if self.retry_at.is_some() || !full.is_empty() {
-            self.gate.set(Full::Topic { shard: self.number }, !full.is_empty());
-            self.retry_at = (!full.is_empty()).then(|| now + SHORTAGE_PAUSE);
-            self.dirty = full;
-        }
-        Ok(())
-    }
-
-    /// Flushes the files of all topics with appends, or fails.
-    fn flush_all(&mut self) -> Result<(), LogError> {
-        self.unflushed = 0;
-        while let Some(key) = self.dirty.last() {
-            self.topics.flush(*key)?;
-            self.fresh.push(*key);
-            self.dirty.pop();
         }
         Ok(())
     }
@@ -541,16 +495,6 @@ fn durable((name, progress): (&GroupName, &Progress)) -> (String, Progress) {
         progress = progress.without_attempts();
     }
     (name.as_str().to_owned(), progress)
-}
-
-/// Flushes what a topic has of a batch so far. True if the disk has no room: the flush at the end of the
-/// turn says so, and sees to it.
-fn flush_early(topic: &mut crate::topic::Topic) -> Result<bool, LogError> {
-    match topic.flush() {
-        Ok(_) => Ok(false),
-        Err(LogError::Io { source, .. }) if is_shortage(&source) => Ok(true),
-        Err(other) => Err(other),
-    }
 }
 
 fn group_key(

@@ -9,10 +9,12 @@ use crate::delivery::Policy;
 use crate::disk::Disk;
 use crate::ids::{ConnId, TopicName};
 use crate::log::{LogError, LogSettings, TailBudget, TopicLog};
+use crate::time::Moment;
 use crate::topic::{Topic, TopicKey};
 use crate::wal::Lsn;
 
 use super::ahead::Ahead;
+use super::late::Late;
 use super::letter::Bookmark;
 use super::outbox::Outbox;
 
@@ -27,6 +29,8 @@ pub struct Workshop {
     pub log: LogSettings,
     /// Most files that are kept open for writing, at least one.
     pub open_max: usize,
+    /// With new lines for more topics than this in a turn, those that nobody reads may wait.
+    pub written_max: usize,
     /// The room for recent lines, shared by all topics.
     pub tail: Arc<TailBudget>,
     /// Who syncs their files between checkpoints.
@@ -84,7 +88,10 @@ pub(super) struct TopicSlot {
     pub(super) followers: Vec<Follower>,
     /// Records of the log up to this one are in its state since it was opened.
     pub(super) covered: Lsn,
+    /// It has new lines, and is in the list of those.
     pub(super) is_dirty: bool,
+    /// So many bytes of its lines wait to be written ([`super::late`]).
+    late: Option<usize>,
     /// Whether it is in the queue of those whose file is open, and was written since it came up there.
     open: Option<Use>,
 }
@@ -94,6 +101,10 @@ enum Use {
     Idle,
     Written,
 }
+
+/// Most buffers for lines that are kept for those who write next, and their size, in bytes.
+const SPARES_MAX: usize = 4;
+const SPARE_BYTES_MAX: usize = 1 << 20;
 
 /// All topics of a shard, by name and by key.
 #[derive(Debug)]
@@ -107,6 +118,8 @@ pub struct Topics {
     /// Topics whose file is open for writing. When there are too many, the first that was not
     /// written since it last came up is closed.
     open: VecDeque<TopicKey>,
+    late: Late,
+    spares: Vec<Vec<u8>>,
 }
 
 impl Topics {
@@ -120,6 +133,8 @@ impl Topics {
             slots: Vec::new(),
             free: Vec::new(),
             open: VecDeque::new(),
+            late: Late::default(),
+            spares: Vec::new(),
         }
     }
 
@@ -131,8 +146,9 @@ impl Topics {
         });
         topic.set_key(key);
         self.keys.insert(topic.name().clone(), key);
-        self.slots[key.get()] =
-            Some(TopicSlot { topic, followers: Vec::new(), covered, is_dirty: false, open: None });
+        let followers = Vec::new();
+        let slot = TopicSlot { topic, followers, covered, is_dirty: false, late: None, open: None };
+        self.slots[key.get()] = Some(slot);
         key
     }
 
@@ -166,6 +182,16 @@ impl Topics {
         self.slots.iter().flatten()
     }
 
+    /// The keys of those at these places that have lines to be written.
+    pub(super) fn unwritten(&self, places: Range<usize>) -> Vec<TopicKey> {
+        let count = self.slots.len();
+        let places = places.start.min(count)..places.end.min(count);
+        let has_lines = |place: &usize| {
+            self.slots[*place].as_ref().is_some_and(|slot| slot.is_dirty || slot.late.is_some())
+        };
+        places.filter(has_lines).map(TopicKey::new).collect()
+    }
+
     /// Those at these places, in the order of their keys, and where the next ones begin, if there are
     /// more.
     pub(super) fn piece_mut(
@@ -177,17 +203,84 @@ impl Topics {
         (self.slots[begin..end].iter_mut().flatten(), (end < count).then_some(end))
     }
 
-    /// Writes what was appended to a topic to its file.
+    /// A topic that is about to be appended to, and whether it had nothing new before.
+    pub(super) fn touch(&mut self, key: TopicKey) -> (&mut TopicSlot, bool) {
+        let slot = self.slots[key.get()].as_mut().expect("a key is dropped with its topic");
+        let is_first = !std::mem::replace(&mut slot.is_dirty, true);
+        if is_first
+            && slot.late.is_none()
+            && let Some(spare) = self.spares.pop()
+        {
+            slot.topic.log_mut().lend(spare);
+        }
+        (slot, is_first)
+    }
+
+    /// Whether lines for so many topics are too many for one turn.
+    pub(super) fn are_many(&self, topics: usize) -> bool {
+        topics > self.workshop.written_max
+    }
+
+    /// Lets the new lines of a topic wait, if nobody reads it and they are no dead letters: those are few,
+    /// and wanted.
+    pub(super) fn put_off(&mut self, key: TopicKey, now: Moment) -> bool {
+        let slot = self.slots[key.get()].as_mut().expect("a key is dropped with its topic");
+        if slot.topic.is_read() || slot.topic.name().is_dead_letter() {
+            return false;
+        }
+        slot.is_dirty = false;
+        let bytes = slot.topic.log().unwritten();
+        match slot.late.replace(bytes) {
+            Some(before) => self.late.shrink(before),
+            None => self.late.add(key, now),
+        }
+        self.late.grow(bytes);
+        let spare = slot.topic.log_mut().fit();
+        self.keep(spare);
+        true
+    }
+
+    /// Whether lines of the topic wait.
+    pub(super) fn is_late(&self, key: TopicKey) -> bool {
+        self.slot(key).late.is_some()
+    }
+
+    /// The next topic whose lines have waited for long enough.
+    pub(super) fn overdue(&mut self, now: Moment) -> Option<TopicKey> {
+        loop {
+            let key = self.late.take(now)?;
+            // They may have been written since, and the topic forgotten.
+            if self.slots[key.get()].as_ref().is_some_and(|slot| slot.late.is_some()) {
+                return Some(key);
+            }
+        }
+    }
+
+    /// When [`Topics::overdue`] has one.
+    pub(super) fn overdue_at(&self) -> Option<Moment> {
+        self.late.due_at()
+    }
+
+    /// Writes what was appended to a topic to its file. If that fails nothing has changed.
     pub(super) fn flush(&mut self, key: TopicKey) -> Result<(), LogError> {
         let slot = self.slots[key.get()].as_mut().expect("a key is dropped with its topic");
         slot.topic.flush()?;
         slot.is_dirty = false;
+        self.late.shrink(slot.late.take().unwrap_or_default());
+        let spare = slot.topic.log_mut().spare();
         self.workshop.ahead.offer(|| slot.topic.log_mut().sync_ahead());
         if slot.open.replace(Use::Written).is_none() {
             self.open.push_back(key);
             self.close_idle();
         }
+        self.keep(spare);
         Ok(())
+    }
+
+    /// Keeps a buffer for whoever writes next.
+    fn keep(&mut self, spare: Option<Vec<u8>>) {
+        let may_keep = self.spares.len() < SPARES_MAX;
+        self.spares.extend(spare.filter(|spare| may_keep && spare.capacity() <= SPARE_BYTES_MAX));
     }
 
     /// Closes files until few enough are open.

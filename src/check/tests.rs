@@ -52,6 +52,7 @@ fn settings() -> Settings {
         prefetch: 4,
         tail: Arc::new(TailBudget::new(1 << 20)),
         open_logs_max: 8,
+        topics_written_max: 64,
         gate: Arc::new(PublishGate::default()),
         ahead: Arc::default(),
     }

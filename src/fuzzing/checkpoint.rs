@@ -79,6 +79,7 @@ fn settings() -> Settings {
         policy: policy(),
         prefetch: 4,
         open_logs_max: 8,
+        topics_written_max: 64,
         tail: Arc::new(TailBudget::new(0)),
         gate: Arc::new(PublishGate::default()),
         ahead: Arc::default(),

@@ -11,6 +11,7 @@ use crate::disk::{Disk, Open};
 use crate::ids::{Offset, TopicName};
 use crate::time::Timestamp;
 
+mod buffers;
 mod indexes;
 mod readers;
 mod syncing;

@@ -30,8 +30,9 @@ pub(super) const BYTES_SYNCED_APART_MIN: u64 = 32 << 10;
 /// used again for the next ones, and the processor's cache still has it.
 const LINES_BYTES_AT_ONCE: u64 = 512 << 10;
 
-/// A buffer that has grown past this is given back, in bytes.
-const BUFFER_BYTES_KEPT: usize = 1 << 20;
+/// A buffer up to this size stays with its log, in bytes: the next message needs it again. A larger one
+/// is for whoever has much to write next ([`TopicLog::spare`]).
+const BUFFER_BYTES_KEPT: usize = 512;
 
 /// How logs are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,6 +78,8 @@ pub struct TopicLog {
     is_full: bool,
     /// Kept for its room only.
     buffer: Vec<u8>,
+    /// Lines that are not in the file yet, in bytes.
+    unwritten: usize,
     /// Where the last index entry points.
     noted_at: Option<u64>,
     active: Option<Arc<dyn File>>,
@@ -142,6 +145,7 @@ impl TopicLog {
             len: mark.len,
             is_full: false,
             buffer: Vec::new(),
+            unwritten: 0,
             noted_at: None,
             active: None,
             end: mark.end,
@@ -169,7 +173,9 @@ impl TopicLog {
         let before = piece.lines.len();
         write_line(&mut piece.lines, self.tag, offset, record);
         piece.end = offset;
-        self.len += (piece.lines.len() - before) as u64;
+        let added = piece.lines.len() - before;
+        self.len += added as u64;
+        self.unwritten += added;
         if self.len >= self.settings.segment_bytes {
             piece.is_last = true;
             (self.len, self.noted_at) = (0, None);
@@ -194,21 +200,47 @@ impl TopicLog {
                 return Err(error);
             }
             let Piece { mut lines, mut notes, end, is_last } = piece;
+            self.unwritten -= lines.len();
             self.mark.len += lines.len() as u64;
             self.mark.end = end;
             self.shared.grew(self.mark.len, end, &mut notes);
             self.is_full = is_last;
             lines.clear();
-            if lines.capacity() <= BUFFER_BYTES_KEPT {
-                self.buffer = lines;
-            }
+            self.buffer = lines;
         }
     }
 
     /// Whether what was appended had better be flushed before there is more of it.
     pub fn has_much(&self) -> bool {
-        let unwritten: usize = self.pieces.iter().map(|piece| piece.lines.len()).sum();
-        unwritten as u64 >= LINES_BYTES_AT_ONCE.min(self.settings.segment_bytes)
+        self.unwritten as u64 >= LINES_BYTES_AT_ONCE.min(self.settings.segment_bytes)
+    }
+
+    /// Lines that were appended and are not in the file yet, in bytes.
+    pub fn unwritten(&self) -> usize {
+        self.unwritten
+    }
+
+    /// Gives away its buffer if that is a large one: many logs would keep much.
+    pub fn spare(&mut self) -> Option<Vec<u8>> {
+        (self.buffer.capacity() > BUFFER_BYTES_KEPT).then(|| std::mem::take(&mut self.buffer))
+    }
+
+    /// Leaves the lines that are not in the file yet no more room than they need. Gives away a buffer that
+    /// had much more.
+    pub fn fit(&mut self) -> Option<Vec<u8>> {
+        let lines = &mut self.pieces.back_mut()?.lines;
+        if lines.capacity() <= BUFFER_BYTES_KEPT.max(4 * lines.len()) {
+            return None;
+        }
+        let mut spare = std::mem::take(lines);
+        lines.extend_from_slice(&spare);
+        spare.clear();
+        Some(spare)
+    }
+
+    /// Takes a buffer, and gives back the one that it had. None of them has anything in it.
+    pub fn lend(&mut self, buffer: Vec<u8>) -> Vec<u8> {
+        std::mem::replace(&mut self.buffer, buffer)
     }
 
     fn write(&mut self, lines: &[u8]) -> Result<(), LogError> {

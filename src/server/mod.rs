@@ -32,7 +32,9 @@ use crate::config::{self, Config, Fsync};
 use crate::delivery::Policy;
 use crate::disk::Disk;
 use crate::disk::os::OsDisk;
-use crate::limits::{GROUP_UNSETTLED_MAX, OPEN_LOGS_MAX, SESSION_OUT_BYTES_MAX, TAIL_BYTES_MAX};
+use crate::limits::{
+    GROUP_UNSETTLED_MAX, OPEN_LOGS_MAX, SESSION_OUT_BYTES_MAX, TAIL_BYTES_MAX, TOPICS_WRITTEN_MAX,
+};
 use crate::log::{LogSettings, TailBudget};
 use crate::session::core;
 use crate::session::seats::Seats;
@@ -225,6 +227,7 @@ fn settings(config: &Config) -> Settings {
         },
         prefetch: delivery.prefetch,
         open_logs_max: open_logs_max(),
+        topics_written_max: TOPICS_WRITTEN_MAX,
         tail: Arc::new(TailBudget::new(TAIL_BYTES_MAX)),
         gate: Arc::new(PublishGate::default()),
         ahead: Arc::default(),

@@ -23,7 +23,7 @@ impl Topic {
     pub fn append(&mut self, ts: Timestamp, id: &str, extra: &str, message: &[u8]) -> Offset {
         let given = (!id.is_empty()).then_some(id);
         let offset = self.log.append(&NewRecord { ts, id: given, message, extra });
-        if (self.followers > 0 || self.members > 0) && !self.name.is_dead_letter() {
+        if self.is_read() && !self.name.is_dead_letter() {
             self.fresh.add(&self.name, self.tag, ts, given, offset, message);
         }
         offset

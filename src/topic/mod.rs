@@ -225,6 +225,11 @@ impl Topic {
         self.followers = self.followers.checked_sub(1).expect("whoever leaves has come");
     }
 
+    /// Whether anybody follows it, or is a member of one of its groups.
+    pub fn is_read(&self) -> bool {
+        self.followers > 0 || self.members > 0
+    }
+
     /// Whether nothing would be missed if the topic were forgotten.
     pub fn is_empty(&self) -> bool {
         self.log.end() == Offset::ZERO && self.groups.is_empty() && self.followers == 0

@@ -47,6 +47,43 @@ fn the_file_has_a_line_for_each_message_as_soon_as_it_is_acknowledged() {
     assert_eq!(line["crc"].as_str().unwrap().len(), 8);
 }
 
+/// Lines of many topics at once may come a little later; nobody who asks the broker can tell, and none is
+/// lost.
+#[test]
+fn the_files_of_many_topics_have_their_lines_in_a_moment() {
+    const TOPICS: usize = 300;
+    let (_temp, dir) = data_dir();
+    let broker = Broker::quick(&dir);
+    let mut nc = broker.connect();
+    let round = |n: u32| (0..TOPICS).map(|t| format!("PUB t{t} round {n}\n")).collect::<String>();
+    let mut offsets = |broker: &Broker, n: u32| {
+        nc = broker.connect();
+        nc.raw(round(n).as_bytes());
+        (0..TOPICS).map(|_| published(&nc.line()).1).collect::<Vec<_>>()
+    };
+    assert_eq!(offsets(&broker, 1), [1; TOPICS]);
+    let mut reader = broker.connect();
+    let mut history = |broker: &Broker, t: usize| {
+        reader = broker.connect();
+        reader.send(&format!("HISTORY t{t} 9"));
+        let lines =
+            std::iter::from_fn(|| Some(reader.line()).filter(|line| !line.starts_with("OK")));
+        lines.map(|line| line.rsplit_once(' ').unwrap().1.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(history(&broker, TOPICS - 1), ["1"]);
+    let has_line = |t| {
+        std::fs::read_to_string(dir.join(format!("t{t}.log")))
+            .is_ok_and(|text| text.ends_with('\n') && text.contains("round 1"))
+    };
+    wait_for(|| (0..TOPICS).all(has_line), || "lines are missing".to_owned());
+    assert_eq!(offsets(&broker, 2), [2; TOPICS]);
+    broker.kill();
+    let broker = Broker::quick(&dir);
+    for t in 0..TOPICS {
+        assert_eq!(history(&broker, t), ["1", "2"]);
+    }
+}
+
 #[test]
 fn three_members_share_four_messages_one_two_three_one() {
     let (_temp, dir) = data_dir();

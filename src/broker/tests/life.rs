@@ -50,6 +50,7 @@ pub(super) fn settings() -> Settings {
         },
         prefetch: 4,
         open_logs_max: 1,
+        topics_written_max: 1,
         tail: Arc::new(TailBudget::new(1 << 20)),
         gate: Arc::new(PublishGate::default()),
         ahead: Arc::default(),

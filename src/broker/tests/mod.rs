@@ -3,6 +3,7 @@
 mod acks;
 mod crash;
 mod large;
+mod late;
 mod life;
 mod shortage;
 mod start;

@@ -42,6 +42,7 @@ pub(super) struct View<'a> {
 /// All oracles, with what they remember.
 #[derive(Default)]
 pub(super) struct Oracles {
+    published: published::Published,
     dense: dense::Dense,
     stored: stored::Stored,
     groups: groups::Groups,
@@ -56,7 +57,7 @@ impl Oracles {
     pub(super) fn check(&mut self, view: &View<'_>) -> Result<(), (&'static str, String)> {
         let named = |name| move |why| (name, why);
         replies::check(view).map_err(named("replies"))?;
-        published::check(view).map_err(named("published"))?;
+        self.published.check(view).map_err(named("published"))?;
         acked::check(view).map_err(named("acked"))?;
         if !view.has_moved {
             return Ok(());
