@@ -62,6 +62,11 @@ impl Index {
         at.checked_sub(1).map(|at| self.0[at])
     }
 
+    /// The first entry behind `offset`.
+    pub(super) fn behind_offset(&self, offset: Offset) -> Option<Entry> {
+        self.0.get(self.0.partition_point(|entry| entry.offset <= offset)).copied()
+    }
+
     /// The last entry before anything as late as `ts`.
     pub(super) fn before_time(&self, ts: Timestamp) -> Option<Entry> {
         let at = self.0.partition_point(|entry| entry.ts < ts);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::disk::Disk;
 use crate::ids::{Offset, TopicName};
+use crate::limits::INDEX_STRIDE_BYTES;
 use crate::time::Timestamp;
 
 use super::index::Index;
@@ -30,6 +31,8 @@ pub struct Reader {
     paused: Option<Paused>,
     /// How much is read at once.
     block_bytes: usize,
+    /// It makes no index.
+    is_brief: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +53,14 @@ impl Reader {
     /// A reader at the first message that is kept.
     pub fn new(disk: Arc<dyn Disk>, shared: Arc<LogShared>) -> Self {
         let (tag, next) = (shared.topic().tag(), shared.first());
-        Self { disk, shared, tag, next, place: None, paused: None, block_bytes: BLOCK_BYTES }
+        let (place, paused) = (None, None);
+        Self { disk, shared, tag, next, place, paused, block_bytes: BLOCK_BYTES, is_brief: false }
+    }
+
+    /// For a thread that others wait for: it finds its place with a few reads even if there is no index,
+    /// and makes none.
+    pub fn brief(self) -> Self {
+        Self { is_brief: true, ..self }
     }
 
     /// A reader of a directory that no daemon serves. A torn last line is not there for it. It goes on
@@ -100,42 +110,90 @@ impl Reader {
             return Ok(());
         }
         let segment = self.shared.segment_of(offset);
-        let disk = Arc::clone(&self.disk);
-        let knows = |index: &Index| index.before(offset).is_some();
-        let mut index = self.shared.index(disk.as_ref(), segment, knows)?;
-        for attempt in 0..2 {
-            let entry = index.before(offset);
-            let (from, at) = entry.map_or((segment.first, 0), |entry| (entry.offset, entry.at));
-            let mut lines = self.shared.open(disk.as_ref(), segment.first, at, self.block_bytes)?;
-            // The index is derived: what it says counts only if the line there agrees.
-            let is_right = match lines.next(segment.len)? {
-                Some(line) => parse_line(self.shared.topic(), line.bytes)
-                    .map_or(at == 0, |record| record.offset == from),
-                None => false,
-            };
-            if !is_right && attempt == 0 {
-                index = self.shared.rebuild(disk.as_ref(), segment)?;
-                continue;
-            }
-            // Lines are counted, not read: one that is damaged is still a line.
-            let mut here = from.next();
-            if offset == from {
-                lines = self.shared.open(disk.as_ref(), segment.first, at, self.block_bytes)?;
-                here = from;
-            }
-            while here < offset && lines.next(segment.len)?.is_some() {
-                here = here.next();
-            }
-            let counted = lines.at;
-            if !self.is_at(&mut lines, segment.len, offset)? {
-                // A line end was lost or came to it. Else the line itself is damaged.
-                let found = self.look_for(segment, at, offset)?.unwrap_or(counted);
-                lines = self.shared.open(disk.as_ref(), segment.first, found, self.block_bytes)?;
-            }
-            self.place = Some(Place { segment: segment.first, len: segment.len, lines });
-            break;
+        let (mut here, at) = match self.is_brief {
+            true => self.between(segment, offset)?,
+            false => self.indexed(segment, offset)?,
+        };
+        let mut lines = self.lines(segment, at)?;
+        // Lines are counted, not read: one that is damaged is still a line.
+        while here < offset && lines.next(segment.len)?.is_some() {
+            here = here.next();
         }
+        let counted = lines.at;
+        if !self.is_at(&mut lines, segment.len, offset)? {
+            // A line end was lost or came to it. Else the line itself is damaged.
+            let found = self.look_for(segment, at, offset)?.unwrap_or(counted);
+            lines = self.lines(segment, found)?;
+        }
+        self.place = Some(Place { segment: segment.first, len: segment.len, lines });
         Ok(())
+    }
+
+    /// The lines of a segment from a position on.
+    fn lines(&self, segment: Segment, at: u64) -> Result<Lines, LogError> {
+        self.shared.open(self.disk.as_ref(), segment.first, at, self.block_bytes)
+    }
+
+    /// A message at or before `offset`, and where it stands: from the index, which is made if there is
+    /// none.
+    fn indexed(&self, segment: Segment, offset: Offset) -> Result<(Offset, u64), LogError> {
+        let disk = self.disk.as_ref();
+        let entry = |index: &Index| index.before(offset).map(|entry| (entry.offset, entry.at));
+        let index = self.shared.index(disk, segment, |index| entry(index).is_some())?;
+        let start = (segment.first, 0);
+        let found = entry(&index).unwrap_or(start);
+        if self.is_there(segment, found)? {
+            return Ok(found);
+        }
+        Ok(entry(&self.shared.rebuild(disk, segment)?).unwrap_or(start))
+    }
+
+    /// The same by what is at hand of an index, and by looking at lines in the middle of what is left, each
+    /// of which says which message it is.
+    fn between(&self, segment: Segment, offset: Offset) -> Result<(Offset, u64), LogError> {
+        let (before, behind) = self.shared.around(self.disk.as_ref(), segment, offset);
+        let mut low = before.map_or((segment.first, 0), |entry| (entry.offset, entry.at));
+        let mut high = behind.map_or(segment.len, |entry| entry.at.min(segment.len));
+        if !self.is_there(segment, low)? {
+            (low, high) = ((segment.first, 0), segment.len);
+        }
+        while high > low.1 + 2 * INDEX_STRIDE_BYTES {
+            let middle = low.1.midpoint(high);
+            match self.good_line(segment, middle, high)? {
+                Some(found) if found.0 <= offset => low = found,
+                _ => high = middle,
+            }
+        }
+        Ok(low)
+    }
+
+    /// Whether what an index says is so. It is derived: it counts only if the line there agrees. The first
+    /// line of a segment is where it is, whatever became of it.
+    fn is_there(&self, segment: Segment, (offset, at): (Offset, u64)) -> Result<bool, LogError> {
+        let mut lines = self.lines(segment, at)?;
+        let Some(line) = lines.next(segment.len)? else { return Ok(false) };
+        let record = parse_line(self.shared.topic(), line.bytes);
+        Ok(record.map_or(at == 0, |record| record.offset == offset))
+    }
+
+    /// The first good line that begins at a position or soon behind it. What is left there of another is
+    /// none.
+    fn good_line(
+        &self,
+        segment: Segment,
+        at: u64,
+        end: u64,
+    ) -> Result<Option<(Offset, u64)>, LogError> {
+        let block = usize::try_from(INDEX_STRIDE_BYTES).expect("it is small");
+        let mut lines = self.shared.open(self.disk.as_ref(), segment.first, at, block)?;
+        while lines.at < end.min(at + INDEX_STRIDE_BYTES)
+            && let Some(line) = lines.next(segment.len)?
+        {
+            if let Ok(record) = parse_line(self.shared.topic(), line.bytes) {
+                return Ok(Some((record.offset, line.at)));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether the next line is this message; the lines then stand before it still.

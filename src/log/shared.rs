@@ -318,17 +318,34 @@ impl LogShared {
         later: &Index,
     ) -> Result<Index, LogError> {
         let end = later.first().map_or(segment.len, |entry| entry.at.min(segment.len));
-        let mut index = Index::default();
-        if let Ok(bytes) = disk::read_all(disk, &self.paths.index(segment.first)) {
-            let mut stored = Index::from_bytes(&bytes);
-            stored.truncate(end);
-            // The file of an active segment may end before it: the rest is read.
-            if stored.is_plausible(segment.first, end) {
-                index = stored;
-            }
-        }
+        let index = self.stored(disk, segment, end);
         let index = self.read(disk, segment, index, end)?.followed_by(later);
         Ok(self.keep(disk, segment, index))
+    }
+
+    /// What the file of an index says of a segment up to `end`, if it makes sense. That of an active segment
+    /// may end before it.
+    fn stored(&self, disk: &dyn Disk, segment: Segment, end: u64) -> Index {
+        let bytes = disk::read_all(disk, &self.paths.index(segment.first)).unwrap_or_default();
+        let mut stored = Index::from_bytes(&bytes);
+        stored.truncate(end);
+        if stored.is_plausible(segment.first, end) { stored } else { Index::default() }
+    }
+
+    /// The last entry at or before `offset` and the first behind it, as far as they are known without
+    /// reading the segment.
+    pub(super) fn around(
+        &self,
+        disk: &dyn Disk,
+        segment: Segment,
+        offset: Offset,
+    ) -> (Option<Entry>, Option<Entry>) {
+        let Known { mut index, is_whole, .. } = self.known(segment.first).unwrap_or_default();
+        if !is_whole && index.before(offset).is_none() {
+            let end = index.first().map_or(segment.len, |entry| entry.at.min(segment.len));
+            index = self.stored(disk, segment, end).followed_by(&index);
+        }
+        (index.before(offset), index.behind_offset(offset))
     }
 
     /// Reads the segment from the last entry of `index` to `end`, the beginning of a line or the end.

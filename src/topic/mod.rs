@@ -365,7 +365,7 @@ impl Topic {
     fn insert_group(&mut self, name: GroupName, progress: Progress) -> GroupKey {
         let key = GroupKey(self.groups.len());
         let group = Group::new(Arc::clone(&self.policy), progress);
-        let feed = Feed::new(self.log.reader());
+        let feed = Feed::new(self.log.reader().brief());
         self.group_keys.insert(name.clone(), key);
         self.groups.push(GroupSlot { name, group, feed, timer: None });
         key

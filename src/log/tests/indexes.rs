@@ -95,6 +95,15 @@ impl Reopened {
         self.disk.count(Op::Read) - before
     }
 
+    /// The same for a reader that makes no index.
+    fn brief_reads(&self, offset: u64) -> u64 {
+        let before = self.disk.count(Op::Read);
+        let mut reader = self.log.reader().brief();
+        reader.seek(Offset::new(offset)).unwrap();
+        assert_eq!(reader.next().unwrap().unwrap().offset.get(), offset);
+        self.disk.count(Op::Read) - before
+    }
+
     /// The index of the first segment, from its file: without a hole.
     fn entries(&self) -> Vec<index::Entry> {
         let entries = index::entries(&read_all(&self.disk, &path()).unwrap_or_default());
@@ -176,5 +185,49 @@ fn a_segment_that_ends_after_a_start_has_its_index_at_the_next_checkpoint() {
         assert!(end(&this) <= this.mark.len, "not by the one who had to write");
         checkpoint(&mut this.log, &this.disk);
         assert!(end(&this) > Reopened::SETTINGS.segment_bytes - 200_000);
+    }
+}
+
+/// A group that was behind once made its shard read a whole segment of 64 MiB when the index was gone.
+#[test]
+fn who_may_not_wait_finds_a_message_with_few_reads_whatever_became_of_the_index() {
+    let mut this = Reopened::new(false);
+    add(&mut this.log, BEFORE);
+    for offset in (1..=2 * BEFORE).step_by(37).chain([BEFORE, BEFORE + 1, 2 * BEFORE]) {
+        let reads = this.brief_reads(offset);
+        // 9 MB before the start are halved until 128 KiB are left, with a look of 64 KiB each time.
+        assert!(reads <= 20, "{offset}: {reads} reads");
+    }
+    let all = this.reads(BEFORE / 2);
+    assert!(all > 2 * FEW, "{all} reads, of a mebibyte each, make the index");
+    assert!(this.brief_reads(BEFORE / 2) <= FEW, "it is used as it was");
+}
+
+#[test]
+fn a_damaged_line_or_index_misleads_nobody_who_may_not_wait() {
+    let this = Reopened::new(true);
+    let log = Path::new(DIR).join("chat.log");
+    let index = read_all(&this.disk, &path()).unwrap();
+    let lines = read_all(&this.disk, &log).unwrap();
+    let place = |offset: u64| {
+        let ends = memchr::memchr_iter(b'\n', &lines).map(|end| end as u64 + 1);
+        std::iter::once(0).chain(ends).nth(usize::try_from(offset - 1).unwrap()).unwrap()
+    };
+    // Every entry of the index but the first points to a line too late.
+    let mut wrong = index::entries(&index);
+    assert!(wrong.len() > 50);
+    wrong.iter_mut().skip(1).for_each(|entry| entry.at = place(entry.offset.get() + 1));
+    let numbers = |entry: &index::Entry| [entry.offset.get(), entry.at, entry.ts.as_micros()];
+    let wrong: Vec<u8> = wrong.iter().flat_map(numbers).flat_map(u64::to_le_bytes).collect();
+    this.disk.open(&path(), Open::Create).unwrap().write_at(&wrong, 0).unwrap();
+    // And some lines where one looks first are damaged, one of them by a line end too many.
+    let middle = BEFORE / 2;
+    for damaged in middle - 3..middle + 10 {
+        this.disk.flip_bit(&log, place(damaged) + 60, 1).unwrap();
+    }
+    let file = this.disk.open(&log, Open::Create).unwrap();
+    file.write_at(b"\n", place(middle) + 100).unwrap();
+    for offset in (1..=BEFORE).step_by(7).filter(|n| !(middle - 3..middle + 10).contains(n)) {
+        this.brief_reads(offset);
     }
 }
