@@ -1,8 +1,10 @@
 //! Connections that publish, consume or do nothing, over the text protocol.
 
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -85,33 +87,57 @@ async fn count_lines(mut lines: BufReader<OwnedReadHalf>, counter: &AtomicU64, c
     while counter.load(Ordering::Relaxed) < count {
         let len = lines.read(&mut block).await.expect("the broker answers");
         assert!(len > 0, "the broker closed a connection");
-        let block = &block[..len];
-        assert!(!is_start || block[0] != b'E', "a command was refused");
-        let mut got = 0;
-        for end in memchr::memchr_iter(b'\n', block) {
-            assert!(block.get(end + 1) != Some(&b'E'), "a command was refused");
-            got += 1;
-        }
-        counter.fetch_add(got, Ordering::Relaxed);
-        is_start = block[len - 1] == b'\n';
+        count_block(&block[..len], &mut is_start, counter);
     }
 }
 
-/// Sends the same lines without a pause, and counts those of the answers, until it is dropped.
-pub(crate) async fn without_pause(
-    addr: SocketAddr,
-    request: String,
-    counter: Arc<AtomicU64>,
-) -> JoinSet<()> {
-    let Client { lines, mut out } = Client::new(addr).await;
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        loop {
-            out.write_all(request.as_bytes()).await.expect("the broker reads");
+/// Counts the ends of lines in what was read.
+fn count_block(block: &[u8], is_start: &mut bool, counter: &AtomicU64) {
+    assert!(!*is_start || block[0] != b'E', "a command was refused");
+    let mut got = 0;
+    for end in memchr::memchr_iter(b'\n', block) {
+        assert!(block.get(end + 1) != Some(&b'E'), "a command was refused");
+        got += 1;
+    }
+    counter.fetch_add(got, Ordering::Relaxed);
+    *is_start = block.last() == Some(&b'\n');
+}
+
+/// A connection that sends the same lines without a pause, and counts those of the answers, until it is
+/// dropped. By threads that block: they share the processors with what is measured, and a runtime wants
+/// twice as much of those.
+pub(crate) struct Flood {
+    stream: std::net::TcpStream,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Flood {
+    pub(crate) fn new(addr: SocketAddr, request: String, counter: Arc<AtomicU64>) -> Self {
+        let stream = std::net::TcpStream::connect(addr).expect("the broker takes connections");
+        let clone = || stream.try_clone().expect("a socket has a second handle");
+        let (mut writer, mut reader) = (clone(), clone());
+        // Its end is that of the connection.
+        let write = move || while writer.write_all(request.as_bytes()).is_ok() {};
+        let read = move || {
+            let mut block = vec![0; 256 << 10];
+            let mut is_start = true;
+            while let Ok(len @ 1..) = reader.read(&mut block) {
+                count_block(&block[..len], &mut is_start, &counter);
+            }
+        };
+        let threads = vec![std::thread::spawn(write), std::thread::spawn(read)];
+        Self { stream, threads }
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        // If the broker was first, there is nothing to close.
+        self.stream.shutdown(Shutdown::Both).ok();
+        for thread in self.threads.drain(..) {
+            thread.join().expect("no command was refused");
         }
-    });
-    tasks.spawn(async move { count_lines(lines, &counter, u64::MAX).await });
-    tasks
+    }
 }
 
 /// Takes part in a group of each of the first `topics` topics until it ends, and acknowledges all it gets;

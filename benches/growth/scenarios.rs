@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::broker::Broker;
-use crate::client::{Client, answers, member, publish, without_pause};
+use crate::client::{Client, Flood, answers, member, publish};
 
 /// A scenario; told whether to take its time.
 type Run = fn(bool) -> Pin<Box<dyn Future<Output = ()>>>;
@@ -332,7 +332,7 @@ async fn rates(addr: SocketAddr, requests: [Option<&String>; 2]) -> [f64; 2] {
     let mut clients = Vec::new();
     for (request, counter) in requests.into_iter().zip(&counters) {
         if let Some(request) = request {
-            clients.push(without_pause(addr, request.clone(), Arc::clone(counter)).await);
+            clients.push(Flood::new(addr, request.clone(), Arc::clone(counter)));
         }
     }
     tokio::time::sleep(BEFORE).await;

@@ -20,7 +20,7 @@ const READERS_MAX: usize = 16;
 /// stored messages keeps a processor busy for as long; who publishes or waits for a delivery wants one
 /// for microseconds, and has it first: see `docs/decisions/0010-readers-give-way.md`.
 #[cfg(target_os = "linux")]
-const READER_NICENESS: i32 = 3;
+const READER_NICENESS: i32 = 2;
 
 /// The threads. They end when this is dropped, and their sessions with them.
 #[derive(Debug)]
