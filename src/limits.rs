@@ -49,7 +49,7 @@ pub const TAIL_BYTES_MAX: usize = 16 << 20;
 /// that nobody reads may wait, so that several lines are written at once.
 pub const TOPICS_WRITTEN_MAX: usize = 64;
 
-/// Lines that wait so, in bytes.
+/// Lines of a shard that wait so, in bytes.
 pub const LATE_BYTES_MAX: usize = 16 << 20;
 
 /// Distance of two entries of a log's sparse index, in bytes.

@@ -170,8 +170,8 @@ impl Outbox {
     }
 
     /// Takes all pieces; what was sent before them is said, and of which subscriptions there is more. From
-    /// now on nobody but the session uses
-    /// its wire, and nobody wakes it until it sleeps again, for which it looks at what has come.
+    /// now on nobody but the session uses its wire, and nobody wakes it until it sleeps again, for which
+    /// it looks at what has come.
     pub fn take(&self, into: &mut Vec<Piece>) -> Taken {
         let mut waiting = lock(&self.waiting);
         (waiting.direct, waiting.is_deaf, waiting.waker) = (None, false, None);

@@ -192,7 +192,9 @@ impl Shard {
                 }
                 Answer::Read { topic, at } => {
                     let key = self.topics.find(topic);
-                    key.map_or(Ok(()), |key| self.write_late(now.moment, key))?;
+                    if let Some(key) = key {
+                        self.write_late(now.moment, key)?;
+                    }
                     let log = key.map(|key| self.topics.slot(key).topic.shared());
                     then = Some(Then::Read { log, end: at.end() });
                 }

@@ -238,9 +238,9 @@ impl TopicLog {
         Some(spare)
     }
 
-    /// Takes a buffer, and gives back the one that it had. None of them has anything in it.
-    pub fn lend(&mut self, buffer: Vec<u8>) -> Vec<u8> {
-        std::mem::replace(&mut self.buffer, buffer)
+    /// Takes an empty buffer for its next lines.
+    pub fn lend(&mut self, buffer: Vec<u8>) {
+        self.buffer = buffer;
     }
 
     fn write(&mut self, lines: &[u8]) -> Result<(), LogError> {
