@@ -65,11 +65,15 @@ pub enum Bug {
     PausedForEver,
     /// A member is sent what it has credit for, whether there is room for it or not.
     RoomIgnored,
+    /// Messages that are too old go, whether every group has handled them or not.
+    NeededTrimmed,
+    /// The files of messages that are no longer kept are removed before a checkpoint says so.
+    RemovedTooSoon,
 }
 
 /// All of them.
 #[cfg(any(test, feature = "sim"))]
-pub const ALL: [Bug; 29] = [
+pub const ALL: [Bug; 31] = [
     Bug::ReplyBeforeSync,
     Bug::NoDirectorySync,
     Bug::SyncRetried,
@@ -99,6 +103,8 @@ pub const ALL: [Bug; 29] = [
     Bug::PiecesAsOne,
     Bug::PausedForEver,
     Bug::RoomIgnored,
+    Bug::NeededTrimmed,
+    Bug::RemovedTooSoon,
 ];
 
 #[cfg(any(test, feature = "sim"))]

@@ -121,6 +121,7 @@ struct Sums {
     published: usize,
     acked: usize,
     repeated: usize,
+    trims: usize,
     lost: usize,
 }
 
@@ -147,6 +148,7 @@ fn many(from: u64, seeds: u64, time: Option<u64>, steps: usize) -> ExitCode {
                             sums.published += report.published;
                             sums.acked += report.acked;
                             sums.repeated += report.repeated;
+                            sums.trims += report.trims;
                             sums.lost += report.lost;
                         }
                         Err(failure) => {
@@ -162,12 +164,12 @@ fn many(from: u64, seeds: u64, time: Option<u64>, steps: usize) -> ExitCode {
         eprintln!("replay it with: wiber-sim --seed {} --steps {steps}", failure.seed);
         return ExitCode::FAILURE;
     }
-    let Sums { seeds, lives, published, acked, repeated, lost } =
+    let Sums { seeds, lives, published, acked, repeated, trims, lost } =
         sums.into_inner().expect("nobody panics with it");
     let seconds = Moment::read().since(begun).as_secs_f64();
     println!(
         "{seeds} seeds: {lives} lives, {published} messages published, {repeated} of them sent again, \
-         {acked} acknowledged, {lost} lost that fsync = interval or never may lose, nothing else, in \
+         {acked} acknowledged, {trims} times the oldest no longer kept, {lost} lost that fsync = interval or never may lose, nothing else, in \
          {seconds:.0} s"
     );
     ExitCode::SUCCESS

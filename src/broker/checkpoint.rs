@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::delivery::Progress;
 use crate::disk::{self, Disk, Replacement};
-use crate::log::{LogError, LogMark, SyncJob};
+use crate::log::{LogError, LogMark, SyncJob, TrimmedFiles};
 use crate::planted::{self, Bug};
 use crate::time::Timestamp;
 use crate::wal::{Covered, Lsn};
@@ -58,6 +58,8 @@ pub struct Part {
     pub topics: Vec<(Lsn, TopicState)>,
     /// The files that have to be synced before the checkpoint counts.
     pub syncs: Vec<SyncJob>,
+    /// Files of messages that are no longer kept since the last one.
+    pub trimmed: Vec<TrimmedFiles>,
     /// Where the next piece begins ([`Shard::part`](super::shard::Shard::part)); `None` if all is there.
     pub next: Option<usize>,
 }
@@ -94,12 +96,18 @@ impl Taking {
         match (piece, self.parts.last_mut().filter(|part| part.next.is_some())) {
             (None, _) => self.is_short = true,
             (Some(piece), None) => self.parts.push(piece),
-            (Some(Part { topics, syncs, next, .. }), Some(part)) => {
+            (Some(Part { topics, syncs, trimmed, next, .. }), Some(part)) => {
                 part.topics.extend(topics);
                 part.syncs.extend(syncs);
+                part.trimmed.extend(trimmed);
                 part.next = next;
             }
         }
+    }
+
+    /// Files of messages that are no longer kept: from now on nobody else knows of them.
+    pub fn take_trimmed(&mut self) -> Vec<TrimmedFiles> {
+        self.parts.iter_mut().flat_map(|part| std::mem::take(&mut part.trimmed)).collect()
     }
 
     /// All parts; or what of them has to be synced, if one was held back.
@@ -500,7 +508,8 @@ mod tests {
             let lsn = Lsn::new(lsn);
             let topics = topics.iter().map(|(topic, end)| (lsn, state(topic, *end))).collect();
             let applied = Applied { index: lsn.get(), lsn };
-            Some(Part { shard: 0, applied, topics, syncs: Vec::new(), next })
+            let (syncs, trimmed) = (Vec::new(), Vec::new());
+            Some(Part { shard: 0, applied, topics, syncs, trimmed, next })
         };
         let mut taking = Taking::new(1, 2);
         assert_eq!(taking.wants(), Some((0, 0..2)));

@@ -20,6 +20,7 @@ use super::gate::Full;
 use super::layout::Layout;
 use super::mailbox::Mailbox;
 use super::message::{Message, WalMessage};
+use super::retention::{Removals, Retaining};
 use super::settings::Settings;
 
 /// How often the thread looks whether it has something to do.
@@ -49,6 +50,7 @@ pub struct Checkpoints {
     last: Lsn,
     last_bytes: u64,
     last_at: Moment,
+    removals: Removals,
 }
 
 impl Checkpoints {
@@ -73,6 +75,7 @@ impl Checkpoints {
             last: newest.lsn(),
             last_bytes: 0,
             last_at: now,
+            removals: Removals::default(),
         })
     }
 
@@ -81,12 +84,13 @@ impl Checkpoints {
         self.previous
     }
 
-    /// Whether enough was written since the last one, or anything long enough ago.
+    /// Whether enough was written since the last one, or anything long enough ago, or files wait for one to
+    /// be removed.
     pub fn is_due(&self, settings: &Settings, stats: &WalStats, now: Moment) -> bool {
         let bytes = stats.bytes() - self.last_bytes;
         let age = now.since(self.last_at);
-        stats.last() > self.last
-            && (bytes >= settings.checkpoint_bytes || age >= settings.checkpoint_interval)
+        let is_wanted = stats.last() > self.last || self.removals.want_checkpoint();
+        is_wanted && (bytes >= settings.checkpoint_bytes || age >= settings.checkpoint_interval)
     }
 
     /// The parts, if no shard held its own back. Otherwise what the others gave to be synced is
@@ -94,7 +98,8 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError::Sync`]; it ends the process.
-    pub fn all(&self, taken: Taking) -> Result<Option<Vec<Part>>, CheckpointError> {
+    pub fn all(&mut self, mut taken: Taking) -> Result<Option<Vec<Part>>, CheckpointError> {
+        self.removals.come(taken.take_trimmed());
         match taken.finish() {
             Ok(parts) => Ok(Some(parts)),
             Err(syncs) => self.sync(syncs).map(|()| None),
@@ -120,6 +125,7 @@ impl Checkpoints {
             self.sync(syncs)?;
         }
         checkpoint.write(self.disk.as_ref(), &self.dir, now.wall)?;
+        self.removals.checkpoint();
         self.number += 1;
         self.previous = self.last;
         self.last = checkpoint.lsn();
@@ -127,6 +133,14 @@ impl Checkpoints {
         self.last_at = now.moment;
         tracing::debug!(event = "checkpoint", number = self.number, lsn = self.last.get());
         Ok(self.previous)
+    }
+
+    /// Removes some of the files that are of no use to any checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Sync`]; it ends the process.
+    pub fn remove_some(&mut self) -> Result<(), CheckpointError> {
+        self.removals.step(self.disk.as_ref(), &self.data).map_err(CheckpointError::Sync)
     }
 
     fn sync(&self, jobs: Vec<SyncJob>) -> Result<(), CheckpointError> {
@@ -143,6 +157,7 @@ pub(super) struct Keeper {
     pub(super) shards: Vec<Arc<Mailbox<Message>>>,
     pub(super) log: Arc<Log>,
     pub(super) stats: Arc<WalStats>,
+    pub(super) retaining: Retaining,
     pub(super) verifying: Verifying,
     pub(super) burst: Burst,
     /// Bytes that have left sessions.
@@ -165,6 +180,8 @@ impl Keeper {
                     pause = NO_SPACE_PAUSE;
                 }
             }
+            self.retain()?;
+            self.checkpoints.remove_some()?;
             self.verifying.step(self.disk.as_ref(), &self.settings.data_dir, now);
             if self.burst.is_over(self.stats.bytes() + self.moved.load(Ordering::Relaxed)) {
                 memory::give_back();
@@ -177,7 +194,7 @@ impl Keeper {
     }
 
     /// The state of all shards, unless one of them can't write its files now.
-    fn parts(&self) -> Result<Option<Vec<Part>>, Fatal> {
+    fn parts(&mut self) -> Result<Option<Vec<Part>>, Fatal> {
         let last = self.stats.last();
         let mut taking = Taking::new(self.shards.len(), TOPICS_AT_ONCE);
         while let Some((shard, piece)) = taking.wants() {
@@ -187,6 +204,22 @@ impl Keeper {
         }
         self.sync_log()?;
         Ok(self.checkpoints.all(taking)?)
+    }
+
+    /// Looks whether topics have to let go of messages.
+    fn retain(&mut self) -> Result<(), Fatal> {
+        let count = self.shards.len();
+        while let Some((shard, piece)) = self.retaining.wants(Moment::read(), count, TOPICS_AT_ONCE)
+        {
+            let (sender, receiver) = mpsc::sync_channel(1);
+            self.shards[shard].post(Message::Inventory { sender, piece });
+            let inventory = receiver.recv().map_err(|_gone| Fatal::Gone)?;
+            let trims = self.retaining.look(self.disk.as_ref(), Now::read(), inventory);
+            if !trims.is_empty() {
+                self.shards[shard].post(Message::Trim(trims));
+            }
+        }
+        Ok(())
     }
 
     /// What a checkpoint covers must not be ahead of what the log has durable.

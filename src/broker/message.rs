@@ -8,6 +8,7 @@ use crate::wal::{Entry, Lsn};
 use super::checkpoint::Part;
 use super::fatal::Fatal;
 use super::letter::Letter;
+use super::retention::{Inventory, Trim};
 
 /// What comes into a shard's mailbox.
 #[derive(Debug)]
@@ -32,6 +33,15 @@ pub enum Message {
         /// Which topics, by their places: a piece at a time.
         piece: Range<usize>,
     },
+    /// The keeper wants to know what there is.
+    Inventory {
+        /// Where it goes.
+        sender: SyncSender<Inventory>,
+        /// Which topics, by their places.
+        piece: Range<usize>,
+    },
+    /// Messages are no longer kept.
+    Trim(Vec<Trim>),
     /// Somebody else had a turn: look at the timers.
     Look,
     /// Somebody else had a turn, and the process has to end.

@@ -36,6 +36,7 @@ pub mod open;
 pub mod outbox;
 pub mod registry;
 mod requests;
+pub mod retention;
 pub mod settings;
 pub mod shard;
 mod spares;

@@ -22,6 +22,7 @@ use super::mailbox::Mailbox;
 use super::message::{Message, WalMessage};
 use super::open::Opened;
 use super::outbox::Letters;
+use super::retention::Retaining;
 use super::settings::Settings;
 use super::shard::ALL_TOPICS;
 use super::spares;
@@ -85,6 +86,7 @@ impl Broker {
             shards: mailboxes,
             log: Arc::clone(&log),
             stats: Arc::clone(&stats),
+            retaining: Retaining::new(settings.retention),
             verifying: Verifying::default(),
             burst: Burst::default(),
             moved: Arc::default(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::{Fsync, MinFree};
 use crate::delivery::Policy;
 use crate::disk::Disk;
-use crate::log::{LogSettings, TailBudget};
+use crate::log::{LogSettings, Retention, TailBudget};
 use crate::wal;
 
 use super::ahead::Ahead;
@@ -35,6 +35,8 @@ pub struct Settings {
     pub checkpoint_bytes: u64,
     /// … or after this time, if anything was written.
     pub checkpoint_interval: Duration,
+    /// How much of each topic is kept.
+    pub retention: Retention,
     /// What stays free on the disk.
     pub min_free: MinFree,
     /// Timings of groups.

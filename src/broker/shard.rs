@@ -360,7 +360,7 @@ impl Shard {
         }
         let (shard, applied) = (self.number, self.applied);
         let (slots, next) = self.topics.piece_mut(piece);
-        let (mut topics, mut syncs) = (Vec::new(), Vec::new());
+        let (mut topics, mut syncs, mut trimmed) = (Vec::new(), Vec::new(), Vec::new());
         for slot in slots {
             let state = TopicState {
                 topic: slot.topic.name().as_str().to_owned(),
@@ -369,8 +369,9 @@ impl Shard {
             };
             topics.push((applied.lsn, state));
             syncs.extend(Some(slot.topic.log_mut().unsynced()).filter(|job| !job.is_empty()));
+            trimmed.extend(slot.topic.log_mut().take_trimmed());
         }
-        Ok(Some(Part { shard, applied, topics, syncs, next }))
+        Ok(Some(Part { shard, applied, topics, syncs, trimmed, next }))
     }
 
     /// Applies the commands of a record. On replay (`appended` is `None`) those of topics whose
@@ -416,6 +417,14 @@ impl Shard {
                         is_short = flush_early(&mut slot.topic)?;
                     }
                 }
+                Command::Seal => {
+                    let (slot, is_first) = self.topics.touch(key);
+                    slot.topic.seal();
+                    if is_first {
+                        self.dirty.push(key);
+                    }
+                }
+                Command::Trim { first } => self.topics.slot_mut(key).topic.trim(first)?,
                 Command::Group(name) => group = Some(name),
                 Command::CreateGroup => {
                     let name = group.as_ref().ok_or_else(no_group)?;

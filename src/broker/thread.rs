@@ -194,6 +194,10 @@ pub fn turn(
             }
             Message::Committed { .. } => unreachable!("they are left for later"),
             Message::Checkpoint { sender, last, piece } => parts.push((sender, last, piece)),
+            Message::Inventory { sender, piece } => {
+                drop(sender.try_send(shard.inventory(piece)));
+            }
+            Message::Trim(trims) => shard.trim(&trims),
             Message::Look => {}
             Message::Failed(fatal) => return Err(fatal),
             Message::Stop => stops = true,

@@ -241,6 +241,8 @@ impl Topic<'_, '_> {
         // removed may be there again.
         segments.sort_by_key(|segment| segment.first);
         if let Trust::Mark(mark) = self.trust {
+            // What is no longer kept is removed later, and by nobody else.
+            segments.retain(|segment| segment.first >= mark.first);
             let path = self.paths.active();
             let is_there = segments.iter().any(|segment| segment.first == mark.segment);
             if !is_there && mark.len > 0 {

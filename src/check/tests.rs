@@ -20,7 +20,7 @@ use crate::delivery::{Change, Policy};
 use crate::disk::Open;
 use crate::disk::sim::SimDisk;
 use crate::ids::GroupName;
-use crate::log::{self, LogSettings, Paths, Reader, TailBudget};
+use crate::log::{self, LogSettings, Paths, Reader, Retention, TailBudget};
 use crate::time::{Moment, Now, Timestamp};
 use crate::topic::Commands;
 use crate::wal::{self, Entry};
@@ -41,6 +41,7 @@ fn settings() -> Settings {
         log: LogSettings { segment_bytes: 700 },
         checkpoint_bytes: 0,
         checkpoint_interval: Duration::ZERO,
+        retention: Retention::default(),
         min_free: MinFree::Auto,
         policy: Policy {
             ack_timeout: Duration::from_secs(10),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Config;
 use super::value::{
-    Fsync, KeepAwake, LogFormat, MinFree, duration, number, show_duration, show_size, size,
+    self, Fsync, KeepAwake, LogFormat, MinFree, duration, number, show_duration, show_size, size,
 };
 use crate::limits::MESSAGE_BYTES_CEILING;
 
@@ -66,6 +66,23 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn duration_from(text: &str, min: Duration) -> Option<Duration> {
     duration(text).filter(|time| (min..=DAY).contains(time))
+}
+
+/// As long as anybody will ask for: a hundred years, so that adding it to a time can't overflow.
+const AGE_MAX: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
+
+fn age(text: &str) -> Option<Option<Duration>> {
+    if text == "forever" {
+        return Some(None);
+    }
+    value::age(text).filter(|age| (Duration::from_secs(1)..=AGE_MAX).contains(age)).map(Some)
+}
+
+fn bytes_kept(text: &str) -> Option<Option<u64>> {
+    if text == "unlimited" {
+        return Some(None);
+    }
+    size_in(text, 64 * KIB, u64::MAX).map(Some)
 }
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -219,6 +236,26 @@ pub const KEYS: &[Key] = &[
               is the smaller of 5 % and 1 GiB.",
         set: |config, text| put(&mut config.storage.min_free, MinFree::parse(text)),
         show: |config| config.storage.min_free.to_string(),
+        ..PLAIN
+    },
+    Key {
+        name: "retention.age",
+        default: "forever",
+        allowed: "forever, or a time from 1s to 36500d",
+        doc: "How long messages are kept at least; those that are older go, a whole file of a topic at a \
+              time. Dead letters stay, and so does what a group has not handled.",
+        set: |config, text| put(&mut config.retention.age, age(text)),
+        show: |config| config.retention.age.map_or_else(|| "forever".to_owned(), value::show_age),
+        ..PLAIN
+    },
+    Key {
+        name: "retention.bytes",
+        default: "unlimited",
+        allowed: "unlimited, or a size of at least 64KiB",
+        doc: "How much of a topic is kept: when it has more, its oldest files go. Dead letters stay, and \
+              so does what a group has not handled.",
+        set: |config, text| put(&mut config.retention.bytes, bytes_kept(text)),
+        show: |config| config.retention.bytes.map_or_else(|| "unlimited".to_owned(), show_size),
         ..PLAIN
     },
     Key {

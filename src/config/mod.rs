@@ -43,6 +43,8 @@ pub struct Config {
     pub server: Server,
     /// Where and how data are kept.
     pub storage: Storage,
+    /// How much of each topic is kept.
+    pub retention: Retention,
     /// How groups get their messages.
     pub delivery: Delivery,
     /// What a client may use.
@@ -79,6 +81,15 @@ pub struct Storage {
     pub checkpoint_interval: Duration,
     /// Room on the disk that the broker leaves free.
     pub min_free: MinFree,
+}
+
+/// `[retention]`
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retention {
+    /// How long a message is kept at least; `None` for ever.
+    pub age: Option<Duration>,
+    /// Of how many bytes of a topic the oldest messages go first; `None` for all of them.
+    pub bytes: Option<u64>,
 }
 
 /// `[delivery]`
@@ -141,6 +152,7 @@ impl Config {
                 checkpoint_interval: Duration::ZERO,
                 min_free: MinFree::Auto,
             },
+            retention: Retention { age: None, bytes: None },
             delivery: Delivery {
                 ack_timeout: Duration::ZERO,
                 dead_after: Duration::ZERO,

@@ -29,7 +29,7 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, ConfigError>) -> String {
 
 #[test]
 fn the_defaults_are_what_the_documentation_says() {
-    let Config { server, storage, delivery, limits, log } = Config::default();
+    let Config { server, storage, retention, delivery, limits, log } = Config::default();
     assert_eq!((server.host.as_str(), server.port), ("127.0.0.1", 8888));
     assert_eq!(server.keep_awake, KeepAwake::Never);
     assert_eq!(storage.data_dir, PathBuf::from("./data"));
@@ -38,6 +38,7 @@ fn the_defaults_are_what_the_documentation_says() {
     assert_eq!(storage.checkpoint_bytes, 64 << 20);
     assert_eq!(storage.checkpoint_interval, Duration::from_secs(30));
     assert_eq!(storage.min_free, MinFree::Auto);
+    assert_eq!((retention.age, retention.bytes), (None, None));
     assert_eq!(delivery.ack_timeout, Duration::from_secs(30));
     assert_eq!(delivery.dead_after, Duration::from_secs(30));
     assert_eq!((delivery.max_retries, delivery.prefetch), (3, 5));
@@ -181,6 +182,11 @@ fn a_value_that_is_not_allowed_is_refused_with_what_is() {
         ("storage.checkpoint_bytes", &["1KiB", "99999999999999999999GiB"]),
         ("storage.checkpoint_interval", &["0s", "25h", "30", "9ms"]),
         ("storage.min_free", &["91%", "-1%", "%", "x", "1TiB", "256%", "300%"]),
+        (
+            "retention.age",
+            &["", "0s", "999ms", "36501d", "7", "1w", "-1d", "99999999999999999999d"],
+        ),
+        ("retention.bytes", &["", "0", "63KiB", "forever", "-1", "1TB"]),
         ("delivery.ack_timeout", &["0s", "1d", "s", "99999999999999999999h", "5 minutes"]),
         ("delivery.dead_after", &["0ms", "never"]),
         ("delivery.max_retries", &["-1", "101", "three"]),
@@ -215,6 +221,8 @@ fn the_edges_of_ranges_are_allowed() {
         ("storage.segment", &["64KiB", "2GiB", "65536", "1_000_000"]),
         ("storage.min_free", &["0%", "90%", "0", "1GiB", "5 %"]),
         ("storage.checkpoint_interval", &["10ms", "24h", "30 s"]),
+        ("retention.age", &["forever", "1s", "90m", "36h", "7d", "36500d"]),
+        ("retention.bytes", &["unlimited", "64KiB", "100GiB"]),
         ("delivery.ack_timeout", &["1ms", "5m", "24h"]),
         ("delivery.max_retries", &["0", "100"]),
         ("delivery.backoff", &["0s", "1s"]),

@@ -192,6 +192,25 @@ pub(crate) fn show_duration(duration: Duration) -> String {
     }
 }
 
+const DAY_SECONDS: u64 = 24 * 60 * 60;
+
+/// How old something may become: a duration, or days, as in `7d`.
+pub(super) fn age(text: &str) -> Option<Duration> {
+    match with_unit(text)? {
+        (days, "d") => days.checked_mul(DAY_SECONDS).map(Duration::from_secs),
+        _ => duration(text),
+    }
+}
+
+/// The shortest text that [`age`] reads back.
+pub(super) fn show_age(age: Duration) -> String {
+    let (seconds, is_whole) = (age.as_secs(), age.subsec_nanos() == 0);
+    if is_whole && seconds > 0 && seconds.is_multiple_of(DAY_SECONDS) {
+        return format!("{}d", seconds / DAY_SECONDS);
+    }
+    show_duration(age)
+}
+
 /// Bytes, plain or with a unit: `1000`, `64KiB`, `1MiB`, `1GiB`.
 pub(crate) fn size(text: &str) -> Option<u64> {
     let (count, unit) = with_unit(text)?;

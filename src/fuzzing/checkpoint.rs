@@ -20,7 +20,7 @@ use crate::delivery::{Group, Policy};
 use crate::disk::sim::SimDisk;
 use crate::disk::{Disk, Open};
 use crate::ids::TopicName;
-use crate::log::{LogSettings, NewRecord, TailBudget, TopicLog};
+use crate::log::{LogSettings, NewRecord, Retention, TailBudget, TopicLog};
 use crate::time::{Moment, Now, Timestamp};
 use crate::wal;
 
@@ -75,6 +75,7 @@ fn settings() -> Settings {
         log: LogSettings { segment_bytes: 300 },
         checkpoint_bytes: 0,
         checkpoint_interval: Duration::ZERO,
+        retention: Retention::default(),
         min_free: MinFree::Auto,
         policy: policy(),
         prefetch: 4,

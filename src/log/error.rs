@@ -39,6 +39,16 @@ pub enum LogError {
         /// What is wrong with it.
         why: String,
     },
+    /// Messages that were wanted are no longer kept; reading goes on with the first that is.
+    #[error("messages {offset} to {} of topic {topic} are no longer kept", first.prev())]
+    Gone {
+        /// The topic.
+        topic: TopicName,
+        /// The first of them.
+        offset: Offset,
+        /// The first message that is kept.
+        first: Offset,
+    },
     /// The files are not what the checkpoint says.
     #[error("{} is damaged at byte {at}: {why}; run wiber check", path.display())]
     Damaged {
@@ -54,7 +64,7 @@ pub enum LogError {
 impl LogError {
     /// Whether stored data are damaged.
     pub fn is_damage(&self) -> bool {
-        !matches!(self, LogError::Io { .. } | LogError::Sync { .. })
+        matches!(self, LogError::Corrupt { .. } | LogError::Damaged { .. })
     }
 
     pub(super) fn sync(path: &Path, source: io::Error) -> Self {

@@ -12,14 +12,18 @@
 //!   what lies behind the last checkpoint's mark is cut and appended again.
 //! * Offsets are dense: 1, 2, 3 …; in name order the sealed segments and then the active one are
 //!   the topic.
+//! * What is no longer kept goes a whole segment at a time, from the front. Its files go later: what
+//!   may still have to be gone back to needs them.
 //!
-//! Not here: what a client's line looks like (`topic::lines`), retention, and full verification.
+//! Not here: what a client's line looks like (`topic::lines`), who still needs a message, and full
+//! verification.
 
 mod error;
 mod index;
 mod reader;
 mod record;
 mod recover;
+mod retain;
 mod segment;
 mod shared;
 mod tail;
@@ -34,8 +38,9 @@ pub use reader::Reader;
 pub(crate) use record::write_lost;
 pub use record::{Line, LineError, NewRecord, parse_line, parse_lost, write_line};
 pub use recover::{Adopted, Scan, SegmentFile, scan};
+pub use retain::{Ages, Retention, RetentionPlan};
 pub use segment::{Lines, Paths, RawLine};
 pub use shared::LogShared;
 pub use tail::{Chunk, Tail, TailBudget};
 pub use verify::{Pass, Verified, Verifier};
-pub use writer::{LogMark, LogSettings, SyncJob, TopicLog, sync_many};
+pub use writer::{LogMark, LogSettings, SyncJob, TopicLog, TrimmedFiles, sync_many};

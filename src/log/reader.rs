@@ -103,10 +103,9 @@ impl Reader {
     /// # Errors
     /// [`LogError::Io`].
     pub fn seek(&mut self, offset: Offset) -> Result<(), LogError> {
-        let offset = offset.max(self.shared.first());
         self.next = offset;
         self.rest();
-        if offset > self.shared.end() {
+        if offset > self.shared.end() || offset < self.shared.first() {
             return Ok(());
         }
         let segment = self.shared.segment_of(offset);
@@ -251,6 +250,7 @@ impl Reader {
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(()),
                 Err(error) if error.is_damage() => {}
+                Err(LogError::Gone { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -260,7 +260,8 @@ impl Reader {
     ///
     /// # Errors
     /// [`LogError::Corrupt`] for a message that is damaged or missing; the next call goes on with
-    /// the one after it.
+    /// the one after it. [`LogError::Gone`] if it is no longer kept; the next call gives the first
+    /// that is.
     #[expect(clippy::should_implement_trait, reason = "a line borrows from the reader")]
     pub fn next(&mut self) -> Result<Option<Line<'_>>, LogError> {
         if self.next > self.shared.end() {
@@ -339,6 +340,12 @@ impl Reader {
         if self.place.as_ref().is_some_and(|place| place.lines.at < place.len) {
             return Ok(true);
         }
+        let (offset, first) = (self.next, self.shared.first());
+        if offset < first {
+            self.rest();
+            self.next = first;
+            return Err(LogError::Gone { topic: self.shared.topic().clone(), offset, first });
+        }
         let segment = self.shared.segment_of(self.next);
         if let Some(Paused { segment: first, at }) = self.paused.take()
             && first == segment.first
@@ -355,7 +362,13 @@ impl Reader {
                 let lines = self.shared.open(disk, segment.first, 0, self.block_bytes)?;
                 self.place = Some(Place { segment: segment.first, len: segment.len, lines });
             }
-            _ => self.seek(self.next)?,
+            _ => {
+                self.seek(self.next)?;
+                if self.place.is_none() {
+                    // It has been given up since.
+                    return self.find_place();
+                }
+            }
         }
         Ok(self.place.as_ref().is_some_and(|place| place.lines.at < place.len))
     }

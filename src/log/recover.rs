@@ -72,7 +72,8 @@ pub struct Adopted {
 
 impl TopicLog {
     /// Opens a log at a checkpoint's mark, given the topic's files. Verifies what can be verified
-    /// without reading it all, and changes nothing.
+    /// without reading it all, and changes nothing. Files of messages that are no longer kept are left to
+    /// be removed ([`TopicLog::take_trimmed`]).
     ///
     /// # Errors
     /// [`LogError::Damaged`] if the files do not have what the mark says.
@@ -86,12 +87,11 @@ impl TopicLog {
         files: &[SegmentFile],
     ) -> Result<Self, LogError> {
         let paths = Paths { dir: dir.to_owned(), topic };
-        let sealed = |file: &&SegmentFile| file.first.is_some_and(|first| first < mark.segment);
-        let mut segments: Vec<_> = files
-            .iter()
-            .filter(sealed)
-            .map(|file| (file.first.expect("it is sealed"), file.len))
-            .collect();
+        let sealed = files.iter().filter_map(|file| Some((file.first?, file.len)));
+        let sealed = sealed.filter(|(first, _)| *first < mark.segment);
+        // What is no longer kept may still be there.
+        let (trimmed, mut segments): (Vec<_>, Vec<_>) =
+            sealed.partition(|(first, _)| *first < mark.first);
         let begin = segments.first().map_or(mark.segment, |(first, _)| *first);
         if begin != mark.first {
             let path = paths.sealed(mark.first);
@@ -105,7 +105,9 @@ impl TopicLog {
         segments.push((mark.segment, mark.len));
         let index = (mark.len == 0).then(Index::default);
         let shared = LogShared::new(paths, tail, segments, mark.end, index);
-        Ok(Self::with(disk, shared, settings, *mark))
+        let mut log = Self::with(disk, shared, settings, *mark);
+        log.trimmed.extend(trimmed.into_iter().map(|(first, _)| first));
+        Ok(log)
     }
 
     /// Removes what lies behind the mark that the log was opened with, given the same files. Cut short
@@ -241,7 +243,7 @@ fn offset_of(topic: &TopicName, line: &[u8]) -> Result<Offset, LineError> {
 }
 
 /// The line that ends at `end` (with its LF, if it has one), and where it begins.
-fn last_line(file: &dyn File, end: u64) -> std::io::Result<(u64, Vec<u8>)> {
+pub(super) fn last_line(file: &dyn File, end: u64) -> std::io::Result<(u64, Vec<u8>)> {
     let mut want = 4096;
     loop {
         let from = end.saturating_sub(want);

@@ -150,6 +150,15 @@ impl LogShared {
         std::mem::replace(&mut map.active, Known::whole(Index::default()))
     }
 
+    /// Forgets the sealed segments whose messages are all before `first`; gives what they began with.
+    pub(super) fn trim(&self, first: Offset) -> Vec<Offset> {
+        let mut map = self.map();
+        let kept = map.segments.partition_point(|segment| segment.first <= first).max(1) - 1;
+        let trimmed = map.segments.drain(..kept).map(|segment| segment.first).collect();
+        self.first.store(map.segments[0].first.get(), Ordering::Release);
+        trimmed
+    }
+
     /// What is known of a segment's index, if it is the active one.
     fn known(&self, segment: Offset) -> Option<Known> {
         let map = self.map();
@@ -186,18 +195,19 @@ impl LogShared {
                 }
             }
             Unsaved::Active => {
-                let segment = self.map().segments.last().expect("there is always one").first;
-                match self.index(disk, self.segment(segment), |_| false) {
+                let segment = *self.map().segments.last().expect("there is always one");
+                match self.index(disk, segment, |_| false) {
                     Ok(_) => match self.take_unsaved() {
                         Some(Unsaved::Active) | None => {}
                         Some(entries) => self.save(disk, entries),
                     },
-                    Err(error) => not_saved(&self.paths.index(segment), &error),
+                    Err(error) => not_saved(&self.paths.index(segment.first), &error),
                 }
             }
             Unsaved::Before { segment, later } => {
-                if let Err(error) = self.complete(disk, self.segment(segment), &later) {
-                    not_saved(&self.paths.index(segment), &error);
+                let Some(segment) = self.segment(segment) else { return };
+                if let Err(error) = self.complete(disk, segment, &later) {
+                    not_saved(&self.paths.index(segment.first), &error);
                 }
             }
         }
@@ -228,9 +238,13 @@ impl LogShared {
         map.segments[at.max(1) - 1]
     }
 
-    /// The segment that begins with `first`, as it is now.
-    pub(super) fn segment(&self, first: Offset) -> Segment {
-        self.segment_of(first)
+    /// The segment that begins with `first`, as it is now, if it is kept.
+    fn segment(&self, first: Offset) -> Option<Segment> {
+        Some(self.segment_of(first)).filter(|segment| segment.first == first)
+    }
+
+    fn is_active(&self, first: Offset) -> bool {
+        self.segment(first).is_some_and(|segment| segment.is_active)
     }
 
     /// All segments, oldest first.
@@ -238,8 +252,8 @@ impl LogShared {
         self.map().segments.clone()
     }
 
-    /// Opens a segment for reading, whether it is being sealed at this moment or not. A file that
-    /// somebody removed reads as an empty one: its messages are damaged, those behind it are not.
+    /// Opens a segment for reading, whether it is being sealed at this moment or not, or no longer kept. A
+    /// file that somebody removed reads as an empty one: its messages are damaged, those behind it are not.
     pub(super) fn open(
         &self,
         disk: &dyn Disk,
@@ -248,23 +262,20 @@ impl LogShared {
         block_bytes: usize,
     ) -> Result<Lines, LogError> {
         loop {
-            let segment = self.segment(first);
-            let path =
-                if segment.is_active { self.paths.active() } else { self.paths.sealed(first) };
-            if let Some(active) = self.active.as_ref().filter(|_| segment.is_active) {
+            let is_active = self.is_active(first);
+            let path = if is_active { self.paths.active() } else { self.paths.sealed(first) };
+            if let Some(active) = self.active.as_ref().filter(|_| is_active) {
                 return Ok(Lines::new(Arc::clone(active), &path, at, block_bytes));
             }
             match disk.open(&path, Open::Read) {
                 // If it is still the active one, it was when it was opened: the new file gets the
                 // name only after the map says that the old one lost it.
-                Ok(file) if self.segment(first).is_active == segment.is_active => {
+                Ok(file) if self.is_active(first) == is_active => {
                     return Ok(Lines::new(file, &path, at, block_bytes));
                 }
                 Ok(_) => {}
-                Err(source) if segment.is_active && !self.segment(first).is_active => drop(source),
-                Err(source)
-                    if source.kind() == std::io::ErrorKind::NotFound && segment.is_active =>
-                {
+                Err(source) if is_active && !self.is_active(first) => drop(source),
+                Err(source) if source.kind() == std::io::ErrorKind::NotFound && is_active => {
                     // The rename came first; the map follows in a moment. A file that is really
                     // gone does not come back as a sealed one.
                     let sealed = self.paths.sealed(first);
@@ -381,7 +392,7 @@ impl LogShared {
             return index;
         }
         drop(map);
-        if !segment.is_active {
+        if !segment.is_active && segment.first >= self.first() {
             save_index(disk, &self.paths, segment.first, &index);
         }
         index

@@ -14,6 +14,7 @@ use crate::time::Timestamp;
 mod buffers;
 mod indexes;
 mod readers;
+mod retention;
 mod syncing;
 
 const DIR: &str = "/data";

@@ -1,7 +1,7 @@
 //! The one writer of a topic's log.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -89,6 +89,17 @@ pub struct TopicLog {
     unsynced: Unsynced,
     /// To the active file.
     written: Written,
+    /// Segments that are no longer kept, and whose files may be there still.
+    pub(super) trimmed: Vec<Offset>,
+}
+
+/// The files of a segment that is no longer kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TrimmedFiles {
+    /// Its lines.
+    pub log: PathBuf,
+    /// Its index, if it has one.
+    pub index: PathBuf,
 }
 
 /// Lines of one segment.
@@ -152,6 +163,7 @@ impl TopicLog {
             mark,
             unsynced: Unsynced::default(),
             written: Written::default(),
+            trimmed: Vec::new(),
         }
     }
 
@@ -184,6 +196,46 @@ impl TopicLog {
         offset
     }
 
+    /// Ends the active segment with the next flush, if there is anything in it: what is appended next begins
+    /// another. Like an append, this is decided for whoever applies it again.
+    pub fn seal(&mut self) {
+        if self.len == 0 {
+            return;
+        }
+        if self.pieces.is_empty() {
+            self.pieces.push_back(Piece { end: self.end, ..Piece::default() });
+        }
+        self.pieces.back_mut().expect("it was just seen to").is_last = true;
+        (self.len, self.noted_at) = (0, None);
+    }
+
+    /// No longer keeps the segments whose messages are all before `first`, but for the active one. Their
+    /// files are still there: [`TopicLog::take_trimmed`] says which may be removed, when nothing has to be
+    /// gone back to that knows of them.
+    ///
+    /// # Errors
+    /// As for [`TopicLog::flush`]: segments that are to go have to be ended first. Live they are, since only
+    /// what has its file is planned to go.
+    pub fn trim(&mut self, first: Offset) -> Result<(), LogError> {
+        if first > self.mark.segment {
+            self.flush()?;
+        }
+        self.trimmed.extend(self.shared.trim(first));
+        self.mark.first = self.shared.first();
+        if planted::has(Bug::RemovedTooSoon) {
+            self.take_trimmed().iter().for_each(|files| drop(self.disk.remove(&files.log)));
+        }
+        Ok(())
+    }
+
+    /// The files of segments that are no longer kept, oldest first: once a checkpoint has the present mark,
+    /// and none is left from before that, they are of no use.
+    pub fn take_trimmed(&mut self) -> Vec<TrimmedFiles> {
+        let paths = &self.shared.paths;
+        let files = |first| TrimmedFiles { log: paths.sealed(first), index: paths.index(first) };
+        std::mem::take(&mut self.trimmed).into_iter().map(files).collect()
+    }
+
     /// Writes what was appended, and lets readers see it. Seals segments that are full.
     ///
     /// # Errors
@@ -195,7 +247,10 @@ impl TopicLog {
                 self.is_full = false;
             }
             let Some(piece) = self.pieces.pop_front() else { return Ok(()) };
-            if let Err(error) = self.write(&piece.lines) {
+            // A segment may end without more lines.
+            if !piece.lines.is_empty()
+                && let Err(error) = self.write(&piece.lines)
+            {
                 self.pieces.push_front(piece);
                 return Err(error);
             }

@@ -35,7 +35,7 @@ use crate::disk::os::OsDisk;
 use crate::limits::{
     GROUP_UNSETTLED_MAX, OPEN_LOGS_MAX, SESSION_OUT_BYTES_MAX, TAIL_BYTES_MAX, TOPICS_WRITTEN_MAX,
 };
-use crate::log::{LogSettings, TailBudget};
+use crate::log::{LogSettings, Retention, TailBudget};
 use crate::session::core;
 use crate::session::seats::Seats;
 use crate::session::shares::Shares;
@@ -217,6 +217,7 @@ fn settings(config: &Config) -> Settings {
         log: LogSettings { segment_bytes: config.storage.segment },
         checkpoint_bytes: config.storage.checkpoint_bytes,
         checkpoint_interval: config.storage.checkpoint_interval,
+        retention: Retention { age: config.retention.age, bytes: config.retention.bytes },
         min_free: config.storage.min_free,
         policy: Policy {
             ack_timeout: delivery.ack_timeout,

@@ -14,7 +14,7 @@ use crate::broker::outbox::{Letters, Outbox, Sent};
 use crate::broker::topics::shard_of;
 use crate::disk::Disk;
 use crate::ids::{ConnId, Offset, TopicName};
-use crate::log::LogShared;
+use crate::log::{LogError, LogShared};
 use crate::planted::{self, Bug};
 use crate::proto::{Decoder, Request, Step, Tag, WireError, encode};
 use crate::time::{Moment, Now};
@@ -460,8 +460,12 @@ impl Core {
     /// If others may use the wire: they would send what comes later before it.
     pub fn read(&mut self, reading: Reading, job: ReadJob, done: ReadDone) {
         assert!(!self.outbox.is_lent(), "a session takes its wire back before it does anything");
-        for damage in done.damaged.iter().chain(&done.error) {
-            tracing::error!(event = "read_failed", conn = %self.conn, "{damage}");
+        for missing in done.missing.iter().chain(&done.error) {
+            if let LogError::Gone { .. } = missing {
+                tracing::warn!(event = "reader_too_late", conn = %self.conn, "{missing}");
+            } else {
+                tracing::error!(event = "read_failed", conn = %self.conn, "{missing}");
+            }
         }
         self.readers.came(&job);
         self.out.lines(done.lines);
@@ -469,7 +473,7 @@ impl Core {
             Reading::History => {
                 let history = self.readers.history.as_mut().expect("its job was running");
                 if history.failure.is_none() {
-                    let first = done.damaged.first().or(done.error.as_ref());
+                    let first = done.missing.first().or(done.error.as_ref());
                     history.failure = first.map(|error| unreadable(&history.topic, error));
                 }
                 history.job = done.error.is_none().then_some(job);

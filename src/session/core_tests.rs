@@ -329,8 +329,8 @@ fn a_topic_with_much_damage_is_read_in_pieces() {
     let (mut damaged, mut lines) = (0, 0);
     while !job.is_done() {
         let done = job.run();
-        assert!(done.error.is_none() && done.damaged.len() <= 1000);
-        damaged += done.damaged.len();
+        assert!(done.error.is_none() && done.missing.len() <= 1000);
+        damaged += done.missing.len();
         lines += String::from_utf8(done.lines).unwrap().lines().count();
     }
     assert!(damaged > 2000, "{damaged}");

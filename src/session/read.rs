@@ -16,8 +16,8 @@ const BLOCK_BYTES_MAX: usize = 256 << 10;
 /// What a line may need, to begin with.
 const LINE_BYTES_GUESS: usize = 256;
 
-/// A job that has found so many damaged messages says so before it goes on.
-const DAMAGED_MAX: usize = 1000;
+/// A job that has missed messages so often says so before it goes on.
+const MISSING_MAX: usize = 1000;
 
 /// What a read job is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,8 +58,8 @@ pub struct ReadDone {
     pub lines: Vec<u8>,
     /// The first offset that was not read.
     pub next: Offset,
-    /// Damaged messages that were passed over.
-    pub damaged: Vec<LogError>,
+    /// Messages that were passed over, since they are damaged or no longer kept.
+    pub missing: Vec<LogError>,
     /// Why it can't go on, if so.
     pub error: Option<LogError>,
 }
@@ -107,8 +107,8 @@ impl ReadJob {
         let wanted = (self.last.get() + 1).saturating_sub(self.next.get());
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         let lines = Vec::with_capacity(wanted.saturating_mul(LINE_BYTES_GUESS).min(self.bytes));
-        let mut done = ReadDone { lines, next: self.next, damaged: Vec::new(), error: None };
-        while !self.is_done() && done.lines.is_empty() && done.damaged.len() < DAMAGED_MAX {
+        let mut done = ReadDone { lines, next: self.next, missing: Vec::new(), error: None };
+        while !self.is_done() && done.lines.is_empty() && done.missing.len() < MISSING_MAX {
             if let Err(error) = self.piece(&mut done) {
                 done.error = Some(error);
                 break;
@@ -125,7 +125,7 @@ impl ReadJob {
             self.is_placed = true;
         }
         let mut bytes = 0;
-        let room = |done: &ReadDone| done.damaged.len() < DAMAGED_MAX;
+        let room = |done: &ReadDone| done.missing.len() < MISSING_MAX;
         while bytes.max(done.lines.len()) < self.bytes && room(done) && !self.is_done() {
             let (topic, form) = (&self.topic, self.form);
             match self.reader.next() {
@@ -144,8 +144,12 @@ impl ReadJob {
                     self.next = self.last.next();
                 }
                 Err(error) if error.is_damage() => {
-                    done.damaged.push(error);
+                    done.missing.push(error);
                     self.next = self.next.next();
+                }
+                Err(LogError::Gone { topic, offset, first }) => {
+                    self.next = first;
+                    done.missing.push(LogError::Gone { topic, offset, first });
                 }
                 Err(error) => return Err(error),
             }

@@ -246,6 +246,10 @@ impl Readers {
 
 /// What a reader is told of a message that can't be read; those behind it follow all the same.
 pub(super) fn unreadable(topic: &TopicName, error: &LogError) -> WireError {
+    if let LogError::Gone { first, .. } = error {
+        let told = WireError::new(ErrorCode::OffsetGone, error.to_string());
+        return told.with("topic", topic).with("first", first);
+    }
     if !error.is_damage() {
         // Nothing is known to be lost: perhaps no more files can be opened at the moment.
         let told = WireError::new(ErrorCode::Busy, error.to_string());
@@ -254,6 +258,9 @@ pub(super) fn unreadable(topic: &TopicName, error: &LogError) -> WireError {
     let told = WireError::new(ErrorCode::Corrupt, error.to_string()).with("topic", topic);
     match error {
         LogError::Corrupt { offset, .. } => told.with("offset", offset),
-        LogError::Io { .. } | LogError::Sync { .. } | LogError::Damaged { .. } => told,
+        LogError::Io { .. }
+        | LogError::Sync { .. }
+        | LogError::Gone { .. }
+        | LogError::Damaged { .. } => told,
     }
 }

@@ -18,6 +18,7 @@ use crate::check::{self, Guest, Level, Report};
 use crate::config::Fsync;
 use crate::disk::sim::{Crash, SimDisk};
 use crate::disk::{DirEntry, Disk, File, Lock, Open, Space};
+use crate::log::Retention;
 use crate::time::{Moment, Now, Timestamp};
 
 /// Who may go on.
@@ -208,7 +209,8 @@ impl File for SharedFile {
 /// of both kinds that end, checkpoints, and now and then a new start, in order or not, if it
 /// `starts_again`.
 fn live(disk: Arc<dyn Disk>, goes_on: &dyn Fn(u64) -> bool, starts_again: bool) {
-    let plan = Plan { seed: 5, fsync: Fsync::Always, unsettled_max: 100 };
+    let retention = Retention::default();
+    let plan = Plan { seed: 5, fsync: Fsync::Always, unsettled_max: 100, retention };
     let wall = |step: u64| Timestamp::from_micros(1_700_000_000_000_000 + step * 1000);
     let now = |step: u64| Now { moment: Moment::from_millis(step * 10), wall: wall(step) };
     let start = |step| Node::start_on(Arc::clone(&disk), plan, now(step)).unwrap().0;

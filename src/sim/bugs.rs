@@ -27,7 +27,8 @@ pub fn oracle(bug: Bug) -> &'static str {
         | Bug::SyncRetried
         | Bug::StaleRecordTaken
         | Bug::CheckpointUnsynced
-        | Bug::TailBelieved => "recovery",
+        | Bug::TailBelieved
+        | Bug::RemovedTooSoon => "recovery",
         Bug::CutInTheMiddle => "rot",
         Bug::LostWakeUp | Bug::PausedForEver => "liveness",
         Bug::HashOrder => "determinism",
@@ -41,6 +42,7 @@ pub fn oracle(bug: Bug) -> &'static str {
         Bug::DeadLetterEarly => "dead_letters",
         Bug::RefusedStored => "stored",
         Bug::GroupForgotten => "groups",
+        Bug::NeededTrimmed => "kept",
         Bug::ReplyOutOfTurn | Bug::SentAgain | Bug::RestLost => "replies",
         Bug::LastRecordCut => "prefix",
     }

@@ -107,7 +107,10 @@ fn effects(payload: &[u8]) -> Vec<Effect> {
         match command {
             Command::Topic(name) => topic = TopicName::as_str(&name).to_owned(),
             Command::Group(name) => group = GroupName::as_str(&name).to_owned(),
-            Command::Time(_) | Command::Change(Change::Failed { .. }) => {}
+            Command::Time(_)
+            | Command::Change(Change::Failed { .. })
+            | Command::Seal
+            | Command::Trim { .. } => {}
             Command::Append { .. } => effects.push(Effect::Append { topic: topic.clone() }),
             Command::CreateGroup => {
                 let (topic, group) = names();

@@ -19,6 +19,7 @@ use crate::broker::letter::Letter;
 use crate::broker::message::{Message, Submission};
 use crate::broker::open::{self, Found, OpenError};
 use crate::broker::outbox::{Outbox, Wire};
+use crate::broker::retention::Retaining;
 use crate::broker::settings::Settings;
 use crate::broker::shard::Shard;
 use crate::broker::thread;
@@ -27,7 +28,7 @@ use crate::delivery::Policy;
 use crate::disk::Disk;
 use crate::disk::sim::SimDisk;
 use crate::ids::ConnId;
-use crate::log::{LogSettings, TailBudget};
+use crate::log::{LogSettings, Retention, TailBudget};
 use crate::session::core::{self, Core};
 use crate::session::read::{ReadJob, Reading};
 use crate::time::{Moment, Now};
@@ -62,6 +63,8 @@ pub(super) struct Plan {
     pub(super) fsync: Fsync,
     /// Most unsettled messages of a group.
     pub(super) unsettled_max: usize,
+    /// How much of a topic is kept.
+    pub(super) retention: Retention,
 }
 
 impl Plan {
@@ -74,13 +77,16 @@ impl Plan {
         };
         // Below what the members of a group may hold together, or out of reach.
         let unsettled_max = if rng.random_bool(0.3) { 5 } else { 1000 };
-        Plan { seed, fsync, unsettled_max }
+        // Little more than a segment, or not for much longer than a message is handled, or both.
+        let bytes = (seed % 3 == 1).then_some(3000);
+        let age = (seed % 4 == 1).then_some(Duration::from_secs(3));
+        Plan { seed, fsync, unsettled_max, retention: Retention { age, bytes } }
     }
 }
 
 /// The settings of a life: everything small, so that everything happens often.
 fn settings(plan: Plan) -> Settings {
-    let Plan { seed, fsync, unsettled_max } = plan;
+    let Plan { seed, fsync, unsettled_max, retention } = plan;
     Settings {
         data_dir: PathBuf::from(DIR),
         shards: SHARDS,
@@ -91,6 +97,7 @@ fn settings(plan: Plan) -> Settings {
         log: LogSettings { segment_bytes: 2000 },
         checkpoint_bytes: 4 << 10,
         checkpoint_interval: Duration::from_secs(5),
+        retention,
         min_free: MinFree::Bytes(1 << 20),
         policy: Policy {
             ack_timeout: Duration::from_secs(4),
@@ -117,6 +124,7 @@ pub(super) struct Node {
     log_inbox: Vec<Submission>,
     checkpoints: Checkpoints,
     taking: Option<Taking>,
+    retaining: Retaining,
     spare: Option<SpareJob>,
     sessions: BTreeMap<u64, Session>,
     session_settings: Arc<core::Settings>,
@@ -195,6 +203,7 @@ impl Node {
         });
         let node = Node {
             log: LogWriter::new(opened.wal, settings.fsync),
+            retaining: Retaining::new(settings.retention),
             settings,
             inboxes: opened.shards.iter().map(|_| Vec::new()).collect(),
             shards: opened.shards,
@@ -298,12 +307,29 @@ impl Node {
         {
             self.taking = Some(Taking::new(self.shards.len(), TOPICS_AT_ONCE));
         }
+        self.checkpoints.remove_some()?;
+        self.retain(now)?;
         let Some(mut taking) = self.taking.take() else { return Ok(false) };
         if !self.take(&mut taking, now)? {
             return self.write_checkpoint(taking, false, now);
         }
         self.taking = Some(taking);
         Ok(false)
+    }
+
+    /// Looks at some topics, whether they have to let go of messages.
+    fn retain(&mut self, now: Now) -> Result<(), Fatal> {
+        let count = self.shards.len();
+        let Some((number, piece)) = self.retaining.wants(now.moment, count, TOPICS_AT_ONCE) else {
+            return Ok(());
+        };
+        let (sender, receiver) = sync_channel(1);
+        self.inboxes[number].push(Message::Inventory { sender, piece });
+        self.shard_turn(number, now)?;
+        let inventory = receiver.recv().map_err(|_gone| Fatal::Gone)?;
+        let trims = self.retaining.look(self.disk.as_ref(), now, inventory);
+        self.inboxes[number].push(Message::Trim(trims));
+        Ok(())
     }
 
     /// Takes the next piece of the shards' states; false if there is none.

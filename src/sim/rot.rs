@@ -8,6 +8,7 @@ use rand::RngExt;
 use crate::broker::open::Found;
 use crate::disk::Disk;
 use crate::disk::sim::{Crash, SimDisk};
+use crate::ids::Offset;
 use crate::log::{LogError, Reader, scan};
 
 use super::node::{DIR, Node};
@@ -45,15 +46,22 @@ pub(super) fn check(world: &mut World, before: &SimDisk) -> Result<(), Seen> {
             let is_last = last >= world.journal.vouched();
             is_last.then_some(()).ok_or_else(|| seen(format!("the log is cut at record {last}")))
         }
-        Ok(_) => read_all(world, &copy).map_err(seen),
+        Ok((node, _)) => read_all(world, &node, &copy).map_err(seen),
     }
 }
 
 /// Everything that was answered OK is there as it was, but for messages that say they are damaged.
-fn read_all(world: &World, copy: &SimDisk) -> Result<(), String> {
+fn read_all(world: &World, node: &Node, copy: &SimDisk) -> Result<(), String> {
     let disk: Arc<dyn Disk> = Arc::new(copy.clone());
     let topics = scan(copy, Path::new(DIR)).map_err(|error| error.to_string())?.topics;
     for (name, known) in world.records.topics.iter().filter(|(_, known)| !known.is_empty()) {
+        let all = node.shards.iter().flat_map(|shard| shard.topics());
+        let log = all.map(|topic| topic.log()).find(|log| log.shared().topic().as_str() == name);
+        let first = log.map_or(Offset::FIRST, |log| log.first());
+        let kept = known.len() + 1 - usize::try_from(first.get()).map_err(|e| e.to_string())?;
+        if kept == 0 {
+            continue;
+        }
         let topic = topics.keys().find(|topic| topic.as_str() == name);
         let topic = topic.ok_or_else(|| format!("{name} is gone"))?;
         let mut damaged = 0;
@@ -79,11 +87,8 @@ fn read_all(world: &World, copy: &SimDisk) -> Result<(), String> {
                 Err(error) => return Err(error.to_string()),
             }
         }
-        if good + damaged < known.len() {
-            return Err(format!(
-                "{name} has {good} messages and {damaged} damaged of {}",
-                known.len()
-            ));
+        if good + damaged < kept {
+            return Err(format!("{name} has {good} messages and {damaged} damaged of {kept}"));
         }
         if damaged > 2 {
             return Err(format!("one bit damages {damaged} messages of {name}"));

@@ -48,6 +48,8 @@ pub struct Report {
     pub acked: usize,
     /// Texts that were sent again after a broken connection.
     pub repeated: usize,
+    /// How often a topic let go of messages.
+    pub trims: usize,
     /// Answered OK, and lost in a power cut as the fsync setting allows.
     pub lost: usize,
 }
@@ -110,6 +112,7 @@ fn live(options: &Options) -> Result<Report, Seen> {
         published: world.ledger.published.len(),
         acked: world.ledger.acked.len(),
         repeated: world.ledger.repeated,
+        trims: world.oracles.trims(),
         lost: world.ledger.lost,
     })
 }

@@ -74,6 +74,19 @@ impl Topic {
         Ok(())
     }
 
+    /// Ends the active segment of its log.
+    pub fn seal(&mut self) {
+        self.log.seal();
+    }
+
+    /// Its log begins with `first`, or with the segment that has it.
+    ///
+    /// # Errors
+    /// As for [`Topic::flush`].
+    pub fn trim(&mut self, first: Offset) -> Result<(), LogError> {
+        self.log.trim(first)
+    }
+
     /// Writes what was appended to the file and lets readers see it. Returns whether there was any.
     ///
     /// # Errors

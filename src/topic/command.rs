@@ -15,6 +15,8 @@
 //! | 7 | settled | first offset `u64`, count `u32` |
 //! | 8 | attempt failed | offset `u64`, JSON length varint, the attempt as JSON |
 //! | 9 | dead-lettered | as 8: the last attempt |
+//! | 10 | seal | (none): the topic's active segment ends here |
+//! | 11 | trim | first offset `u64`: segments whose messages are all before it are no longer kept |
 //!
 //! Numbers are little endian; a varint is LEB128. Nothing here reads a clock or draws a number: a
 //! command carries all that applying it needs, which is what makes recovery, a follower and a
@@ -36,6 +38,8 @@ const CREATE_GROUP: u8 = 6;
 const SETTLED: u8 = 7;
 const FAILED: u8 = 8;
 const DEAD_LETTERED: u8 = 9;
+const SEAL: u8 = 10;
+const TRIM: u8 = 11;
 
 /// Bytes of a `settled` command behind its tag.
 const SETTLED_BYTES: usize = 12;
@@ -147,6 +151,17 @@ impl Commands {
         }
     }
 
+    /// The topic's active segment ends here.
+    pub fn seal(&mut self) {
+        self.tag(SEAL);
+    }
+
+    /// Segments of the topic whose messages are all before `first` are no longer kept.
+    pub fn trim(&mut self, first: Offset) {
+        self.tag(TRIM);
+        self.bytes.extend_from_slice(&first.get().to_le_bytes());
+    }
+
     fn settled(&mut self, offset: Offset) {
         if let Some(at) = self.settled_at {
             let (first, count) = read_settled(&self.bytes[at..]);
@@ -224,6 +239,13 @@ pub enum Command<'a> {
     },
     /// Another change of the group.
     Change(Change),
+    /// The topic's active segment ends here.
+    Seal,
+    /// Segments of the topic whose messages are all before this one are no longer kept.
+    Trim {
+        /// Where the first segment begins that is kept.
+        first: Offset,
+    },
 }
 
 /// Why the bytes of a batch are none: they passed their checksum, so another version wrote them or
@@ -293,6 +315,8 @@ impl<'a> CommandReader<'a> {
                 let (offset, attempt) = self.attempt()?;
                 Command::Change(Change::DeadLettered { offset, attempt })
             }
+            SEAL => Command::Seal,
+            TRIM => Command::Trim { first: Offset::new(self.u64()?) },
             other => return Err(self.bad(format!("unknown command {other}"))),
         })
     }

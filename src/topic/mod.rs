@@ -215,6 +215,12 @@ impl Topic {
         (0..self.groups.len()).map(GroupKey)
     }
 
+    /// The first message that one of its groups has not handled, and which; what is before it all of them
+    /// have. `None` without groups.
+    pub fn needed(&self) -> Option<(Offset, &GroupName)> {
+        self.progress().map(|(name, progress)| (progress.floor().next(), name)).min()
+    }
+
     /// Another connection follows the topic without a group.
     pub fn follow(&mut self) {
         self.followers += 1;
@@ -332,7 +338,7 @@ impl Topic {
                 }
                 Ok(())
             }
-            Err(LogError::Corrupt { .. }) => {
+            Err(LogError::Corrupt { .. } | LogError::Gone { .. }) => {
                 tracing::error!(event = "message_damaged", topic = %self.name, group = %slot.name,
                     %offset, "a message is damaged on disk and goes to the dead letters; \
                     run wiber check");

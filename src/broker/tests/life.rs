@@ -21,7 +21,7 @@ use crate::delivery::Policy;
 use crate::disk::Disk;
 use crate::disk::sim::SimDisk;
 use crate::ids::{ConnId, DerivedId, GroupName, Offset, TopicName};
-use crate::log::{LogSettings, Reader, TailBudget, scan};
+use crate::log::{LogSettings, Reader, Retention, TailBudget, scan};
 use crate::time::{Moment, Now, Timestamp};
 use crate::wal::{self, Lsn};
 
@@ -40,6 +40,7 @@ pub(super) fn settings() -> Settings {
         log: LogSettings { segment_bytes: 1500 },
         checkpoint_bytes: 0,
         checkpoint_interval: Duration::ZERO,
+        retention: Retention::default(),
         min_free: MinFree::Auto,
         policy: Policy {
             ack_timeout: Duration::from_secs(10),

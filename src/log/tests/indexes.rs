@@ -148,7 +148,7 @@ fn lines_that_come_while_an_index_is_made_are_in_it() {
     let mut this = Reopened::new(false);
     add(&mut this.log, 100);
     let shared = this.log.shared();
-    let segment = shared.segment(Offset::FIRST);
+    let segment = shared.segment_of(Offset::FIRST);
     add(&mut this.log, 200);
     shared.index(&this.disk, segment, |_| false).unwrap();
     for offset in [1, BEFORE, BEFORE + 100, BEFORE + 300] {

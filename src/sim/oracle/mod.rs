@@ -8,6 +8,7 @@ mod dead_letters;
 mod dense;
 mod floor;
 mod groups;
+mod kept;
 mod leases;
 mod memory;
 mod prefix;
@@ -46,6 +47,7 @@ pub(super) struct Oracles {
     dense: dense::Dense,
     stored: stored::Stored,
     groups: groups::Groups,
+    kept: kept::Kept,
     attempts: attempts::Attempts,
     dead_letters: dead_letters::DeadLetters,
     floor: floor::Floor,
@@ -65,6 +67,7 @@ impl Oracles {
         self.dense.check(view).map_err(named("dense"))?;
         self.stored.check(view).map_err(named("stored"))?;
         self.groups.check(view).map_err(named("groups"))?;
+        self.kept.check(view).map_err(named("kept"))?;
         prefix::check(view).map_err(named("prefix"))?;
         self.dead_letters.check(view).map_err(named("dead_letters"))?;
         self.floor.check(view, &self.groups, &self.dead_letters).map_err(named("floor"))?;
@@ -82,9 +85,15 @@ impl Oracles {
         self.dense.forget(records);
         self.stored.forget(records);
         self.groups.forget(node, loss);
+        self.kept.forget();
         self.attempts.forget();
         self.dead_letters.forget(records);
         self.floor.forget();
+    }
+
+    /// How often topics let go of messages.
+    pub(super) fn trims(&self) -> usize {
+        self.kept.trims()
     }
 
     /// At the end: whether everything was acknowledged or dead-lettered.

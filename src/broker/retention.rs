@@ -1,0 +1,249 @@
+//! What is kept of the topics: finding what is too much or too old, and letting go of it.
+//!
+//! ```text
+//!   keeper ── Inventory ──▶ shard        which topics there are, and from which message on a group needs them
+//!      │ looks at the files
+//!      └───── Trim ───────▶ shard ──▶ log ──▶ applied: the topic begins later
+//!                                                │ two checkpoints later
+//!   keeper ◀── its files may be removed ─────────┘
+//! ```
+//!
+//! * A message goes only when every group of its topic has handled it, and a dead letter never does: what
+//!   [`Retention`] says gives way to that, and the log says so.
+//! * That a topic begins later is a command like any other, so whoever applies the log again comes to the
+//!   same. The files go when no checkpoint is left from which somebody could have to begin that needs them.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::disk::Disk;
+use crate::ids::{GroupName, Offset, TopicName};
+use crate::log::{Ages, LogError, LogShared, Retention, TrimmedFiles};
+use crate::planted::{self, Bug};
+use crate::time::{Moment, Now};
+
+use super::shard::Shard;
+
+/// How often it is looked at what there is.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// So many segments are removed in one of the keeper's rounds.
+const REMOVED_AT_ONCE: usize = 4;
+
+/// Some of a shard's topics, as far as they can lose messages.
+#[derive(Debug)]
+pub struct Inventory {
+    topics: Vec<Stock>,
+    /// Where the next ones begin, if there are more.
+    next: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Stock {
+    log: Arc<LogShared>,
+    /// The first message that a group still needs, and which.
+    needed: Option<(Offset, GroupName)>,
+}
+
+/// What a topic lets go of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trim {
+    topic: TopicName,
+    /// It begins with this message then.
+    first: Offset,
+    /// Its active segment ends.
+    seals: bool,
+}
+
+/// Looks at the topics of all shards, a piece at a time, and again after a pause; without threads.
+#[derive(Debug, Default)]
+pub struct Retaining {
+    retention: Retention,
+    next_pass: Moment,
+    /// While a pass goes on: what it has come to.
+    pass: Option<Pass>,
+    ages: HashMap<TopicName, Ages>,
+    /// Topics of which it was said that a group holds their messages.
+    held: HashSet<TopicName>,
+}
+
+#[derive(Debug, Default)]
+struct Pass {
+    shard: usize,
+    next: usize,
+    topics: usize,
+    /// What the next pass goes on with.
+    ages: HashMap<TopicName, Ages>,
+    held: HashSet<TopicName>,
+}
+
+impl Retaining {
+    /// Keeps what this says.
+    pub fn new(retention: Retention) -> Self {
+        Self { retention, ..Self::default() }
+    }
+
+    /// What is to be asked for ([`Shard::inventory`]): the shard, of so many, and which of its topics.
+    /// `None` when there is nothing to be done now.
+    pub fn wants(
+        &mut self,
+        now: Moment,
+        shards: usize,
+        piece: usize,
+    ) -> Option<(usize, Range<usize>)> {
+        if self.pass.is_none() && (self.retention.is_off() || now < self.next_pass) {
+            return None;
+        }
+        let pass = self.pass.get_or_insert_default();
+        if pass.shard < shards {
+            return Some((pass.shard, pass.next..pass.next.saturating_add(piece)));
+        }
+        if pass.topics > 0 {
+            let topics = pass.topics;
+            tracing::info!(
+                event = "messages_expired",
+                topics,
+                "the oldest messages of {topics} topics are no longer kept"
+            );
+        }
+        let Pass { ages, held, .. } = self.pass.take().unwrap_or_default();
+        (self.ages, self.held, self.next_pass) = (ages, held, now + PAUSE);
+        None
+    }
+
+    /// What the topics of a piece let go of.
+    pub fn look(&mut self, disk: &dyn Disk, now: Now, piece: Inventory) -> Vec<Trim> {
+        let Some(pass) = &mut self.pass else { return Vec::new() };
+        (pass.shard, pass.next) = match piece.next {
+            Some(next) => (pass.shard, next),
+            None => (pass.shard + 1, 0),
+        };
+        let mut trims = Vec::new();
+        for Stock { log, needed } in piece.topics {
+            let topic = log.topic().clone();
+            let mut ages = self.ages.remove(&topic).unwrap_or_default();
+            let mut from = needed.as_ref().map_or(Offset::new(u64::MAX), |(from, _)| *from);
+            if planted::has(Bug::NeededTrimmed) {
+                from = Offset::new(u64::MAX);
+            }
+            let plan = match self.retention.plan(&log, disk, &mut ages, now.wall, from) {
+                Ok(plan) => plan,
+                Err(error) => {
+                    tracing::warn!(event = "retention_failed", %topic, "{error}");
+                    continue;
+                }
+            };
+            if let Some((offset, group)) = needed.filter(|_| plan.is_held) {
+                if !self.held.contains(&topic) {
+                    tracing::warn!(event = "retention_held", %topic, %group, %offset,
+                        "messages of topic {topic} stay beyond the retention, since group {group} \
+                         has not handled message {offset}");
+                }
+                pass.held.insert(topic.clone());
+            }
+            pass.ages.insert(topic.clone(), ages);
+            if plan.first > log.first() || plan.seals {
+                pass.topics += usize::from(plan.first > log.first());
+                trims.push(Trim { topic, first: plan.first, seals: plan.seals });
+            }
+        }
+        trims
+    }
+}
+
+impl Shard {
+    /// The topics at these places that can lose messages.
+    pub fn inventory(&mut self, piece: Range<usize>) -> Inventory {
+        let (slots, next) = self.topics.piece_mut(piece);
+        let topics = slots.map(|slot| &slot.topic);
+        let topics = topics.filter(|topic| !topic.name().is_dead_letter());
+        let topics = topics.filter(|topic| topic.log().first() <= topic.log().end());
+        let stock = |topic: &crate::topic::Topic| Stock {
+            log: topic.shared(),
+            needed: topic.needed().map(|(offset, group)| (offset, group.clone())),
+        };
+        Inventory { topics: topics.map(stock).collect(), next }
+    }
+
+    /// Lets topics go of messages, with the batch that is open.
+    pub fn trim(&mut self, trims: &[Trim]) {
+        for Trim { topic, first, seals } in trims {
+            let Some(key) = self.topics.find(topic) else { continue };
+            let known = &self.topics.slot(key).topic;
+            // A group may have been made since.
+            let is_needed = known.needed().is_some_and(|(offset, _)| offset < *first)
+                && !planted::has(Bug::NeededTrimmed);
+            self.open.commands.topic(topic);
+            if *seals {
+                self.open.commands.seal();
+            }
+            if *first > known.log().first() && !is_needed {
+                self.open.commands.trim(*first);
+            }
+        }
+    }
+}
+
+/// Files of messages that are no longer kept, on their way out. Two checkpoints are kept, and a directory may
+/// have to be gone back to the older one: the files that it knows of have to be there.
+#[derive(Debug, Default)]
+pub(super) struct Removals {
+    /// No checkpoint has that they are not needed.
+    coming: Vec<TrimmedFiles>,
+    /// The newest one has.
+    said: Vec<TrimmedFiles>,
+    /// Both have.
+    ready: VecDeque<TrimmedFiles>,
+    /// The first of those could not be removed.
+    has_failed: bool,
+}
+
+impl Removals {
+    /// The next checkpoint will have that these are not needed.
+    pub(super) fn come(&mut self, files: Vec<TrimmedFiles>) {
+        self.coming.extend(files);
+    }
+
+    /// That checkpoint is made.
+    pub(super) fn checkpoint(&mut self) {
+        self.ready.extend(std::mem::replace(&mut self.said, std::mem::take(&mut self.coming)));
+    }
+
+    /// Whether some wait for a checkpoint.
+    pub(super) fn want_checkpoint(&self) -> bool {
+        !self.coming.is_empty() || !self.said.is_empty()
+    }
+
+    /// Removes some: to give back much room at once would hold up others who write. What can't be removed is
+    /// tried again.
+    ///
+    /// # Errors
+    /// A sync of the folder that failed.
+    pub(super) fn step(&mut self, disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
+        for _ in 0..REMOVED_AT_ONCE {
+            let Some(files) = self.ready.front() else { break };
+            let removed = [&files.index, &files.log].into_iter().try_for_each(|path| {
+                match disk.remove(path) {
+                    Err(gone) if gone.kind() == io::ErrorKind::NotFound => Ok(()),
+                    removed => removed.map_err(|error| (path, error)),
+                }
+            });
+            if let Err((path, error)) = removed {
+                if !std::mem::replace(&mut self.has_failed, true) {
+                    tracing::warn!(event = "retention_failed", path = %path.display(),
+                        "failed to remove a file that is no longer needed, and will try again: {error}");
+                }
+                break;
+            }
+            // One after the other: after a power cut there must not be one between two that are gone.
+            disk.sync_dir(dir).map_err(|source| LogError::Sync { path: dir.to_owned(), source })?;
+            self.has_failed = false;
+            self.ready.pop_front();
+        }
+        Ok(())
+    }
+}
