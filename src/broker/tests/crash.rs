@@ -231,6 +231,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (1..12u64).prop_map(Op::Pass),
         1 => Just(Op::Checkpoint),
         1 => Just(Op::CheckpointAmid),
+        2 => Just(Op::Retain),
     ]
 }
 

@@ -14,6 +14,7 @@ use super::super::keeper::Checkpoints;
 use super::super::letter::{Item, Letter, Piece, Span};
 use super::super::open::{self, Found, OpenError};
 use super::super::outbox::Outbox;
+use super::super::retention::Retaining;
 use super::super::settings::Settings;
 use super::super::shard::Shard;
 use crate::config::{Fsync, MinFree};
@@ -28,6 +29,9 @@ use crate::wal::{self, Lsn};
 const DIR: &str = "/srv/data";
 const SHARDS: u32 = 2;
 const MAX_RETRIES: u32 = 1;
+
+/// When somebody asks for it: no more than has to be kept.
+const RETENTION: Retention = Retention { age: Some(Duration::from_secs(20)), bytes: Some(0) };
 
 pub(super) fn settings() -> Settings {
     Settings {
@@ -95,6 +99,7 @@ pub(super) enum Asked {
 pub(super) struct Node {
     shards: Vec<Shard>,
     log: LogWriter,
+    disk: Arc<dyn Disk>,
     now: Now,
     checkpoints: Checkpoints,
     clients: BTreeMap<u64, Client>,
@@ -118,6 +123,7 @@ impl Node {
         let node = Node {
             shards: opened.shards,
             log: LogWriter::new(opened.wal, Fsync::Always),
+            disk: shared,
             now,
             checkpoints: opened.checkpoints,
             clients: BTreeMap::new(),
@@ -295,6 +301,17 @@ impl Node {
         self.write_checkpoint(taking, false)
     }
 
+    /// Lets topics go of all that they need not keep, and removes a file or two.
+    fn retain(&mut self) -> Result<(), Dead> {
+        let mut retaining = Retaining::new(RETENTION);
+        while let Some((shard, piece)) = retaining.wants(self.now.moment, self.shards.len(), 1) {
+            let inventory = self.shards[shard].inventory(piece);
+            let trims = retaining.look(self.disk.as_ref(), self.now, inventory);
+            self.shards[shard].trim(&trims);
+        }
+        Ok(self.checkpoints.remove_some()?)
+    }
+
     fn write_checkpoint(&mut self, taking: Taking, is_clean: bool) -> Result<(), Dead> {
         let stats = Arc::clone(self.log.stats());
         self.log.sync()?;
@@ -340,6 +357,7 @@ pub(super) enum Op {
     Pass(u64),
     Checkpoint,
     CheckpointAmid,
+    Retain,
 }
 
 /// Runs a life until it ends or the power goes.
@@ -357,6 +375,7 @@ pub(super) fn live(node: &mut Node, ops: &[Op], ledger: &mut Ledger) -> Result<(
             }
             Op::Checkpoint => node.checkpoint(false)?,
             Op::CheckpointAmid => node.checkpoint_amid(ledger)?,
+            Op::Retain => node.retain()?,
         }
         node.round(ledger)?;
     }
@@ -375,18 +394,24 @@ pub(super) fn check_but(disk: &SimDisk, node: &Node, ledger: &Ledger, lost_max: 
     let mut unknown = BTreeSet::new();
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     let mut found: BTreeMap<String, (String, String, u64)> = BTreeMap::new();
+    let firsts = firsts(node);
+    let first_kept = |name: &str| firsts.get(name).copied().unwrap_or(Offset::FIRST);
     let mut dead = BTreeSet::new();
     for name in scan(disk, Path::new(DIR)).unwrap().topics.keys() {
         let mut reader =
             Reader::offline(Arc::clone(&shared), Path::new(DIR), name.clone()).unwrap();
-        let mut expected = Offset::FIRST;
+        // Files of what is no longer kept may be there still, but none in the middle is missing.
+        let mut expected = reader.shared().first();
+        assert!(expected <= first_kept(name.as_str()), "{name} begins with {expected}");
         loop {
             let line = match reader.next() {
                 Ok(Some(line)) => line,
                 Ok(None) => break,
                 Err(error) => {
-                    assert!(error.is_damage() && lost < lost_max, "{error}");
-                    lost += 1;
+                    if expected >= first_kept(name.as_str()) {
+                        assert!(error.is_damage() && lost < lost_max, "{error}");
+                        lost += 1;
+                    }
                     if name.is_dead_letter() {
                         unknown.insert(name.family().to_owned());
                     }
@@ -411,16 +436,20 @@ pub(super) fn check_but(disk: &SimDisk, node: &Node, ledger: &Ledger, lost_max: 
         }
     }
     for (message, place) in &ledger.published {
-        if lost > 0 && !found.contains_key(message) {
+        let is_kept = Offset::new(place.2) >= first_kept(&place.0);
+        if lost > 0 && is_kept && !found.contains_key(message) {
             lost -= 1;
             continue;
         }
-        assert_eq!(found.get(message), Some(place), "{message} was answered OK");
+        if is_kept || found.contains_key(message) {
+            assert_eq!(found.get(message), Some(place), "{message} was answered OK");
+        }
     }
     for shard in &node.shards {
         for topic in shard.topics() {
             let name = topic.name().as_str().to_owned();
             for (_, progress) in topic.progress() {
+                assert!(topic.log().first() <= progress.floor().next(), "{name} is needed");
                 for offset in 1..=topic.log().end().get() {
                     let place = (name.clone(), offset);
                     let settled = progress.is_settled(Offset::new(offset));
@@ -434,6 +463,12 @@ pub(super) fn check_but(disk: &SimDisk, node: &Node, ledger: &Ledger, lost_max: 
             }
         }
     }
+}
+
+/// Where topics begin.
+fn firsts(node: &Node) -> BTreeMap<String, Offset> {
+    let topics = node.shards.iter().flat_map(Shard::topics);
+    topics.map(|topic| (topic.name().as_str().to_owned(), topic.log().first())).collect()
 }
 
 pub(super) fn now(seconds: u64) -> Now {
@@ -452,7 +487,8 @@ pub(super) fn workload() -> Vec<Op> {
             3 => ops.push(Op::Checkpoint),
             4 => ops.extend([Op::Leave(1 + n / 8), Op::Subscribe("a")]),
             5 => ops.extend([Op::Pass(11), Op::Pass(2)]),
-            7 => ops.extend([Op::Pass(11), Op::CheckpointAmid]),
+            6 => ops.push(Op::Retain),
+            7 => ops.extend([Op::Pass(11), Op::CheckpointAmid, Op::Retain]),
             _ => {}
         }
     }
