@@ -101,7 +101,7 @@ impl Arrival {
         if !self.is_read_only {
             return lock_file::ask(disk, &layout).unwrap();
         }
-        live(Arc::new(disk.clone()), &|step| step <= 40, false);
+        live(Arc::new(disk.clone()), &|step| step <= 40, Ways::default());
         *self.came.lock().unwrap() = Some(lock_file::take(disk, &layout, Holder::Broker).unwrap());
     }
 }
@@ -205,11 +205,20 @@ impl File for SharedFile {
     }
 }
 
+/// What a broker does besides its work.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ways {
+    /// It starts again now and then, in order or not.
+    starts_again: bool,
+    /// It keeps no more of a topic than it has to.
+    keeps_little: bool,
+}
+
 /// A broker's life, as long as it `goes_on` with the next step: messages to topics old and new, segments
-/// of both kinds that end, checkpoints, and now and then a new start, in order or not, if it
-/// `starts_again`.
-fn live(disk: Arc<dyn Disk>, goes_on: &dyn Fn(u64) -> bool, starts_again: bool) {
-    let retention = Retention::default();
+/// of both kinds that end, checkpoints, and what its ways are besides.
+fn live(disk: Arc<dyn Disk>, goes_on: &dyn Fn(u64) -> bool, ways: Ways) {
+    let Ways { starts_again, keeps_little } = ways;
+    let retention = Retention { age: None, bytes: keeps_little.then_some(0) };
     let plan = Plan { seed: 5, fsync: Fsync::Always, unsettled_max: 100, retention };
     let wall = |step: u64| Timestamp::from_micros(1_700_000_000_000_000 + step * 1000);
     let now = |step: u64| Now { moment: Moment::from_millis(step * 10), wall: wall(step) };
@@ -245,10 +254,10 @@ fn live(disk: Arc<dyn Disk>, goes_on: &dyn Fn(u64) -> bool, starts_again: bool) 
 }
 
 /// The same on a thread, until told to end.
-fn live_in_turns(shared: Shared, starts_again: bool) -> thread::JoinHandle<()> {
+fn live_in_turns(shared: Shared, ways: Ways) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let turns = Arc::clone(&shared.turns);
-        live(Arc::new(shared), &|_| !turns.state().is_told_to_end, starts_again);
+        live(Arc::new(shared), &|_| !turns.state().is_told_to_end, ways);
         turns.state().has_ended = true;
         turns.changed.notify_all();
     })
@@ -256,15 +265,10 @@ fn live_in_turns(shared: Shared, starts_again: bool) -> thread::JoinHandle<()> {
 
 /// What a check finds that begins after so many changes, in each of whose steps the broker makes
 /// `each` more. `harm` sees the disk before.
-fn checked(
-    begin: u64,
-    each: u64,
-    starts_again: bool,
-    harm: impl FnOnce(&SimDisk),
-) -> (Report, SimDisk) {
+fn checked(begin: u64, each: u64, ways: Ways, harm: impl FnOnce(&SimDisk)) -> (Report, SimDisk) {
     let (disk, turns) = (SimDisk::new(), Arc::new(Turns::default()));
     let shared = |who| Shared { disk: disk.clone(), turns: Arc::clone(&turns), who };
-    let life = live_in_turns(shared(Who::Broker), starts_again);
+    let life = live_in_turns(shared(Who::Broker), ways);
     turns.give(begin);
     harm(&disk);
     let reading: Arc<dyn Disk> = Arc::new(shared(Who::Check(each)));
@@ -280,7 +284,8 @@ const EACH: [u64; 5] = [0, 1, 2, 3, 5];
 
 #[test]
 fn nothing_that_a_broker_does_is_taken_for_damage() {
-    for starts_again in [false, true] {
+    for number in 0..4 {
+        let ways = Ways { starts_again: number & 1 > 0, keeps_little: number & 2 > 0 };
         for begin in (60..3200).step_by(193) {
             for each in EACH {
                 let mut there = 0;
@@ -288,11 +293,15 @@ fn nothing_that_a_broker_does_is_taken_for_damage() {
                     let still: Arc<dyn Disk> = Arc::new(disk.clone());
                     there = check::check(&still, Path::new(DIR), &mut |_, _| {}).unwrap().messages;
                 };
-                let (report, _) = checked(begin, each, starts_again, harm);
-                let place = format!("after {begin}, {each} each, starts again: {starts_again}");
+                let (report, disk) = checked(begin, each, ways, harm);
+                let place = format!("after {begin}, {each} each, {ways:?}");
                 assert_eq!(report.findings, [], "{place}");
+                let oldest = Path::new(DIR).join("a@00000000000000000001.log");
+                let is_gone = !disk.files().contains_key(&oldest);
+                assert!(begin < 2000 || is_gone == ways.keeps_little, "{place}");
                 let count = report.messages;
-                assert!(starts_again || count >= there, "{place}: {count} of {there} were read");
+                let may_be_less = ways.starts_again || ways.keeps_little;
+                assert!(may_be_less || count >= there, "{place}: {count} of {there} were read");
             }
         }
     }
@@ -302,7 +311,7 @@ fn nothing_that_a_broker_does_is_taken_for_damage() {
 fn what_is_damaged_is_found_whatever_the_broker_does() {
     for each in [0, 2, 5] {
         let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
-        drop(checked(2000, 0, false, |disk| files.extend(disk.files())));
+        drop(checked(2000, 0, Ways::default(), |disk| files.extend(disk.files())));
         let is_harmed = |path: &Path| {
             let name = path.to_str().unwrap();
             name.contains('@') && !name.ends_with(".idx") || name.ends_with("node.json")
@@ -311,7 +320,7 @@ fn what_is_damaged_is_found_whatever_the_broker_does() {
         for (path, bytes) in files.iter().filter(|(path, _)| is_harmed(path)) {
             tried += 1;
             let at = bytes.len() as u64 / 2;
-            let (report, _) = checked(2000, each, false, |disk| {
+            let (report, _) = checked(2000, each, Ways::default(), |disk| {
                 disk.flip_bit(path, at, 2).unwrap();
             });
             let damage = report.findings.iter().filter(|found| found.level == Level::Damage);
@@ -327,7 +336,10 @@ fn what_is_damaged_is_found_whatever_the_broker_does() {
 fn checked_as_guest(at: u64, is_read_only: bool, harm: impl FnOnce(&SimDisk)) -> Report {
     let (disk, turns) = (SimDisk::new(), Arc::new(Turns::default()));
     let who = Who::Broker;
-    let life = live_in_turns(Shared { disk: disk.clone(), turns: Arc::clone(&turns), who }, false);
+    let life = live_in_turns(
+        Shared { disk: disk.clone(), turns: Arc::clone(&turns), who },
+        Ways::default(),
+    );
     turns.give(1507);
     let left = disk.copy(Crash::KeepAll);
     turns.end();
@@ -345,7 +357,7 @@ fn checked_as_guest(at: u64, is_read_only: bool, harm: impl FnOnce(&SimDisk)) ->
         if is_read_only {
             return Arc::new(left.clone());
         }
-        life = Some(live_in_turns(shared(Who::Broker), false));
+        life = Some(live_in_turns(shared(Who::Broker), Ways::default()));
         turns.give(0);
         Arc::new(shared(Who::Check(3)))
     };

@@ -8,6 +8,7 @@ mod disk;
 mod hostile;
 mod peers;
 mod power_cut;
+mod retention;
 mod support;
 mod transcripts;
 mod walkthrough;

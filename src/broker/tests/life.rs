@@ -24,6 +24,7 @@ use crate::disk::sim::SimDisk;
 use crate::ids::{ConnId, DerivedId, GroupName, Offset, TopicName};
 use crate::log::{LogSettings, Reader, Retention, TailBudget, scan};
 use crate::time::{Moment, Now, Timestamp};
+use crate::topic::Topic;
 use crate::wal::{self, Lsn};
 
 const DIR: &str = "/srv/data";
@@ -279,6 +280,17 @@ impl Node {
         }
     }
 
+    /// Whether the keeper's thread would make a checkpoint.
+    pub(super) fn is_checkpoint_due(&self) -> bool {
+        self.checkpoints.is_due(&settings(), self.log.stats(), self.now.moment)
+    }
+
+    /// One of its topics.
+    pub(super) fn topic(&self, name: &str) -> &Topic {
+        let mut all = self.shards.iter().flat_map(Shard::topics);
+        all.find(|topic| topic.name().as_str() == name).unwrap()
+    }
+
     /// What the keeper's thread does.
     pub(super) fn checkpoint(&mut self, is_clean: bool) -> Result<(), Dead> {
         let stats = Arc::clone(self.log.stats());
@@ -466,7 +478,7 @@ pub(super) fn check_but(disk: &SimDisk, node: &Node, ledger: &Ledger, lost_max: 
 }
 
 /// Where topics begin.
-fn firsts(node: &Node) -> BTreeMap<String, Offset> {
+pub(super) fn firsts(node: &Node) -> BTreeMap<String, Offset> {
     let topics = node.shards.iter().flat_map(Shard::topics);
     topics.map(|topic| (topic.name().as_str().to_owned(), topic.log().first())).collect()
 }

@@ -5,6 +5,7 @@ mod crash;
 mod large;
 mod late;
 mod life;
+mod retention;
 mod shortage;
 mod start;
 mod visits;

@@ -1,0 +1,138 @@
+//! What a broker no longer keeps, and when its files go.
+
+use std::path::Path;
+
+use super::life::{self, Ledger, Node, Op, live, now};
+use crate::broker::open::Found;
+use crate::disk::sim::{Failure, Fault, Op as DiskOp, SimDisk};
+use crate::ids::Offset;
+
+/// A broker that has published this often to a topic, thirty messages each time: they are some two or three
+/// segments each.
+fn busy(disk: &SimDisk, name: &'static str, times: u64) -> (Node, Ledger) {
+    let (mut node, _) = Node::start(disk, now(0)).unwrap();
+    let mut ledger = Ledger::default();
+    let ops: Vec<_> = (0..times).map(|_| Op::Publish(name, 30)).collect();
+    live(&mut node, &ops, &mut ledger).unwrap();
+    (node, ledger)
+}
+
+fn first(node: &Node, name: &str) -> u64 {
+    life::firsts(node)[name].get()
+}
+
+/// The segments of a topic that have their files.
+fn sealed(disk: &SimDisk, name: &str) -> Vec<u64> {
+    let files = disk.files();
+    let names = files.keys().filter_map(|path| path.file_name()?.to_str());
+    let first =
+        |file: &str| file.strip_prefix(name)?.strip_prefix('@')?.strip_suffix(".log")?.parse().ok();
+    names.filter_map(first).collect()
+}
+
+#[test]
+fn the_files_go_when_both_checkpoints_know_that_they_are_not_needed() {
+    let disk = SimDisk::new();
+    let (mut node, mut ledger) = busy(&disk, "c", 3);
+    node.checkpoint(false).unwrap();
+    let all = sealed(&disk, "c");
+    assert!(all.len() > 4, "{all:?}");
+    live(&mut node, &[Op::Retain], &mut ledger).unwrap();
+    let begin = first(&node, "c");
+    assert!(begin > *all.last().unwrap(), "it begins with the segment that is written");
+    for checkpoint in 1..=2 {
+        assert_eq!(sealed(&disk, "c"), all);
+        assert!(node.is_checkpoint_due(), "nothing was written since, but files wait for it");
+        node.checkpoint(false).unwrap();
+        assert_eq!(node.is_checkpoint_due(), checkpoint == 1);
+    }
+    // A few at a time.
+    live(&mut node, &[Op::Retain], &mut ledger).unwrap();
+    assert_eq!(sealed(&disk, "c"), all[4..]);
+    live(&mut node, &[Op::Retain, Op::Retain], &mut ledger).unwrap();
+    assert!(sealed(&disk, "c").is_empty());
+    let index = Path::new("/srv/data/.wiber/index/c@00000000000000000001.idx");
+    assert!(!disk.files().contains_key(index));
+    life::check(&disk, &node, &ledger);
+    node.checkpoint(true).unwrap();
+    let (node, found) = Node::start(&disk, now(100)).unwrap();
+    assert_eq!((found, first(&node, "c")), (Found::Clean, begin));
+}
+
+#[test]
+fn what_a_group_has_not_handled_stays() {
+    let disk = SimDisk::new();
+    let (mut node, mut ledger) = busy(&disk, "a", 0);
+    live(&mut node, &[Op::Subscribe("a"), Op::Publish("a", 60), Op::Retain], &mut ledger).unwrap();
+    assert_eq!(first(&node, "a"), 1);
+    // All but the last of the first segments, and then that one.
+    let acks: Vec<_> = (0..30).map(|_| Op::Ack(1, 0)).collect();
+    live(&mut node, &acks, &mut ledger).unwrap();
+    live(&mut node, &[Op::Retain], &mut ledger).unwrap();
+    let begin = first(&node, "a");
+    assert!(begin > 1 && begin <= 31, "{begin}: 30 were acknowledged");
+    life::check(&disk, &node, &ledger);
+    // A start knows of the group and of what it needs.
+    drop(node);
+    let (mut node, _) = Node::start(&disk, now(1)).unwrap();
+    live(&mut node, &[Op::Retain], &mut ledger).unwrap();
+    assert_eq!(first(&node, "a"), begin);
+}
+
+#[test]
+fn dead_letters_stay() {
+    let disk = SimDisk::new();
+    let (mut node, mut ledger) = busy(&disk, "a", 0);
+    let mut ops = vec![Op::Subscribe("a"), Op::Publish("a", 4)];
+    // Neither of two deliveries of four messages is acknowledged in time, ten times.
+    for _ in 0..10 {
+        ops.extend([Op::Pass(11), Op::Pass(2), Op::Pass(11), Op::Publish("a", 4)]);
+    }
+    ops.extend([Op::Pass(3600), Op::Retain, Op::Pass(1), Op::Retain]);
+    live(&mut node, &ops, &mut ledger).unwrap();
+    assert!(first(&node, "a") > 20, "{}", first(&node, "a"));
+    assert_eq!(first(&node, "a.dlq"), 1);
+    assert!(sealed(&disk, "a.dlq").len() > 2);
+}
+
+#[test]
+fn a_topic_that_has_had_nothing_for_long_keeps_nothing_but_its_place() {
+    let disk = SimDisk::new();
+    let (mut node, mut ledger) = busy(&disk, "c", 1);
+    // The segment that is written ends, and goes with the next look.
+    live(&mut node, &[Op::Pass(21), Op::Retain, Op::Retain], &mut ledger).unwrap();
+    assert_eq!(first(&node, "c"), 31);
+    node.checkpoint(false).unwrap();
+    node.checkpoint(false).unwrap();
+    live(&mut node, &[Op::Retain], &mut ledger).unwrap();
+    let of_topic = |disk: &SimDisk| {
+        let is_its = |path: &&std::path::PathBuf| path.to_str().unwrap().contains("/c");
+        disk.files()
+            .keys()
+            .filter(is_its)
+            .filter(|path| !path.starts_with("/srv/data/.wiber"))
+            .count()
+    };
+    assert_eq!(of_topic(&disk), 0);
+    drop(node);
+    let (mut node, _) = Node::start(&disk, now(100)).unwrap();
+    live(&mut node, &[Op::Publish("c", 1)], &mut ledger).unwrap();
+    let topic = node.topic("c");
+    assert_eq!((topic.log().first(), topic.log().end()), (Offset::new(31), Offset::new(31)));
+    life::check(&disk, &node, &ledger);
+}
+
+#[test]
+fn a_file_that_cannot_be_removed_is_tried_again_and_those_behind_it_wait() {
+    let disk = SimDisk::new();
+    let (mut node, mut ledger) = busy(&disk, "c", 2);
+    live(&mut node, &[Op::Retain, Op::Checkpoint, Op::Checkpoint], &mut ledger).unwrap();
+    let all = sealed(&disk, "c");
+    let path_has = "c@00000000000000000001.log".to_owned();
+    let (op, failure) = (Some(DiskOp::Remove), Failure::Io);
+    disk.fail(Fault { op, path_has, skip: 0, times: 1, failure });
+    live(&mut node, &[Op::Retain], &mut ledger).unwrap();
+    assert_eq!(sealed(&disk, "c"), all);
+    live(&mut node, &[Op::Retain], &mut ledger).unwrap();
+    assert_eq!(sealed(&disk, "c"), all[4.min(all.len())..]);
+}
