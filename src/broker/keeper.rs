@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Gentle};
 use crate::log::{Pass, SyncJob, Verified, Verifier, sync_many};
 use crate::memory::{self, Burst};
 use crate::planted::{self, Bug};
@@ -44,6 +44,7 @@ pub struct Checkpoints {
     disk: Arc<dyn Disk>,
     data: PathBuf,
     dir: PathBuf,
+    trash: PathBuf,
     number: u64,
     /// The position of the checkpoint before the last: the log is kept from there.
     previous: Lsn,
@@ -70,6 +71,7 @@ impl Checkpoints {
             disk: Arc::clone(disk),
             data: layout.data.clone(),
             dir,
+            trash: layout.trash(),
             number: newest.number,
             previous,
             last: newest.lsn(),
@@ -135,12 +137,15 @@ impl Checkpoints {
         Ok(self.previous)
     }
 
-    /// Removes some of the files that are of no use to any checkpoint.
+    /// Removes some of the files that are of no use to any checkpoint, by way of a disk that may take its
+    /// time.
     ///
     /// # Errors
     /// [`CheckpointError::Sync`]; it ends the process.
-    pub fn remove_some(&mut self) -> Result<(), CheckpointError> {
-        self.removals.step(self.disk.as_ref(), &self.data).map_err(CheckpointError::Sync)
+    pub fn remove_some(&mut self, gentle: &dyn Disk) -> Result<(), CheckpointError> {
+        let disk = self.disk.as_ref();
+        let removed = self.removals.step(disk, gentle, &self.data, &self.trash);
+        removed.map_err(CheckpointError::Sync)
     }
 
     fn sync(&self, jobs: Vec<SyncJob>) -> Result<(), CheckpointError> {
@@ -167,6 +172,7 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Serves until told to stop.
     pub(super) fn run(mut self, stopped: &Receiver<()>) -> Result<Keeper, Fatal> {
+        let gentle = Gentle(Arc::clone(&self.disk));
         loop {
             watch_room(self.disk.as_ref(), &self.settings);
             let now = Moment::read();
@@ -181,7 +187,7 @@ impl Keeper {
                 }
             }
             self.retain()?;
-            self.checkpoints.remove_some()?;
+            self.checkpoints.remove_some(&gentle)?;
             self.verifying.step(self.disk.as_ref(), &self.settings.data_dir, now);
             if self.burst.is_over(self.stats.bytes() + self.moved.load(Ordering::Relaxed)) {
                 memory::give_back();

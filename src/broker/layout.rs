@@ -32,6 +32,11 @@ impl Layout {
         self.meta.join("quarantine")
     }
 
+    /// What is no longer needed, while it is removed.
+    pub fn trash(&self) -> PathBuf {
+        self.meta.join("trash")
+    }
+
     /// Who has the directory.
     pub fn lock(&self) -> PathBuf {
         self.meta.join("LOCK")

@@ -20,6 +20,7 @@ use super::checkpoint::{Checkpoint, CheckpointError};
 use super::keeper::Checkpoints;
 use super::layout::Layout;
 use super::lock_file::{self, Held, Holder, Refused};
+use super::retention;
 use super::settings::Settings;
 use super::shard::{ALL_TOPICS, Shard, ShardError};
 use super::topics::{Topics, Workshop};
@@ -184,6 +185,7 @@ pub fn open(disk: &Arc<dyn Disk>, settings: &Settings, now: Now) -> Result<Opene
             Refused::Io(source) => unusable(&path, source),
         }
     })?;
+    retention::empty(disk.as_ref(), &layout.trash());
     let opening = Opening { disk, settings, layout, now, lock };
     match read_node(disk.as_ref(), &opening.layout)? {
         Some(node) => opening.reopen(node),

@@ -218,32 +218,58 @@ impl Removals {
         !self.coming.is_empty() || !self.said.is_empty()
     }
 
-    /// Removes some: to give back much room at once would hold up others who write. What can't be removed is
-    /// tried again.
+    /// Removes some from `data`. They are put into `trash` first, so that a file which `gentle` removes
+    /// little by little is nobody's. What can't be put there is tried again.
     ///
     /// # Errors
     /// A sync of the folder that failed.
-    pub(super) fn step(&mut self, disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
+    pub(super) fn step(
+        &mut self,
+        disk: &dyn Disk,
+        gentle: &dyn Disk,
+        data: &Path,
+        trash: &Path,
+    ) -> Result<(), LogError> {
         for _ in 0..REMOVED_AT_ONCE {
             let Some(files) = self.ready.front() else { break };
-            let removed = [&files.index, &files.log].into_iter().try_for_each(|path| {
-                match disk.remove(path) {
-                    Err(gone) if gone.kind() == io::ErrorKind::NotFound => Ok(()),
-                    removed => removed.map_err(|error| (path, error)),
-                }
-            });
-            if let Err((path, error)) = removed {
+            let path = trash.join(files.log.file_name().expect("a segment has a name"));
+            let moved = disk.create_dir(trash).and_then(|()| disk.rename(&files.log, &path));
+            if let Err(error) = moved
+                && error.kind() != io::ErrorKind::NotFound
+            {
                 if !std::mem::replace(&mut self.has_failed, true) {
-                    tracing::warn!(event = "retention_failed", path = %path.display(),
+                    tracing::warn!(event = "retention_failed", path = %files.log.display(),
                         "failed to remove a file that is no longer needed, and will try again: {error}");
                 }
                 break;
             }
             // One after the other: after a power cut there must not be one between two that are gone.
-            disk.sync_dir(dir).map_err(|source| LogError::Sync { path: dir.to_owned(), source })?;
+            disk.sync_dir(data)
+                .map_err(|source| LogError::Sync { path: data.to_owned(), source })?;
+            remove(disk, &files.index);
+            remove(gentle, &path);
             self.has_failed = false;
             self.ready.pop_front();
         }
         Ok(())
+    }
+}
+
+/// Removes what was left in the trash when the last life ended.
+pub(super) fn empty(disk: &dyn Disk, trash: &Path) {
+    // Most directories have none.
+    for entry in disk.list(trash).unwrap_or_default() {
+        remove(disk, &trash.join(&entry.name));
+    }
+}
+
+/// Removes a file that nobody needs. If that fails it is tried again after the next start.
+fn remove(disk: &dyn Disk, path: &Path) {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(event = "retention_failed", path = %path.display(),
+                "failed to remove a file that is no longer needed: {error}");
+        }
+        _ => {}
     }
 }

@@ -307,7 +307,7 @@ impl Node {
         {
             self.taking = Some(Taking::new(self.shards.len(), TOPICS_AT_ONCE));
         }
-        self.checkpoints.remove_some()?;
+        self.checkpoints.remove_some(self.disk.as_ref())?;
         self.retain(now)?;
         let Some(mut taking) = self.taking.take() else { return Ok(false) };
         if !self.take(&mut taking, now)? {

@@ -321,7 +321,7 @@ impl Node {
             let trims = retaining.look(self.disk.as_ref(), self.now, inventory);
             self.shards[shard].trim(&trims);
         }
-        Ok(self.checkpoints.remove_some()?)
+        Ok(self.checkpoints.remove_some(self.disk.as_ref())?)
     }
 
     fn write_checkpoint(&mut self, taking: Taking, is_clean: bool) -> Result<(), Dead> {
@@ -457,6 +457,17 @@ pub(super) fn check_but(disk: &SimDisk, node: &Node, ledger: &Ledger, lost_max: 
             assert_eq!(found.get(message), Some(place), "{message} was answered OK");
         }
     }
+    check_groups(node, ledger, &dead, &unknown);
+}
+
+/// What groups have settled was acknowledged or is a dead letter, and what they have not is kept. Of topics
+/// that are `unknown` it is not known what is a dead letter.
+fn check_groups(
+    node: &Node,
+    ledger: &Ledger,
+    dead: &BTreeSet<(String, u64)>,
+    unknown: &BTreeSet<String>,
+) {
     for shard in &node.shards {
         for topic in shard.topics() {
             let name = topic.name().as_str().to_owned();

@@ -129,7 +129,7 @@ fn a_file_that_cannot_be_removed_is_tried_again_and_those_behind_it_wait() {
     live(&mut node, &[Op::Retain, Op::Checkpoint, Op::Checkpoint], &mut ledger).unwrap();
     let all = sealed(&disk, "c");
     let path_has = "c@00000000000000000001.log".to_owned();
-    let (op, failure) = (Some(DiskOp::Remove), Failure::Io);
+    let (op, failure) = (Some(DiskOp::Rename), Failure::Io);
     disk.fail(Fault { op, path_has, skip: 0, times: 1, failure });
     live(&mut node, &[Op::Retain], &mut ledger).unwrap();
     assert_eq!(sealed(&disk, "c"), all);
