@@ -212,11 +212,10 @@ impl Keeper {
         Ok(self.checkpoints.all(taking)?)
     }
 
-    /// Looks whether topics have to let go of messages.
+    /// Looks whether some topics have to let go of messages: a piece of them in each round.
     fn retain(&mut self) -> Result<(), Fatal> {
         let count = self.shards.len();
-        while let Some((shard, piece)) = self.retaining.wants(Moment::read(), count, TOPICS_AT_ONCE)
-        {
+        if let Some((shard, piece)) = self.retaining.wants(Moment::read(), count, TOPICS_AT_ONCE) {
             let (sender, receiver) = mpsc::sync_channel(1);
             self.shards[shard].post(Message::Inventory { sender, piece });
             let inventory = receiver.recv().map_err(|_gone| Fatal::Gone)?;

@@ -31,8 +31,13 @@ use super::shard::Shard;
 /// How often it is looked at what there is.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// So many segments are removed in one of the keeper's rounds.
-const REMOVED_AT_ONCE: usize = 4;
+/// So many active segments of a piece end at once: the folder has to be synced for each, while the shard
+/// waits. The others do in a later pass.
+const SEALED_AT_ONCE: usize = 8;
+
+/// So many files are removed in one of the keeper's rounds, or so many bytes of them.
+const FILES_REMOVED_AT_ONCE: usize = 64;
+const BYTES_REMOVED_AT_ONCE: u64 = 256 << 20;
 
 /// Some of a shard's topics, as far as they can lose messages.
 #[derive(Debug)]
@@ -122,7 +127,7 @@ impl Retaining {
             Some(next) => (pass.shard, next),
             None => (pass.shard + 1, 0),
         };
-        let mut trims = Vec::new();
+        let (mut trims, mut sealed) = (Vec::new(), 0);
         for Stock { log, needed } in piece.topics {
             let topic = log.topic().clone();
             let mut ages = self.ages.remove(&topic).unwrap_or_default();
@@ -146,9 +151,11 @@ impl Retaining {
                 pass.held.insert(topic.clone());
             }
             pass.ages.insert(topic.clone(), ages);
-            if plan.first > log.first() || plan.seals {
+            let seals = plan.seals && sealed < SEALED_AT_ONCE;
+            sealed += usize::from(seals);
+            if plan.first > log.first() || seals {
                 pass.topics += usize::from(plan.first > log.first());
-                trims.push(Trim { topic, first: plan.first, seals: plan.seals });
+                trims.push(Trim { topic, first: plan.first, seals });
             }
         }
         trims
@@ -230,11 +237,21 @@ impl Removals {
         data: &Path,
         trash: &Path,
     ) -> Result<(), LogError> {
-        for _ in 0..REMOVED_AT_ONCE {
-            let Some(files) = self.ready.front() else { break };
-            let path = trash.join(files.log.file_name().expect("a segment has a name"));
-            let moved = disk.create_dir(trash).and_then(|()| disk.rename(&files.log, &path));
-            if let Err(error) = moved
+        let in_trash = |files: &TrimmedFiles| {
+            trash.join(files.log.file_name().expect("a segment's file has a name"))
+        };
+        let (mut moved, mut bytes) = (Vec::<TrimmedFiles>::new(), 0);
+        while let Some(files) = self.ready.front()
+            && moved.len() < FILES_REMOVED_AT_ONCE
+            && bytes < BYTES_REMOVED_AT_ONCE
+        {
+            // After a power cut there must not be one between two that are gone.
+            if moved.iter().any(|moved| moved.topic == files.topic) {
+                sync(disk, data)?;
+            }
+            let is_moved =
+                disk.create_dir(trash).and_then(|()| disk.rename(&files.log, &in_trash(files)));
+            if let Err(error) = is_moved
                 && error.kind() != io::ErrorKind::NotFound
             {
                 if !std::mem::replace(&mut self.has_failed, true) {
@@ -243,16 +260,23 @@ impl Removals {
                 }
                 break;
             }
-            // One after the other: after a power cut there must not be one between two that are gone.
-            disk.sync_dir(data)
-                .map_err(|source| LogError::Sync { path: data.to_owned(), source })?;
-            remove(disk, &files.index);
-            remove(gentle, &path);
             self.has_failed = false;
-            self.ready.pop_front();
+            bytes += files.bytes;
+            moved.extend(self.ready.pop_front());
+        }
+        if !moved.is_empty() {
+            sync(disk, data)?;
+        }
+        for files in &moved {
+            remove(disk, &files.index);
+            remove(gentle, &in_trash(files));
         }
         Ok(())
     }
+}
+
+fn sync(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
+    disk.sync_dir(dir).map_err(|source| LogError::Sync { path: dir.to_owned(), source })
 }
 
 /// Removes what was left in the trash when the last life ended.

@@ -106,7 +106,7 @@ impl TopicLog {
         let index = (mark.len == 0).then(Index::default);
         let shared = LogShared::new(paths, tail, segments, mark.end, index);
         let mut log = Self::with(disk, shared, settings, *mark);
-        log.trimmed.extend(trimmed.into_iter().map(|(first, _)| first));
+        log.trimmed = trimmed;
         Ok(log)
     }
 

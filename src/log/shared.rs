@@ -150,11 +150,13 @@ impl LogShared {
         std::mem::replace(&mut map.active, Known::whole(Index::default()))
     }
 
-    /// Forgets the sealed segments whose messages are all before `first`; gives what they began with.
-    pub(super) fn trim(&self, first: Offset) -> Vec<Offset> {
+    /// Forgets the sealed segments whose messages are all before `first`; gives what they began with, and how
+    /// long they are.
+    pub(super) fn trim(&self, first: Offset) -> Vec<(Offset, u64)> {
         let mut map = self.map();
         let kept = map.segments.partition_point(|segment| segment.first <= first).max(1) - 1;
-        let trimmed = map.segments.drain(..kept).map(|segment| segment.first).collect();
+        let trimmed = map.segments.drain(..kept);
+        let trimmed = trimmed.map(|segment| (segment.first, segment.len)).collect();
         self.first.store(map.segments[0].first.get(), Ordering::Release);
         trimmed
     }

@@ -89,17 +89,22 @@ pub struct TopicLog {
     unsynced: Unsynced,
     /// To the active file.
     written: Written,
-    /// Segments that are no longer kept, and whose files may be there still.
-    pub(super) trimmed: Vec<Offset>,
+    /// Segments that are no longer kept, and whose files may be there still: what they begin with, and how
+    /// long they are.
+    pub(super) trimmed: Vec<(Offset, u64)>,
 }
 
 /// The files of a segment that is no longer kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TrimmedFiles {
+    /// Its topic.
+    pub topic: TopicName,
     /// Its lines.
     pub log: PathBuf,
     /// Its index, if it has one.
     pub index: PathBuf,
+    /// How long the lines are.
+    pub bytes: u64,
 }
 
 /// Lines of one segment.
@@ -232,7 +237,12 @@ impl TopicLog {
     /// and none is left from before that, they are of no use.
     pub fn take_trimmed(&mut self) -> Vec<TrimmedFiles> {
         let paths = &self.shared.paths;
-        let files = |first| TrimmedFiles { log: paths.sealed(first), index: paths.index(first) };
+        let files = |(first, bytes)| TrimmedFiles {
+            topic: paths.topic.clone(),
+            log: paths.sealed(first),
+            index: paths.index(first),
+            bytes,
+        };
         std::mem::take(&mut self.trimmed).into_iter().map(files).collect()
     }
 

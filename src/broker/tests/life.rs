@@ -313,10 +313,11 @@ impl Node {
         self.write_checkpoint(taking, false)
     }
 
-    /// Lets topics go of all that they need not keep, and removes a file or two.
-    fn retain(&mut self) -> Result<(), Dead> {
+    /// Lets topics go of all that they need not keep, and removes some files.
+    fn retain(&mut self, piece: usize) -> Result<(), Dead> {
         let mut retaining = Retaining::new(RETENTION);
-        while let Some((shard, piece)) = retaining.wants(self.now.moment, self.shards.len(), 1) {
+        let count = self.shards.len();
+        while let Some((shard, piece)) = retaining.wants(self.now.moment, count, piece) {
             let inventory = self.shards[shard].inventory(piece);
             let trims = retaining.look(self.disk.as_ref(), self.now, inventory);
             self.shards[shard].trim(&trims);
@@ -369,7 +370,10 @@ pub(super) enum Op {
     Pass(u64),
     Checkpoint,
     CheckpointAmid,
+    /// Topic by topic.
     Retain,
+    /// All topics of a shard at once.
+    RetainAll,
 }
 
 /// Runs a life until it ends or the power goes.
@@ -387,7 +391,8 @@ pub(super) fn live(node: &mut Node, ops: &[Op], ledger: &mut Ledger) -> Result<(
             }
             Op::Checkpoint => node.checkpoint(false)?,
             Op::CheckpointAmid => node.checkpoint_amid(ledger)?,
-            Op::Retain => node.retain()?,
+            Op::Retain => node.retain(1)?,
+            Op::RetainAll => node.retain(usize::MAX)?,
         }
         node.round(ledger)?;
     }
