@@ -112,7 +112,7 @@ impl Retaining {
             tracing::info!(
                 event = "messages_expired",
                 topics,
-                "the oldest messages of {topics} topics are no longer kept"
+                "topics have let go of their oldest messages"
             );
         }
         let Pass { ages, held, .. } = self.pass.take().unwrap_or_default();
