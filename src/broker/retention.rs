@@ -181,7 +181,7 @@ impl Shard {
         for Trim { topic, first, seals } in trims {
             let Some(key) = self.topics.find(topic) else { continue };
             let known = &self.topics.slot(key).topic;
-            // A group may have been made since.
+            // Since it was planned that can only have become less; it is looked at again all the same.
             let is_needed = known.needed().is_some_and(|(offset, _)| offset < *first)
                 && !planted::has(Bug::NeededTrimmed);
             self.open.commands.topic(topic);

@@ -190,9 +190,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_flipped_bit_in_a_sealed_segment_is_found_and_named() {
-        let disk = SimDisk::new();
+    fn sealed(disk: &SimDisk) -> TopicLog {
         disk.create_dir(Path::new("/data/.wiber/index")).unwrap();
         let topic = TopicName::parse(b"chat").unwrap();
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
@@ -204,6 +202,35 @@ mod tests {
             log.append(&NewRecord { ts, id: None, message: message.as_bytes(), extra: "" });
             log.flush().unwrap();
         }
+        log
+    }
+
+    #[test]
+    fn what_is_no_longer_kept_is_passed_over_and_what_is_missing_is_told() {
+        let disk = SimDisk::new();
+        let mut log = sealed(&disk);
+        log.trim(log.end().next()).unwrap();
+        let files = log.take_trimmed();
+        assert!(files.len() > 3);
+        let begin = || Verifier::begin(&disk, PathBuf::from(DIR)).unwrap();
+        let (mut trimmed, mut missing) = (begin(), begin());
+        disk.remove(&files[1].log).unwrap();
+        let mut step = || missing.step(&disk, 100_000);
+        assert!(matches!(step(), Ok(Verified::More(damaged)) if damaged.is_empty()));
+        assert!(step().unwrap_err().to_string().contains("chat@"), "one before it is there");
+        disk.remove(&files[0].log).unwrap();
+        let mut steps = 0;
+        while let Verified::More(damaged) = trimmed.step(&disk, 100_000).unwrap() {
+            assert!(damaged.is_empty());
+            steps += 1;
+        }
+        assert_eq!(steps, files.len());
+    }
+
+    #[test]
+    fn a_flipped_bit_in_a_sealed_segment_is_found_and_named() {
+        let disk = SimDisk::new();
+        drop(sealed(&disk));
         let (found, pass) = whole_pass(&disk);
         assert!(found.is_empty() && pass.segments > 3 && pass.bytes > 3000, "{found:?} {pass:?}");
         let path = Path::new("/data/chat@00000000000000000001.log");
