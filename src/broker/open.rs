@@ -173,8 +173,9 @@ pub struct Opened {
 /// [`OpenError`]; the directory is then as it was.
 pub fn open(disk: &Arc<dyn Disk>, settings: &Settings, now: Now) -> Result<Opened, OpenError> {
     let layout = Layout::new(&settings.data_dir);
-    let folders =
-        [layout.data.clone(), layout.meta.clone(), layout.checkpoints(), layout.quarantine()];
+    let (checkpoints, quarantine, trash) =
+        (layout.checkpoints(), layout.quarantine(), layout.trash());
+    let folders = [layout.data.clone(), layout.meta.clone(), checkpoints, quarantine, trash];
     for folder in folders {
         create_durably(disk.as_ref(), &folder)?;
     }

@@ -249,8 +249,7 @@ impl Removals {
             if moved.iter().any(|moved| moved.topic == files.topic) {
                 sync(disk, data)?;
             }
-            let is_moved =
-                disk.create_dir(trash).and_then(|()| disk.rename(&files.log, &in_trash(files)));
+            let is_moved = disk.rename(&files.log, &in_trash(files));
             if let Err(error) = is_moved
                 && error.kind() != io::ErrorKind::NotFound
             {

@@ -338,6 +338,31 @@ fn a_topic_with_much_damage_is_read_in_pieces() {
 }
 
 #[test]
+fn a_history_of_which_messages_go_meanwhile_gives_the_others_and_says_so() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let topic = TopicName::parse(b"a").unwrap();
+    let (settings, tail) = (LogSettings { segment_bytes: 1 }, Arc::new(TailBudget::new(0)));
+    let mut log = TopicLog::create(Arc::clone(&disk), Path::new("/"), topic, settings, tail);
+    for message in [b"one", b"two", b"thr"] {
+        log.append(&NewRecord { ts: Timestamp::default(), id: None, message, extra: "" });
+        log.flush().unwrap();
+    }
+    let mut story = Story::on(1, disk);
+    story.receive("HISTORY a 9\nPING\n");
+    let (shared, end) = (log.shared(), log.end());
+    story.reply(0, "", Some(Then::Read { log: Some(shared), end }));
+    let (reading, mut job) = story.core.pull().pop().unwrap();
+    log.trim(Offset::new(3)).unwrap();
+    let done = job.run();
+    story.core.read(reading, job, done);
+    story.leave();
+    let told: Vec<_> = story.told.lines().filter_map(|line| line.strip_prefix("  < ")).collect();
+    assert!(told[1].starts_with("HISTORY a msg_") && told[1].ends_with(" thr"), "{told:?}");
+    let gone = "ERR OFFSET_GONE messages 1 to 2 of topic a are no longer kept topic=a first=3";
+    assert_eq!(told[2..], [gone, "OK pong"]);
+}
+
+#[test]
 fn a_connection_has_so_many_subscriptions_and_no_more() {
     let mut story = Story::new(1);
     for number in 0..SUBSCRIPTIONS_MAX {

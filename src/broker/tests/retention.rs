@@ -1,10 +1,15 @@
 //! What a broker no longer keeps, and when its files go.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::life::{self, Ledger, Node, Op, live, now};
+use super::life::{self, Ledger, Node, Op, live, now, settings};
+use crate::broker::layout::Layout;
 use crate::broker::open::Found;
+use crate::check;
+use crate::disk::sim::Crash;
 use crate::disk::sim::{Failure, Fault, Op as DiskOp, SimDisk};
+use crate::disk::{Disk, Open};
 use crate::ids::Offset;
 
 /// A broker that has published this often to a topic, thirty messages each time: they are some two or three
@@ -24,7 +29,8 @@ fn first(node: &Node, name: &str) -> u64 {
 /// The segments of a topic that have their files.
 fn sealed(disk: &SimDisk, name: &str) -> Vec<u64> {
     let files = disk.files();
-    let names = files.keys().filter_map(|path| path.file_name()?.to_str());
+    let is_topics = |path: &&PathBuf| path.parent() == Some(&settings().data_dir);
+    let names = files.keys().filter(is_topics).filter_map(|path| path.file_name()?.to_str());
     let first =
         |file: &str| file.strip_prefix(name)?.strip_prefix('@')?.strip_suffix(".log")?.parse().ok();
     names.filter_map(first).collect()
@@ -155,4 +161,64 @@ fn no_more_than_a_few_segments_end_and_a_few_files_are_removed_at_once() {
         live(&mut node, &[Op::RetainAll], &mut ledger).unwrap();
         assert_eq!(count(), left);
     }
+}
+
+/// A hole would be damage to whoever reads the files.
+#[test]
+fn whatever_a_power_cut_leaves_of_a_removal_is_the_end_of_the_topic() {
+    let disk = SimDisk::new();
+    let (mut node, mut ledger) = busy(&disk, "c", 3);
+    live(&mut node, &[Op::Retain, Op::Checkpoint, Op::Checkpoint], &mut ledger).unwrap();
+    let all = sealed(&disk, "c");
+    drop(node);
+    let mut seen = std::collections::BTreeSet::new();
+    for changes in 0.. {
+        let disk = disk.copy(Crash::KeepAll);
+        let (mut node, _) = Node::start(&disk, now(1)).unwrap();
+        node.checkpoint(false).unwrap();
+        node.checkpoint(false).unwrap();
+        disk.cut_power_after(changes);
+        // What can't be removed any more is no failure.
+        drop(live(&mut node, &[Op::Retain], &mut Ledger::default()));
+        for seed in 0..20 {
+            let left = disk.copy(Crash::Random { seed });
+            let sealed = sealed(&left, "c");
+            assert!(all.ends_with(&sealed), "{sealed:?} of {all:?} after {changes} changes");
+            seen.insert(sealed.len());
+        }
+        if !disk.is_off() {
+            break;
+        }
+    }
+    assert!(seen.len() > 4, "{seen:?}");
+}
+
+#[test]
+fn what_is_being_removed_when_it_stops_is_gone_after_the_next_start() {
+    let disk = SimDisk::new();
+    let (node, _) = busy(&disk, "c", 1);
+    drop(node);
+    let trash = Layout::new(&settings().data_dir).trash();
+    disk.open(&trash.join("c@00000000000000000001.log"), Open::Create).unwrap();
+    drop(Node::start(&disk, now(1)).unwrap());
+    assert!(disk.list(&trash).unwrap().is_empty());
+}
+
+/// Nobody misses what is no longer kept, as long as it is there.
+#[test]
+fn damage_to_what_is_no_longer_kept_is_none() {
+    let disk = SimDisk::new();
+    let (mut node, mut ledger) = busy(&disk, "c", 2);
+    let ops = [Op::Retain, Op::Publish("c", 1), Op::Checkpoint];
+    live(&mut node, &ops, &mut ledger).unwrap();
+    drop(node);
+    let damages = |disk: &SimDisk| {
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        check::check(&disk, &settings().data_dir, &mut |_, _| {}).unwrap().damages()
+    };
+    let file = Path::new("/srv/data/c@00000000000000000001.log");
+    disk.flip_bit(file, 30, 1).unwrap();
+    assert_eq!(damages(&disk), 0);
+    disk.flip_bit(Path::new("/srv/data/c.log"), 30, 1).unwrap();
+    assert_eq!(damages(&disk), 1);
 }

@@ -216,3 +216,43 @@ fn applied_again_with_lines_that_wait_a_log_is_cut_in_the_same_places() {
     assert_eq!(again.mark(), log.mark());
     assert_eq!(topic_files(&disk), topic_files(&other));
 }
+
+/// A checkpoint's job and a reader may know of segments that have gone since.
+#[test]
+fn what_still_knows_of_a_segment_that_was_trimmed_does_no_harm() {
+    let disk = disk();
+    let mut log = three_a_segment(&disk);
+    for second in 1..=5 {
+        append_at(&mut log, second);
+    }
+    // The beginning of the active segment is of an earlier life, and nothing is known of its index.
+    let mark = log.mark();
+    disk.remove(Path::new("/data/.wiber/index/chat@00000000000000000004.idx")).ok();
+    let files = files(&disk);
+    let settings = LogSettings { segment_bytes: 300 };
+    let mut log =
+        TopicLog::open(arc(&disk), Path::new(DIR), topic(), settings, budget(), &mark, &files)
+            .unwrap();
+    for second in 6..=11 {
+        append_at(&mut log, second);
+    }
+    let (shared, job) = (log.shared(), log.unsynced());
+    let oldest = shared.segment_of(Offset::FIRST);
+    log.trim(Offset::new(10)).unwrap();
+    let indexes = |disk: &SimDisk| -> Vec<_> {
+        let files = disk.files().into_iter();
+        files.filter(|(path, _)| path.extension().is_some_and(|its| its == "idx")).collect()
+    };
+    let before = indexes(&disk);
+    job.run(&disk).unwrap();
+    shared.rebuild(&disk, oldest).unwrap();
+    assert_eq!(indexes(&disk), before, "none is made for what is no longer kept, nor for another");
+    let left = disk.copy(Crash::LoseUnsynced);
+    let sealed = Path::new("/data/chat@00000000000000000004.log");
+    assert_eq!(left.files()[sealed], disk.files()[sealed], "its own file was synced");
+    // When the files are gone as well there is nothing to read.
+    for files in log.take_trimmed() {
+        disk.remove(&files.log).unwrap();
+    }
+    assert!(shared.open(&disk, Offset::new(4), 0, 100).unwrap().next(1000).unwrap().is_none());
+}
