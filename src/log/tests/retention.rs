@@ -227,7 +227,6 @@ fn what_still_knows_of_a_segment_that_was_trimmed_does_no_harm() {
     }
     // The beginning of the active segment is of an earlier life, and nothing is known of its index.
     let mark = log.mark();
-    disk.remove(Path::new("/data/.wiber/index/chat@00000000000000000004.idx")).ok();
     let files = files(&disk);
     let settings = LogSettings { segment_bytes: 300 };
     let mut log =
@@ -243,6 +242,7 @@ fn what_still_knows_of_a_segment_that_was_trimmed_does_no_harm() {
         let files = disk.files().into_iter();
         files.filter(|(path, _)| path.extension().is_some_and(|its| its == "idx")).collect()
     };
+    disk.remove(Path::new("/data/.wiber/index/chat@00000000000000000001.idx")).unwrap();
     let before = indexes(&disk);
     job.run(&disk).unwrap();
     shared.rebuild(&disk, oldest).unwrap();
