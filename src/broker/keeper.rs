@@ -214,12 +214,13 @@ impl Keeper {
 
     /// Looks whether some topics have to let go of messages: a piece of them in each round.
     fn retain(&mut self) -> Result<(), Fatal> {
-        let count = self.shards.len();
-        if let Some((shard, piece)) = self.retaining.wants(Moment::read(), count, TOPICS_AT_ONCE) {
+        let (count, last) = (self.shards.len(), self.stats.last());
+        let wanted = self.retaining.wants(Moment::read(), last, count, TOPICS_AT_ONCE);
+        if let Some((shard, piece)) = wanted {
             let (sender, receiver) = mpsc::sync_channel(1);
             self.shards[shard].post(Message::Inventory { sender, piece });
             let inventory = receiver.recv().map_err(|_gone| Fatal::Gone)?;
-            let trims = self.retaining.look(self.disk.as_ref(), Now::read(), inventory);
+            let trims = self.retaining.look(self.disk.as_ref(), Now::read(), last, inventory);
             if !trims.is_empty() {
                 self.shards[shard].post(Message::Trim(trims));
             }

@@ -25,6 +25,7 @@ use crate::ids::{GroupName, Offset, TopicName};
 use crate::log::{Ages, LogError, LogShared, Retention, TrimmedFiles};
 use crate::planted::{self, Bug};
 use crate::time::{Moment, Now};
+use crate::wal::Lsn;
 
 use super::shard::Shard;
 
@@ -69,6 +70,9 @@ pub struct Trim {
 pub struct Retaining {
     retention: Retention,
     next_pass: Moment,
+    /// The last record of the log when topics were last told to let go of something. As long as none came
+    /// behind it that is not written, and there is no use in telling them again.
+    told_at: Option<Lsn>,
     /// While a pass goes on: what it has come to.
     pass: Option<Pass>,
     ages: HashMap<TopicName, Ages>,
@@ -93,14 +97,16 @@ impl Retaining {
     }
 
     /// What is to be asked for ([`Shard::inventory`]): the shard, of so many, and which of its topics.
-    /// `None` when there is nothing to be done now.
+    /// `None` when there is nothing to be done now. `last` is the last record of the log.
     pub fn wants(
         &mut self,
         now: Moment,
+        last: Lsn,
         shards: usize,
         piece: usize,
     ) -> Option<(usize, Range<usize>)> {
-        if self.pass.is_none() && (self.retention.is_off() || now < self.next_pass) {
+        let is_untimely = now < self.next_pass || self.told_at == Some(last);
+        if self.pass.is_none() && (self.retention.is_off() || is_untimely) {
             return None;
         }
         let pass = self.pass.get_or_insert_default();
@@ -120,8 +126,8 @@ impl Retaining {
         None
     }
 
-    /// What the topics of a piece let go of.
-    pub fn look(&mut self, disk: &dyn Disk, now: Now, piece: Inventory) -> Vec<Trim> {
+    /// What the topics of a piece are to let go of. `last` is the last record of the log.
+    pub fn look(&mut self, disk: &dyn Disk, now: Now, last: Lsn, piece: Inventory) -> Vec<Trim> {
         let Some(pass) = &mut self.pass else { return Vec::new() };
         (pass.shard, pass.next) = match piece.next {
             Some(next) => (pass.shard, next),
@@ -150,13 +156,18 @@ impl Retaining {
                 }
                 pass.held.insert(topic.clone());
             }
-            pass.ages.insert(topic.clone(), ages);
+            if self.retention.age.is_some() {
+                pass.ages.insert(topic.clone(), ages);
+            }
             let seals = plan.seals && sealed < SEALED_AT_ONCE;
             sealed += usize::from(seals);
             if plan.first > log.first() || seals {
                 pass.topics += usize::from(plan.first > log.first());
                 trims.push(Trim { topic, first: plan.first, seals });
             }
+        }
+        if !trims.is_empty() {
+            self.told_at = Some(last);
         }
         trims
     }
@@ -184,6 +195,7 @@ impl Shard {
             // Since it was planned that can only have become less; it is looked at again all the same.
             let is_needed = known.needed().is_some_and(|(offset, _)| offset < *first)
                 && !planted::has(Bug::NeededTrimmed);
+            // Whatever comes of it, it is written that it was looked at.
             self.open.commands.topic(topic);
             if *seals {
                 self.open.commands.seal();

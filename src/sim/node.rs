@@ -319,15 +319,14 @@ impl Node {
 
     /// Looks at some topics, whether they have to let go of messages.
     fn retain(&mut self, now: Now) -> Result<(), Fatal> {
-        let count = self.shards.len();
-        let Some((number, piece)) = self.retaining.wants(now.moment, count, TOPICS_AT_ONCE) else {
-            return Ok(());
-        };
+        let (count, last) = (self.shards.len(), self.log.stats().last());
+        let wanted = self.retaining.wants(now.moment, last, count, TOPICS_AT_ONCE);
+        let Some((number, piece)) = wanted else { return Ok(()) };
         let (sender, receiver) = sync_channel(1);
         self.inboxes[number].push(Message::Inventory { sender, piece });
         self.shard_turn(number, now)?;
         let inventory = receiver.recv().map_err(|_gone| Fatal::Gone)?;
-        let trims = self.retaining.look(self.disk.as_ref(), now, inventory);
+        let trims = self.retaining.look(self.disk.as_ref(), now, last, inventory);
         self.inboxes[number].push(Message::Trim(trims));
         Ok(())
     }

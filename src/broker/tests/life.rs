@@ -285,6 +285,11 @@ impl Node {
         self.checkpoints.is_due(&settings(), self.log.stats(), self.now.moment)
     }
 
+    /// The shard of this number.
+    pub(super) fn shard(&mut self, number: usize) -> &mut Shard {
+        &mut self.shards[number]
+    }
+
     /// One of its topics.
     pub(super) fn topic(&self, name: &str) -> &Topic {
         let mut all = self.shards.iter().flat_map(Shard::topics);
@@ -316,10 +321,10 @@ impl Node {
     /// Lets topics go of all that they need not keep, and removes some files.
     fn retain(&mut self, piece: usize) -> Result<(), Dead> {
         let mut retaining = Retaining::new(RETENTION);
-        let count = self.shards.len();
-        while let Some((shard, piece)) = retaining.wants(self.now.moment, count, piece) {
+        let (count, last) = (self.shards.len(), self.log.stats().last());
+        while let Some((shard, piece)) = retaining.wants(self.now.moment, last, count, piece) {
             let inventory = self.shards[shard].inventory(piece);
-            let trims = retaining.look(self.disk.as_ref(), self.now, inventory);
+            let trims = retaining.look(self.disk.as_ref(), self.now, last, inventory);
             self.shards[shard].trim(&trims);
         }
         Ok(self.checkpoints.remove_some(self.disk.as_ref())?)

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use super::life::{self, Ledger, Node, Op, live, now, settings};
 use crate::broker::layout::Layout;
 use crate::broker::open::Found;
+use crate::broker::retention::Retaining;
 use crate::check;
 use crate::disk::sim::Crash;
 use crate::disk::sim::{Failure, Fault, Op as DiskOp, SimDisk};
 use crate::disk::{Disk, Open};
 use crate::ids::Offset;
+use crate::log::Retention;
+use crate::wal::Lsn;
 
 /// A broker that has published this often to a topic, thirty messages each time: they are some two or three
 /// segments each.
@@ -221,4 +224,24 @@ fn damage_to_what_is_no_longer_kept_is_none() {
     assert_eq!(damages(&disk), 0);
     disk.flip_bit(Path::new("/srv/data/c.log"), 30, 1).unwrap();
     assert_eq!(damages(&disk), 1);
+}
+
+/// On a full disk all of it would wait to be written.
+#[test]
+fn what_was_told_and_is_not_written_yet_is_not_told_again() {
+    let disk = SimDisk::new();
+    let (mut node, _) = busy(&disk, "c", 2);
+    let retention = Retention { age: None, bytes: Some(0) };
+    let mut retaining = Retaining::new(retention);
+    let mut pass = |seconds: u64, last: u64| {
+        let (now, last, mut trims) = (now(seconds), Lsn::new(last), 0);
+        while let Some((shard, piece)) = retaining.wants(now.moment, last, 2, 1) {
+            let inventory = node.shard(shard).inventory(piece);
+            trims += retaining.look(&disk, now, last, inventory).len();
+        }
+        trims
+    };
+    assert_eq!([pass(10, 7), pass(20, 7), pass(30, 7)], [1, 0, 0]);
+    assert_eq!(pass(40, 8), 1, "something was written, and it does not show");
+    assert_eq!([pass(41, 8), pass(42, 9)], [0, 1]);
 }
