@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, Open};
 use crate::ids::{GroupName, TopicName};
 use crate::log::{self, LogError, LogMark, SegmentFile, TopicLog};
 use crate::time::{Now, Timestamp};
@@ -176,8 +176,9 @@ pub fn open(disk: &Arc<dyn Disk>, settings: &Settings, now: Now) -> Result<Opene
     let (checkpoints, quarantine, trash) =
         (layout.checkpoints(), layout.quarantine(), layout.trash());
     let folders = [layout.data.clone(), layout.meta.clone(), checkpoints, quarantine, trash];
+    let is_served = disk.open(&layout.node(), Open::Read).is_ok();
     for folder in folders {
-        create_durably(disk.as_ref(), &folder)?;
+        create_durably(disk.as_ref(), &folder, is_served)?;
     }
     let lock = lock_file::take(disk.as_ref(), &layout, Holder::Broker).map_err(|refused| {
         let path = layout.lock();
@@ -460,17 +461,29 @@ impl Opening<'_> {
 }
 
 /// Creates a folder. It and those above it that are new are there after a power cut only if each is
-/// synced in the one above it. The folder itself may be from a start that came to nothing.
-fn create_durably(disk: &dyn Disk, folder: &Path) -> Result<(), OpenError> {
+/// synced in the one above it. In a directory that was not served yet all of them may be from a start
+/// that came to nothing.
+fn create_durably(disk: &dyn Disk, folder: &Path, is_served: bool) -> Result<(), OpenError> {
     let is_named = |path: &&Path| !path.as_os_str().is_empty();
     let is_new = |path: &&Path| disk.list(path).is_err();
     let new = folder.ancestors().filter(is_named).take_while(is_new).count();
     disk.create_dir(folder).map_err(|source| unusable(folder, source))?;
-    for path in folder.ancestors().filter(is_named).take(new.max(1)) {
+    let wanted = if is_served { new.max(1) } else { usize::MAX };
+    for (number, path) in folder.ancestors().filter(is_named).take(wanted).enumerate() {
         let above = path.parent().filter(is_named).unwrap_or(Path::new("."));
-        disk.sync_dir(above).map_err(|source| unusable(above, source))?;
+        match disk.sync_dir(above) {
+            // One that this user can't even open was not made by an earlier start.
+            Err(error) if number >= new.max(1) && is_foreign(&error) => {}
+            synced => synced.map_err(|source| unusable(above, source))?,
+        }
     }
     Ok(())
+}
+
+/// Whether a folder can't be synced since it is somebody else's, or on a file system without that.
+fn is_foreign(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | InvalidInput | Unsupported)
 }
 
 /// Collects the topics that a record's commands are about.

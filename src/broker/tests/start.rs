@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::super::checkpoint::Checkpoint;
 use super::super::layout::Layout;
 use super::super::open;
-use super::life::{Ledger, Node, Op, live, now, settings};
+use super::life::{self, Ledger, Node, Op, live, now, settings};
 use crate::check;
-use crate::disk::sim::{self, SimDisk};
+use crate::disk::sim::{self, Crash, Failure, SimDisk};
 use crate::disk::{Disk, Open};
 use crate::wal::{self, Lsn};
 
@@ -167,4 +167,21 @@ fn a_log_that_ends_before_what_some_of_the_state_covers_is_damaged() {
     assert!(refused.contains(&format!("a checkpoint covers up to {last}")), "{refused}");
     assert!(!damage(end_at(covered.durable.prev())).is_empty());
     drop(Node::start(&end_at(covered.durable), now(1000)).unwrap());
+}
+
+/// The folders above the data directory that the first try had made were lost in a power cut, with all that
+/// was in them: the second try saw that they were there, and synced none but the last.
+#[test]
+fn what_a_start_that_failed_has_made_is_there_for_good_when_the_next_one_is_done() {
+    for nth in 1..=4 {
+        let disk = SimDisk::new();
+        disk.fail_next(sim::Op::SyncDir, nth, Failure::Io);
+        assert!(Node::start(&disk, now(0)).is_err(), "{nth}");
+        let (mut node, _) = Node::start(&disk, now(1)).unwrap();
+        let mut ledger = Ledger::default();
+        live(&mut node, &[Op::Publish("a", 3)], &mut ledger).unwrap();
+        let disk = disk.crash(Crash::LoseUnsynced);
+        let (node, _) = Node::start(&disk, now(2)).unwrap();
+        life::check(&disk, &node, &ledger);
+    }
 }
