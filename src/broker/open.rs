@@ -178,7 +178,9 @@ pub fn open(disk: &Arc<dyn Disk>, settings: &Settings, now: Now) -> Result<Opene
     let folders = [layout.data.clone(), layout.meta.clone(), checkpoints, quarantine, trash];
     let is_served = disk.open(&layout.node(), Open::Read).is_ok();
     for folder in folders {
-        create_durably(disk.as_ref(), &folder, is_served)?;
+        // What is above the others is among them.
+        let is_certain = is_served || folder != layout.data;
+        create_durably(disk.as_ref(), &folder, is_certain)?;
     }
     let lock = lock_file::take(disk.as_ref(), &layout, Holder::Broker).map_err(|refused| {
         let path = layout.lock();
@@ -461,14 +463,14 @@ impl Opening<'_> {
 }
 
 /// Creates a folder. It and those above it that are new are there after a power cut only if each is
-/// synced in the one above it. In a directory that was not served yet all of them may be from a start
-/// that came to nothing.
-fn create_durably(disk: &dyn Disk, folder: &Path, is_served: bool) -> Result<(), OpenError> {
+/// synced in the one above it. The folder itself may be from a start that came to nothing and, unless it
+/// `is_certain` that it was served or they were seen to, all of those above it.
+fn create_durably(disk: &dyn Disk, folder: &Path, is_certain: bool) -> Result<(), OpenError> {
     let is_named = |path: &&Path| !path.as_os_str().is_empty();
     let is_new = |path: &&Path| disk.list(path).is_err();
     let new = folder.ancestors().filter(is_named).take_while(is_new).count();
     disk.create_dir(folder).map_err(|source| unusable(folder, source))?;
-    let wanted = if is_served { new.max(1) } else { usize::MAX };
+    let wanted = if is_certain { new.max(1) } else { usize::MAX };
     for (number, path) in folder.ancestors().filter(is_named).take(wanted).enumerate() {
         let above = path.parent().filter(is_named).unwrap_or(Path::new("."));
         match disk.sync_dir(above) {

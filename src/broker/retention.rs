@@ -261,6 +261,7 @@ impl Removals {
             if moved.iter().any(|moved| moved.topic == files.topic) {
                 sync(disk, data)?;
             }
+            remove(disk, &files.index);
             let is_moved = disk.rename(&files.log, &in_trash(files));
             if let Err(error) = is_moved
                 && error.kind() != io::ErrorKind::NotFound
@@ -279,7 +280,6 @@ impl Removals {
             sync(disk, data)?;
         }
         for files in &moved {
-            remove(disk, &files.index);
             remove(gentle, &in_trash(files));
         }
         Ok(())
@@ -298,7 +298,7 @@ pub(super) fn empty(disk: &dyn Disk, trash: &Path) {
     }
 }
 
-/// Removes a file that nobody needs. If that fails it is tried again after the next start.
+/// Removes a file that nobody needs. What stays in the trash is tried again after the next start.
 fn remove(disk: &dyn Disk, path: &Path) {
     match disk.remove(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -289,6 +289,10 @@ impl Reader {
             Ok(found) => format!("offset {} stands here", found.offset),
             Err(error) => error.to_string(),
         };
+        // The file may just be on its way out.
+        if expected < self.shared.first() {
+            return self.ensure_kept().map(|()| None);
+        }
         let is_lost = parse_lost(raw.bytes) == Some(expected);
         let (path, topic) = (place.lines.path.clone(), self.shared.topic().clone());
         if is_lost {
@@ -335,17 +339,23 @@ impl Reader {
         Ok(())
     }
 
+    /// Goes to the first message that is kept, and says so, if the next one comes before it.
+    fn ensure_kept(&mut self) -> Result<(), LogError> {
+        let (offset, first) = (self.next, self.shared.first());
+        if offset >= first {
+            return Ok(());
+        }
+        self.rest();
+        self.next = first;
+        Err(LogError::Gone { topic: self.shared.topic().clone(), offset, first })
+    }
+
     /// Sees to it that the next line is in the present place; false if there is none.
     fn find_place(&mut self) -> Result<bool, LogError> {
         if self.place.as_ref().is_some_and(|place| place.lines.at < place.len) {
             return Ok(true);
         }
-        let (offset, first) = (self.next, self.shared.first());
-        if offset < first {
-            self.rest();
-            self.next = first;
-            return Err(LogError::Gone { topic: self.shared.topic().clone(), offset, first });
-        }
+        self.ensure_kept()?;
         let segment = self.shared.segment_of(self.next);
         if let Some(Paused { segment: first, at }) = self.paused.take()
             && first == segment.first

@@ -112,8 +112,7 @@ fn what_is_too_much_goes_and_what_a_group_has_not_handled_stays() {
 #[test]
 fn what_is_too_old_goes_to_the_last_message_and_offsets_go_on() {
     let (_temp, dir) = data_dir();
-    let setup = keeping(&dir, "RETENTION__AGE", "1s");
-    let broker = setup.start();
+    let broker = keeping(&dir, "RETENTION__AGE", "1s").start();
     let mut nc = broker.connect();
     publish(&mut nc, "chat", 1..=100);
     wait_for(|| files(&dir, "chat").is_empty(), || format!("{:?}", files(&dir, "chat")));
@@ -121,7 +120,7 @@ fn what_is_too_old_goes_to_the_last_message_and_offsets_go_on() {
     broker.wait_logged("messages_expired");
     assert_eq!(broker.stop(), Some(0));
     check(&dir);
-    let broker = setup.start();
+    let broker = keeping(&dir, "RETENTION__AGE", "1h").start();
     let mut nc = broker.connect();
     publish(&mut nc, "chat", 101..=101);
     assert_eq!(history(&mut nc, "chat"), [101]);

@@ -256,3 +256,24 @@ fn what_still_knows_of_a_segment_that_was_trimmed_does_no_harm() {
     }
     assert!(shared.open(&disk, Offset::new(4), 0, 100).unwrap().next(1000).unwrap().is_none());
 }
+
+/// It is removed a piece at a time, from its end.
+#[test]
+fn a_file_that_is_cut_while_it_is_read_is_gone_and_not_damaged() {
+    let disk = disk();
+    let mut log = log(&disk);
+    let mut reader = log.reader();
+    assert_eq!(reader.next().unwrap().unwrap().offset, Offset::new(1));
+    let mut slow = log.reader();
+    slow.pause(10);
+    assert_eq!(slow.next().unwrap().unwrap().offset, Offset::new(1));
+    log.trim(Offset::new(7)).unwrap();
+    let file = &log.take_trimmed()[0].log;
+    let open = disk.open(file, Open::Write).unwrap();
+    // In the middle of the second line.
+    open.truncate(open.len().unwrap() / 2).unwrap();
+    assert_eq!(reader.next().unwrap().unwrap().offset, Offset::new(2), "it was read before");
+    let error = slow.next().unwrap_err();
+    assert_eq!(error.to_string(), "messages 2 to 6 of topic chat are no longer kept");
+    assert_eq!(slow.next().unwrap().unwrap().offset, Offset::new(7));
+}
