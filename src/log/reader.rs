@@ -120,8 +120,13 @@ impl Reader {
         }
         let counted = lines.at;
         if !self.is_at(&mut lines, segment.len, offset)? {
-            // A line end was lost or came to it. Else the line itself is damaged.
-            let found = self.look_for(segment, at, offset)?.unwrap_or(counted);
+            // A line end was lost or came to it. Else the line itself is damaged, and counted right
+            // unless that is beyond what comes after it.
+            let found = match self.look_for(segment, at, offset)? {
+                Some((found, at)) if found == offset => at,
+                Some((_, behind)) => behind.min(counted),
+                None => counted,
+            };
             lines = self.lines(segment, found)?;
         }
         self.place = Some(Place { segment: segment.first, len: segment.len, lines });
@@ -207,19 +212,21 @@ impl Reader {
         Ok(is_it)
     }
 
-    /// Reads a segment from `from` on for a message; gives where it stands.
+    /// Reads a segment from `from` on for a message, or the first one that is in its place behind it;
+    /// gives which and where. Nothing is read beyond that: who waits for it waits no longer than damage
+    /// is long.
     fn look_for(
         &self,
         segment: Segment,
         from: u64,
         offset: Offset,
-    ) -> Result<Option<u64>, LogError> {
-        let mut lines =
-            self.shared.open(self.disk.as_ref(), segment.first, from, self.block_bytes)?;
+    ) -> Result<Option<(Offset, u64)>, LogError> {
+        let mut lines = self.lines(segment, from)?;
         while let Some(line) = lines.next(segment.len)? {
-            let parsed = parse_line(self.shared.topic(), line.bytes);
-            if parsed.is_ok_and(|record| record.offset == offset) {
-                return Ok(Some(line.at));
+            if let Some(found) =
+                offset_of(self.shared.topic(), line.bytes).filter(|found| *found >= offset)
+            {
+                return Ok(Some((found, line.at)));
             }
         }
         Ok(None)
@@ -326,8 +333,7 @@ impl Reader {
         place.lines.step_back(at);
         while let Some(raw) = place.lines.next(place.len)? {
             let at = raw.at;
-            let offset = parse_line(topic, raw.bytes).map(|line| line.offset).ok();
-            let offset = offset.or_else(|| parse_lost(raw.bytes)).unwrap_or_default();
+            let offset = offset_of(topic, raw.bytes).unwrap_or_default();
             if offset >= expected {
                 place.lines.step_back(at);
                 // A line too many costs no message, and one too few costs those that it held.
@@ -382,4 +388,10 @@ impl Reader {
         }
         Ok(self.place.as_ref().is_some_and(|place| place.lines.at < place.len))
     }
+}
+
+/// Which message a line is, or says to be lost; `None` if it is damaged.
+fn offset_of(topic: &TopicName, line: &[u8]) -> Option<Offset> {
+    let parsed = parse_line(topic, line);
+    parsed.map(|record| record.offset).ok().or_else(|| parse_lost(line))
 }

@@ -361,7 +361,8 @@ impl LogShared {
         (index.before(offset), index.behind_offset(offset))
     }
 
-    /// Reads the segment from the last entry of `index` to `end`, the beginning of a line or the end.
+    /// Reads the segment from the last entry of `index` to `end`, the beginning of a line or the end. What
+    /// a line says of itself counts, not how many stand before it: line ends may be lost, or too many.
     fn read(
         &self,
         disk: &dyn Disk,
@@ -369,16 +370,23 @@ impl LogShared {
         mut index: Index,
         end: u64,
     ) -> Result<Index, LogError> {
-        let last = index.last();
-        let (mut offset, at) = last.map_or((segment.first, 0), |last| (last.offset, last.at));
-        let mut ts = last.map_or(Timestamp::default(), |last| last.ts);
-        let mut lines = self.open(disk, segment.first, at, SCAN_BYTES)?;
+        let first = Entry { offset: segment.first, at: 0, ts: Timestamp::default() };
+        let mut last = index.last().unwrap_or(first);
+        let mut lines = self.open(disk, segment.first, last.at, SCAN_BYTES)?;
         while let Some(line) = lines.next(end)? {
-            if let Ok(record) = parse_line(self.topic(), line.bytes) {
-                ts = ts.max(record.ts());
+            match parse_line(self.topic(), line.bytes) {
+                Ok(record)
+                    if record.offset >= last.offset
+                        && (line.at > 0 || record.offset == first.offset) =>
+                {
+                    let ts = last.ts.max(record.ts());
+                    last = Entry { offset: record.offset, at: line.at, ts };
+                    index.note(last);
+                }
+                // Whatever became of its first line, a segment begins there.
+                _ if line.at == 0 => index.note(first),
+                _ => {}
             }
-            index.note(Entry { offset, at: line.at, ts });
-            offset = offset.next();
         }
         Ok(index)
     }

@@ -209,10 +209,7 @@ fn a_damaged_line_or_index_misleads_nobody_who_may_not_wait() {
     let log = Path::new(DIR).join("chat.log");
     let index = read_all(&this.disk, &path()).unwrap();
     let lines = read_all(&this.disk, &log).unwrap();
-    let place = |offset: u64| {
-        let ends = memchr::memchr_iter(b'\n', &lines).map(|end| end as u64 + 1);
-        std::iter::once(0).chain(ends).nth(usize::try_from(offset - 1).unwrap()).unwrap()
-    };
+    let place = |offset: u64| place(&lines, offset);
     // Every entry of the index but the first points to a line too late.
     let mut wrong = index::entries(&index);
     assert!(wrong.len() > 50);
@@ -229,5 +226,73 @@ fn a_damaged_line_or_index_misleads_nobody_who_may_not_wait() {
     file.write_at(b"\n", place(middle) + 100).unwrap();
     for offset in (1..=BEFORE).step_by(7).filter(|n| !(middle - 3..middle + 10).contains(n)) {
         this.brief_reads(offset);
+    }
+}
+
+/// Where the message of an offset begins in the first segment.
+fn place(lines: &[u8], offset: u64) -> u64 {
+    let ends = memchr::memchr_iter(b'\n', lines).map(|end| end as u64 + 1);
+    std::iter::once(0).chain(ends).nth(usize::try_from(offset - 1).unwrap()).unwrap()
+}
+
+/// A shard that was to deliver a damaged message once read all that came behind it in its segment.
+#[test]
+fn who_goes_to_a_message_that_is_damaged_or_lost_reads_nothing_far_behind_it() {
+    let this = Reopened::new(true);
+    let log = Path::new(DIR).join("chat.log");
+    let lines = read_all(&this.disk, &log).unwrap();
+    let [damaged, lost] = [300, 500];
+    this.disk.flip_bit(&log, place(&lines, damaged) + 60, 1).unwrap();
+    let [begin, end] = [lost, lost + 1].map(|offset| place(&lines, offset));
+    let mut line = Vec::new();
+    super::record::write_lost(&mut line, Offset::new(lost), 0);
+    let padding = usize::try_from(end - begin).unwrap() - line.len();
+    line.clear();
+    super::record::write_lost(&mut line, Offset::new(lost), padding);
+    this.disk.open(&log, Open::Write).unwrap().write_at(&line, begin).unwrap();
+    for offset in [damaged, lost] {
+        for mut reader in [this.log.reader(), this.log.reader().brief()] {
+            let before = this.disk.count(Op::Read);
+            reader.seek(Offset::new(offset)).unwrap();
+            match reader.next() {
+                Err(LogError::Corrupt { offset: found, at, .. }) => {
+                    assert_eq!((found.get(), at), (offset, place(&lines, offset)));
+                }
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(reader.next().unwrap().unwrap().offset.get(), offset + 1);
+            let reads = this.disk.count(Op::Read) - before;
+            assert!(reads <= FEW + 2, "{reads} reads, of a quarter of a mebibyte each");
+        }
+    }
+}
+
+/// Lines are counted from an entry of the index on, so that one that goes to a message whose own line
+/// end and those before it are lost comes out too far behind.
+#[test]
+fn lost_line_ends_cost_the_messages_that_they_join_and_none_behind_them() {
+    let this = Reopened::new(true);
+    let log = Path::new(DIR).join("chat.log");
+    let lines = read_all(&this.disk, &log).unwrap();
+    let is_entry = |offset: u64| this.entries().iter().any(|entry| entry.offset.get() == offset);
+    let first = (200..).find(|offset| is_entry(*offset)).unwrap();
+    let file = this.disk.open(&log, Open::Write).unwrap();
+    for joined in first..first + 3 {
+        file.write_at(b"!", place(&lines, joined + 1) - 1).unwrap();
+    }
+    for offset in first..first + 8 {
+        let mut reader = this.log.reader();
+        reader.seek(Offset::new(offset)).unwrap();
+        let (mut seen, mut damaged) = (Vec::new(), Vec::new());
+        while seen.last() != Some(&(first + 8)) {
+            match reader.next() {
+                Ok(line) => seen.push(line.unwrap().offset.get()),
+                Err(LogError::Corrupt { offset, .. }) => damaged.push(offset.get()),
+                Err(other) => panic!("{other}"),
+            }
+        }
+        let good = offset.max(first + 4);
+        assert_eq!(seen, (good..=first + 8).collect::<Vec<_>>(), "from {offset}");
+        assert_eq!(damaged, (offset..good).collect::<Vec<_>>(), "from {offset}");
     }
 }
