@@ -46,6 +46,8 @@ struct Place {
     segment: Offset,
     /// How much of the segment is known to be visible.
     len: u64,
+    /// The last message that it may hold: the next segment begins behind it, whatever follows in the file.
+    last: Offset,
     lines: Lines,
 }
 
@@ -129,8 +131,13 @@ impl Reader {
             };
             lines = self.lines(segment, found)?;
         }
-        self.place = Some(Place { segment: segment.first, len: segment.len, lines });
+        self.place = Some(self.place(segment, lines));
         Ok(())
+    }
+
+    fn place(&self, segment: Segment, lines: Lines) -> Place {
+        let last = self.shared.last_of(segment.first);
+        Place { segment: segment.first, len: segment.len, last, lines }
     }
 
     /// The lines of a segment from a position on.
@@ -358,7 +365,8 @@ impl Reader {
 
     /// Sees to it that the next line is in the present place; false if there is none.
     fn find_place(&mut self) -> Result<bool, LogError> {
-        if self.place.as_ref().is_some_and(|place| place.lines.at < place.len) {
+        let has_more = |place: &Place| place.lines.at < place.len && self.next <= place.last;
+        if self.place.as_ref().is_some_and(has_more) {
             return Ok(true);
         }
         self.ensure_kept()?;
@@ -367,16 +375,19 @@ impl Reader {
             && first == segment.first
         {
             let lines = self.shared.open(self.disk.as_ref(), first, at, self.block_bytes)?;
-            self.place = Some(Place { segment: first, len: segment.len, lines });
+            self.place = Some(self.place(segment, lines));
             return Ok(at < segment.len);
         }
         match &mut self.place {
-            Some(place) if place.segment == segment.first => place.len = segment.len,
+            Some(place) if place.segment == segment.first => {
+                place.len = segment.len;
+                place.last = self.shared.last_of(segment.first);
+            }
             // One segment is read to its end, and the next one begins.
             _ if segment.first == self.next => {
                 let disk = self.disk.as_ref();
                 let lines = self.shared.open(disk, segment.first, 0, self.block_bytes)?;
-                self.place = Some(Place { segment: segment.first, len: segment.len, lines });
+                self.place = Some(self.place(segment, lines));
             }
             _ => {
                 self.seek(self.next)?;

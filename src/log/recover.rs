@@ -143,9 +143,8 @@ impl TopicLog {
             disk.remove(&active).map_err(io)?;
         } else if is_there {
             let file = disk.open(&active, Open::Write).map_err(io)?;
-            if file.len().map_err(io)? > self.mark.len {
-                file.truncate(self.mark.len).map_err(io)?;
-            }
+            file.truncate(self.mark.len).map_err(io)?;
+            self.is_cut = true;
         }
         Ok(())
     }

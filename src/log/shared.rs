@@ -240,6 +240,13 @@ impl LogShared {
         map.segments[at.max(1) - 1]
     }
 
+    /// The last message that the segment beginning with `first` may hold: the next one begins behind it.
+    pub(super) fn last_of(&self, first: Offset) -> Offset {
+        let map = self.map();
+        let next = map.segments.partition_point(|segment| segment.first <= first);
+        map.segments.get(next).map_or(Offset::new(u64::MAX), |next| next.first.prev())
+    }
+
     /// The segment that begins with `first`, as it is now, if it is kept.
     fn segment(&self, first: Offset) -> Option<Segment> {
         Some(self.segment_of(first)).filter(|segment| segment.first == first)

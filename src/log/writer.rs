@@ -83,6 +83,8 @@ pub struct TopicLog {
     /// Where the last index entry points.
     noted_at: Option<u64>,
     active: Option<Arc<dyn File>>,
+    /// In this life the active file was seen to end where it should.
+    pub(super) is_cut: bool,
     /// With what is in the buffer: the last message.
     end: Offset,
     pub(super) mark: LogMark,
@@ -164,6 +166,7 @@ impl TopicLog {
             unwritten: 0,
             noted_at: None,
             active: None,
+            is_cut: mark.len == 0,
             end: mark.end,
             mark,
             unsynced: Unsynced::default(),
@@ -309,17 +312,13 @@ impl TopicLog {
     }
 
     fn write(&mut self, lines: &[u8]) -> Result<(), LogError> {
+        if self.active.is_none() {
+            self.open_active()?;
+        }
+        let file = self.active.as_ref().expect("it was just opened");
         // Its name is made when it is wanted: writing comes with every message that comes alone.
         let shared = &self.shared;
-        let path = || shared.paths.active();
-        let io = |source| LogError::io(&path(), source);
-        let file = match &self.active {
-            Some(file) => file,
-            None => {
-                self.unsynced.is_dir |= self.mark.len == 0;
-                self.active.insert(self.disk.open(&path(), Open::Create).map_err(io)?)
-            }
-        };
+        let io = |source| LogError::io(&shared.paths.active(), source);
         file.write_at(lines, self.mark.len).map_err(io)?;
         self.unsynced.is_active = true;
         self.unsynced.bytes += lines.len() as u64;
@@ -327,8 +326,27 @@ impl TopicLog {
         Ok(())
     }
 
+    /// Opens the active file, and cuts it where it should end the first time in a life, even if it seems
+    /// to end there: what an earlier life has cut off is there again after a power cut if the sync of that
+    /// failed, and no later one of the file makes up for it.
+    fn open_active(&mut self) -> Result<(), LogError> {
+        let path = self.shared.paths.active();
+        let io = |source| LogError::io(&path, source);
+        let file = self.disk.open(&path, Open::Create).map_err(io)?;
+        if !self.is_cut {
+            file.truncate(self.mark.len).map_err(io)?;
+            self.is_cut = true;
+        }
+        self.unsynced.is_dir |= self.mark.len == 0;
+        self.active = Some(file);
+        Ok(())
+    }
+
     /// Seals the active segment.
     fn roll(&mut self) -> Result<(), LogError> {
+        if !self.is_cut {
+            self.open_active()?;
+        }
         let paths = &self.shared.paths;
         let (active, sealed) = (paths.active(), paths.sealed(self.mark.segment));
         let io = |source| LogError::io(&sealed, source);
@@ -347,7 +365,7 @@ impl TopicLog {
             // What is missing is found in the file, which may take longer than others can wait.
             self.unsynced.indexes.push(Unsaved::Before { segment: first, later: index });
         }
-        self.active = None;
+        (self.active, self.is_cut) = (None, true);
         self.written.clear();
         self.unsynced.sealed.push(first);
         self.unsynced.is_active = false;

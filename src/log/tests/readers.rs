@@ -26,3 +26,26 @@ fn a_paused_reader_keeps_no_file_and_goes_on_where_it_was() {
     append(&mut log, 401..=401);
     assert_eq!(reader.next().unwrap().unwrap().offset.get(), 401);
 }
+
+#[test]
+fn what_stands_behind_the_last_message_of_a_sealed_segment_is_none() {
+    let disk = disk();
+    let mut log = fresh(&disk);
+    append(&mut log, 1..=60);
+    let files = topic_files(&disk);
+    let (name, bytes) = &files[1];
+    let first = log.shared().segments()[0].first.get();
+    // The line of the message that the next segment begins with, but of another life.
+    let next = first + bytes.iter().filter(|b| **b == b'\n').count() as u64;
+    let mut line = Vec::new();
+    let ts = Timestamp::from_micros(5);
+    let record = NewRecord { ts, id: None, message: b"never published", extra: "" };
+    super::record::write_line(&mut line, topic().tag(), Offset::new(next), &record);
+    let path = Path::new(DIR).join(name);
+    disk.open(&path, Open::Write).unwrap().write_at(&line, bytes.len() as u64).unwrap();
+    let mark = checkpoint(&mut log, &disk);
+    let log = open(&disk, &mark).unwrap();
+    for from in [1, next - 1, next] {
+        assert_eq!(read_from(&mut log.reader(), from), (from..=60).collect::<Vec<_>>());
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::super::writer::{BYTES_SYNCED_APART_MIN, FILES_SYNCED_APART_MAX};
 use super::*;
+use crate::disk::sim::Failure;
 
 #[test]
 fn many_logs_are_synced_at_once_if_they_have_little_and_are_there_after_a_power_cut() {
@@ -33,4 +34,59 @@ fn many_logs_are_synced_at_once_if_they_have_little_and_are_there_after_a_power_
     let (files, syncs) = (jobs.iter().map(SyncJob::files).sum::<usize>(), disk.count(Op::Sync));
     sync_many(jobs, &disk, Path::new(DIR)).unwrap();
     assert_eq!(disk.count(Op::Sync), syncs + files as u64, "those that have much, one by one");
+}
+
+/// A start cuts off what is behind the checkpoint. If the sync of that fails, the file seems to end there
+/// for whoever looks, and later syncs succeed, but what was cut off is there again after a power cut.
+#[test]
+fn what_a_start_cuts_off_is_gone_for_good_though_a_sync_failed_meanwhile() {
+    let restart = |disk: &SimDisk, mark: &LogMark| {
+        let mut log = open(disk, mark).unwrap();
+        log.cut(&files(disk)).unwrap();
+        disk.sync_dir(Path::new(DIR)).unwrap();
+        log
+    };
+    // How the segment ends in the life that fails, and in the next one.
+    let ends: [fn(&mut TopicLog); 3] = [
+        |log| append(log, 3..=4),
+        |log| {
+            log.seal();
+            log.flush().unwrap();
+        },
+        |_| {},
+    ];
+    for (failing, next) in [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)] {
+        let first = disk();
+        let mut log = fresh(&first);
+        append(&mut log, 1..=2);
+        let mark = checkpoint(&mut log, &first);
+        append(&mut log, 3..=5);
+        let second = first.crash(Crash::KeepAll);
+        let mut log = restart(&second, &mark);
+        ends[failing](&mut log);
+        drop(log);
+        second.fail_next(Op::Sync, 1, Failure::Io);
+        second.sync_all(Path::new(DIR)).unwrap_err();
+        // Only the process ends.
+        let mut log = restart(&second, &mark);
+        ends[next](&mut log);
+        log.seal();
+        log.flush().unwrap();
+        let mark = checkpoint(&mut log, &second);
+        let third = second.crash(Crash::LoseUnsynced);
+        let mut log = restart(&third, &mark);
+        let next = mark.end.get() + 1;
+        append(&mut log, next..=next + 1);
+        let case = format!("{failing}, {next}");
+        let all: Vec<u64> = (1..=next + 1).collect();
+        assert_eq!(read_from(&mut log.reader(), 1), all, "{case}");
+        let segments = log.shared().segments();
+        for (segment, (name, bytes)) in segments.iter().zip(topic_files(&third).iter().skip(1)) {
+            // The active file comes first, by its name.
+            let lines = bytes.iter().filter(|b| **b == b'\n').count() as u64;
+            let behind = segment.first.get() + lines;
+            let is_next = segments.iter().any(|next| next.first.get() == behind);
+            assert!(is_next, "{case}: {name} has more than its segment");
+        }
+    }
 }
