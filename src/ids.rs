@@ -41,12 +41,13 @@ impl TopicName {
     /// Checks `name`.
     ///
     /// # Errors
-    /// [`BadName`] unless it has 1 to 200 of `A-Z a-z 0-9 . _ -` (four more with the ending
-    /// `.dlq`), starts with a letter or digit and has no `..`.
+    /// [`BadName`] unless it has 1 to 200 of `A-Z a-z 0-9 . _ -`, starts with a letter or digit and has
+    /// no `..`, or is such a name with the ending `.dlq`: a dead-letter topic, whatever the name before
+    /// it ends with.
     pub fn parse(name: &[u8]) -> Result<Self, BadName> {
-        let dlq = name.ends_with(DEAD_LETTER_SUFFIX.as_bytes());
-        let bytes_max = NAME_BYTES_MAX + if dlq { DEAD_LETTER_SUFFIX.len() } else { 0 };
-        checked(name, bytes_max).map(|name| Self(name.into()))
+        checked(name.strip_suffix(DEAD_LETTER_SUFFIX.as_bytes()).unwrap_or(name), NAME_BYTES_MAX)?;
+        let name = std::str::from_utf8(name).map_err(|_not_ascii| BadName)?;
+        Ok(Self(name.into()))
     }
 
     /// The name as text.
@@ -306,11 +307,16 @@ mod tests {
 
     #[test]
     fn a_topic_and_its_dead_letter_topic_are_one_family() {
-        let long = TopicName::parse("x".repeat(200).as_bytes()).unwrap();
-        let dlq = long.dead_letter().unwrap();
-        assert_eq!(TopicName::parse(dlq.as_str().as_bytes()), Ok(dlq.clone()));
-        assert_eq!(dlq.family(), long.family());
-        assert!(dlq.is_dead_letter() && dlq.dead_letter().is_none());
+        for name in ["chat", "a.", "a.dlq.", "a._.", &"x".repeat(200)] {
+            let topic = TopicName::parse(name.as_bytes()).unwrap();
+            let dlq = topic.dead_letter().unwrap();
+            assert_eq!(TopicName::parse(dlq.as_str().as_bytes()), Ok(dlq.clone()));
+            assert_eq!(dlq.family(), topic.family());
+            assert!(dlq.is_dead_letter() && dlq.dead_letter().is_none());
+        }
+        for none in [".dlq", "..dlq", "a..b.dlq", "a...dlq", &format!("{}.dlq", "x".repeat(201))] {
+            assert!(TopicName::parse(none.as_bytes()).is_err(), "{none:?}");
+        }
     }
 
     #[test]

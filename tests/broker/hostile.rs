@@ -40,6 +40,35 @@ fn bad_lines_are_answered_and_the_connection_goes_on() {
     assert!(!dir.parent().unwrap().join("etc").exists());
 }
 
+/// A dead letter of a topic like `a.` once ended the broker, and every start after it.
+#[test]
+fn a_topic_of_any_name_that_is_allowed_has_its_dead_letters_before_and_after_a_restart() {
+    let (_temp, dir) = data_dir();
+    let names = ["a.", "a.dlq.", "b-_.", &"x".repeat(200)];
+    let mut broker = quick(&dir).set("DELIVERY__MAX_RETRIES", "0").start();
+    for name in names {
+        broker.connect().publish(name, "poison");
+        let mut member = broker.connect();
+        member.ask(&format!("SUB {name} g"));
+        member.message(name);
+        wait_for(|| broker.file(&format!("{name}.dlq.log")).len() == 1, || name.to_owned());
+    }
+    for is_killed in [true, false] {
+        if is_killed {
+            broker.kill();
+        } else {
+            broker.stop();
+        }
+        broker = quick(&dir).start();
+        for name in names {
+            let dead_letters = format!("{name}.dlq");
+            let mut reader = broker.connect();
+            assert!(reader.ask(&format!("SUB {dead_letters} d")).starts_with("OK subscribed "));
+            assert_eq!(reader.message(&dead_letters).offset, 1);
+        }
+    }
+}
+
 #[test]
 fn payloads_come_back_byte_for_byte() {
     let (_temp, dir) = data_dir();
