@@ -77,6 +77,7 @@ async fn serve(config: &Config, stops_with_stdin: bool) -> Result<(), Failure> {
                 Ok(())
             }
             Err(fatal) => {
+                tracing::error!(event = "failed", "{fatal}");
                 let text = format!("failed to stop in order: {fatal}");
                 Err(Failure::new(Exit::Internal, text).hint("the next start will recover"))
             }

@@ -13,7 +13,9 @@ pub(super) fn start(log: &Log) -> Result<(), Failure> {
     let failed =
         |why: String| Failure::new(Exit::Internal, format!("failed to start the log: {why}"));
     let filter = EnvFilter::try_new(&log.level).map_err(|error| failed(error.to_string()))?;
-    let builder = fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A log that can't be written costs its lines, and nothing else: what can't be said there can't be
+    // complained about there either, and trying to would end the thread that has something to say.
+    let builder = fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
     let started = match log.format {
         LogFormat::Human => {
             builder.compact().with_ansi(colours(&io::stderr())).with_target(false).try_init()

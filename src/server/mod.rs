@@ -188,13 +188,21 @@ impl Server {
     /// Stops in order: nothing that was accepted is lost.
     ///
     /// # Errors
-    /// [`Fatal`]: the next start will recover.
+    /// [`Fatal`]: a part failed meanwhile, and others may wait for it in vain. The next start will recover.
     pub async fn stop(self) -> Result<(), Fatal> {
+        let Server { broker, mut failures, stop, listener, .. } = self;
         // The listener and the sessions are gone already if nobody hears this.
-        self.stop.send(true).ok();
-        drop(self.listener.await);
-        let broker = self.broker;
-        tokio::task::spawn_blocking(move || broker.stop()).await.map_err(|_panicked| Fatal::Gone)?
+        stop.send(true).ok();
+        let in_order = async move {
+            drop(listener.await);
+            let stopped = tokio::task::spawn_blocking(move || broker.stop()).await;
+            stopped.map_err(|_panicked| Fatal::Gone)?
+        };
+        tokio::select! {
+            biased;
+            Some(fatal) = failures.recv() => Err(fatal),
+            stopped = in_order => stopped,
+        }
     }
 }
 

@@ -150,3 +150,15 @@ async fn who_waits_for_a_seat_goes_on_when_there_is_memory_again() {
     let line = slow.line().await;
     assert!(line.starts_with("OK published "), "{line}");
 }
+
+/// A shard waits for what it sent to the log: if the log's thread failed while the broker stopped, the stop
+/// once waited without end, and nobody was told why.
+#[tokio::test]
+async fn a_part_that_fails_ends_a_stop_with_its_reason() {
+    let mut short = Short::start(Seats::with(1, Duration::from_secs(1000))).await;
+    let (fails, failures) = tokio::sync::mpsc::unbounded_channel();
+    short.server.failures = failures;
+    fails.send(Fatal::Panicked("wal".to_owned())).unwrap();
+    let stopped = short.server.stop().await.unwrap_err();
+    assert!(matches!(stopped, Fatal::Panicked(_)), "{stopped}");
+}

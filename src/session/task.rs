@@ -111,20 +111,26 @@ pub fn run(
         for (shard, letter) in task.core.closed() {
             task.broker.post(shard, letter);
         }
+        let lingers = task.lingers();
         task.drop_part();
         (task.seat, task.buffer) = (None, BytesMut::new());
-        if !task.is_ended && !task.is_draining {
+        if lingers {
             Box::pin(linger(&mut task.stream, &task.socket)).await;
         }
     }
 }
 
-/// Reads what a peer sends behind its `QUIT`. To close with bytes unread resets the connection, and
-/// a peer then loses the answers that it has not read yet.
+/// Reads what a peer sends behind its `QUIT`, or while the broker stops. To close with bytes unread resets
+/// the connection, and a peer then loses the answers that it has not read yet.
 async fn linger(stream: &mut OwnedReadHalf, socket: &Socket) {
     let rest = async {
         rustix::net::shutdown(socket.0.as_ref(), rustix::net::Shutdown::Write)?;
-        tokio::io::copy(&mut stream.take(LINGER_BYTES_MAX), &mut tokio::io::sink()).await
+        let mut some = stream.take(LINGER_BYTES_MAX);
+        if tokio::io::copy(&mut some, &mut tokio::io::sink()).await? == LINGER_BYTES_MAX {
+            // It sends without an end; it may read meanwhile.
+            std::future::pending::<()>().await;
+        }
+        Ok::<_, io::Error>(())
     };
     // However it ends, the connection is closed: the peer had its time.
     drop(tokio::time::timeout(LINGER, rest).await);
@@ -193,6 +199,13 @@ impl Task {
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Whether the connection is to be read for a while before it is closed. When the broker stops that is
+    /// only for those who are just sending: the others are many, and close theirs when they like.
+    fn lingers(&self) -> bool {
+        let has_unread = || rustix::io::ioctl_fionread(self.socket.0.as_ref()).unwrap_or(1) > 0;
+        !self.is_ended && (!self.is_draining || !self.buffer.is_empty() || has_unread())
     }
 
     fn take_pieces(&mut self) {

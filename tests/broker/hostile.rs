@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpStream};
 #[cfg(target_os = "linux")]
 use std::time::Duration;
 
-use crate::support::{Broker, Msg, Setup, data_dir, published, quick, wait_for};
+use crate::support::{Broker, Msg, Nc, Setup, data_dir, published, quick, wait_for};
 
 #[test]
 fn bad_lines_are_answered_and_the_connection_goes_on() {
@@ -388,4 +388,54 @@ fn one_connection_too_many_is_told_so() {
         || crate::support::Nc::dial(broker.addr).line() == "OK connected",
         || "a free place".to_owned(),
     );
+}
+
+/// A line of the log that could not be written once ended the thread that had something to say, and with
+/// it the broker.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_log_that_cannot_be_written_costs_its_lines_and_nothing_else() {
+    use std::process::Stdio;
+
+    let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    for stderr in [full(), Stdio::from(writer)] {
+        let (_temp, dir) = data_dir();
+        let broker = quick(&dir).start_to(stderr);
+        let mut member = broker.connect();
+        member.ask("SUB chat g");
+        broker.connect().publish("chat", "hello");
+        assert_eq!(member.message("chat").body, "hello");
+        drop(member);
+        broker.connect().raw(b"GET / HTTP/1.1\r\n\r\n");
+        broker.connect().publish("chat", "hello again");
+        assert_eq!(broker.stop(), Some(0));
+    }
+}
+
+/// To close with bytes unread resets a connection, and the peer loses what it had not read yet.
+#[test]
+fn a_publisher_that_is_just_sending_gets_all_its_answers_when_the_broker_stops() {
+    let (_temp, dir) = data_dir();
+    let broker = Broker::quick(&dir);
+    let mut nc = Nc::dial_narrow(broker.addr);
+    nc.expect("OK connected");
+    let mut writer = nc.stream.try_clone().unwrap();
+    let flood = std::thread::spawn(move || {
+        let lines = format!("PUB chat {}\n", "x".repeat(60)).repeat(1000);
+        // Until the broker takes no more: it has stopped.
+        while writer.write_all(lines.as_bytes()).is_ok() {}
+    });
+    assert!(published(&nc.line()).1 == 1);
+    wait_for(|| broker.file("chat.log").len() > 10_000, || "messages".to_owned());
+    broker.signal("-TERM");
+    let mut answers = 1;
+    while let Some(line) = nc.next() {
+        answers += 1;
+        assert_eq!(published(&line).1, answers);
+    }
+    flood.join().unwrap();
+    assert_eq!(broker.file("chat.log").len() as u64, answers);
+    broker.wait_logged("stopped in order");
 }

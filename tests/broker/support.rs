@@ -60,9 +60,22 @@ impl Setup {
     }
 
     /// Starts it by another command, such as a shell that sets limits first.
-    pub(crate) fn start_by(&self, mut command: Command) -> Broker {
-        let log = self.dir.with_extension("log.txt");
-        let stderr = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+    pub(crate) fn start_by(&self, command: Command) -> Broker {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
+        self.run(command, log.into())
+    }
+
+    /// Starts it with its log sent elsewhere.
+    pub(crate) fn start_to(&self, stderr: Stdio) -> Broker {
+        self.run(self.command(), stderr)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.with_extension("log.txt")
+    }
+
+    fn run(&self, mut command: Command, stderr: Stdio) -> Broker {
+        let log = self.log();
         let mut child =
             command.stdout(Stdio::piped()).stderr(stderr).spawn().expect("broker starts");
         let mut started = String::new();
@@ -175,7 +188,19 @@ pub(crate) struct Nc {
 
 impl Nc {
     pub(crate) fn dial(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).unwrap();
+        Self::over(TcpStream::connect(addr).unwrap())
+    }
+
+    /// One that has room for little that it has not read yet.
+    pub(crate) fn dial_narrow(addr: SocketAddr) -> Self {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&addr.into()).unwrap();
+        Self::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let reader = BufReader::with_capacity(1 << 16, stream.try_clone().unwrap());
