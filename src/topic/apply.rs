@@ -25,6 +25,10 @@ impl Topic {
         let offset = self.log.append(&NewRecord { ts, id: given, message, extra });
         if self.is_read() && !self.name.is_dead_letter() {
             self.fresh.add(&self.name, self.tag, ts, given, offset, message);
+        } else {
+            // Lines that could not be written yet may be noted there, and one is not: whoever begins to
+            // read now reads them from the file.
+            self.fresh.clear();
         }
         offset
     }
@@ -108,7 +112,8 @@ impl Topic {
         if self.members == 0 {
             return Ok(());
         }
-        let end = self.log.end();
+        // Nobody can read what could not be written yet.
+        let end = self.log.shared().end();
         for key in self.group_keys() {
             if self.groups[key.0].group.members() > 0 {
                 self.tell(key, Event::LogEnd { end }, desk)?;
@@ -131,6 +136,7 @@ impl Fresh {
         if self.ends.is_empty() {
             self.first = offset;
         }
+        assert_eq!(offset.get(), self.first.get() + self.ends.len() as u64, "one behind the other");
         let body = Body::Message(message);
         let out = &mut self.lines;
         match id {
@@ -141,6 +147,11 @@ impl Fresh {
             }
         }
         self.ends.push(u32::try_from(self.lines.len()).expect("a batch is far below 4 GiB"));
+    }
+
+    fn clear(&mut self) {
+        self.lines.clear();
+        self.ends.clear();
     }
 
     fn take(&mut self) -> Option<Chunk> {

@@ -12,11 +12,12 @@ use super::super::commit::LogWriter;
 use super::super::gate::PublishGate;
 use super::super::keeper::Checkpoints;
 use super::super::letter::{Item, Letter, Piece, Span};
+use super::super::message::Submission;
 use super::super::open::{self, Found, OpenError};
 use super::super::outbox::Outbox;
 use super::super::retention::Retaining;
 use super::super::settings::Settings;
-use super::super::shard::Shard;
+use super::super::shard::{ALL_TOPICS, Shard};
 use crate::config::{Fsync, MinFree};
 use crate::delivery::Policy;
 use crate::disk::Disk;
@@ -138,20 +139,37 @@ impl Node {
     /// One round of what the threads do.
     fn round(&mut self, ledger: &mut Ledger) -> Result<(), Dead> {
         for _ in 0..2 {
-            let submissions: Vec<_> = self.shards.iter_mut().filter_map(Shard::submit).collect();
-            if !submissions.is_empty() {
-                let first = self.log.write(&submissions)?.get();
-                for (lsn, s) in (first..).zip(submissions) {
-                    let shard = &mut self.shards[s.shard as usize];
-                    shard.committed(self.now, s.index, Lsn::new(lsn), s.payload)?;
-                }
-            }
-            for shard in &mut self.shards {
-                shard.wake(self.now)?;
-                shard.send(self.now)?;
-            }
-            self.hear(ledger);
+            let written = self.write()?;
+            self.apply(written, ledger)?;
         }
+        Ok(())
+    }
+
+    /// Makes what was asked for durable. It is not applied yet.
+    pub(super) fn write(&mut self) -> Result<Vec<(Lsn, Submission)>, Dead> {
+        let submissions: Vec<_> = self.shards.iter_mut().filter_map(Shard::submit).collect();
+        if submissions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let first = self.log.write(&submissions)?.get();
+        Ok((first..).map(Lsn::new).zip(submissions).collect())
+    }
+
+    /// The rest of a round.
+    pub(super) fn apply(
+        &mut self,
+        written: Vec<(Lsn, Submission)>,
+        ledger: &mut Ledger,
+    ) -> Result<(), Dead> {
+        for (lsn, s) in written {
+            let shard = &mut self.shards[s.shard as usize];
+            shard.committed(self.now, s.index, lsn, s.payload)?;
+        }
+        for shard in &mut self.shards {
+            shard.wake(self.now)?;
+            shard.send(self.now)?;
+        }
+        self.hear(ledger);
         Ok(())
     }
 
@@ -208,7 +226,7 @@ impl Node {
         Ok(())
     }
 
-    fn publish(
+    pub(super) fn publish(
         &mut self,
         client: u64,
         name: &str,
@@ -230,7 +248,7 @@ impl Node {
         self.ask(client, &topic, item, Bytes::from(bytes), asked)
     }
 
-    fn subscribe(&mut self, name: &str) -> Result<(), Dead> {
+    pub(super) fn subscribe(&mut self, name: &str) -> Result<(), Dead> {
         let client = self.next_client;
         self.next_client += 1;
         self.clients.insert(client, Client::default());
@@ -258,7 +276,7 @@ impl Node {
         self.ask(client, &topic, Item::Ack { tag: None, id: span }, Bytes::from(id), asked)
     }
 
-    fn leave(&mut self, client: u64) -> Result<(), Dead> {
+    pub(super) fn leave(&mut self, client: u64) -> Result<(), Dead> {
         for name in ["a", "b", "c"] {
             self.ask(client, &topic(name), Item::Closed, Bytes::new(), Vec::new())?;
         }
@@ -266,6 +284,11 @@ impl Node {
             gone.outbox.close();
         }
         Ok(())
+    }
+
+    /// The offsets of what a client holds.
+    pub(super) fn offsets(&self, client: u64) -> Vec<u64> {
+        self.clients[&client].held.iter().map(|(_, _, offset)| *offset).collect()
     }
 
     /// How many messages all clients hold.
@@ -294,6 +317,15 @@ impl Node {
     pub(super) fn topic(&self, name: &str) -> &Topic {
         let mut all = self.shards.iter().flat_map(Shard::topics);
         all.find(|topic| topic.name().as_str() == name).unwrap()
+    }
+
+    /// What shards do for a checkpoint.
+    pub(super) fn part(&mut self) -> Result<(), Dead> {
+        let last = self.log.stats().last();
+        for shard in &mut self.shards {
+            drop(shard.part(last, ALL_TOPICS)?);
+        }
+        Ok(())
     }
 
     /// What the keeper's thread does.
