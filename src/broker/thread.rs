@@ -94,8 +94,10 @@ impl Home {
         loop {
             self.mailbox.drain(&mut messages, wake_at.map(|at| at.since(Moment::read())));
             let mut shard = lock(&self.shard);
-            let mut now = Now::read();
-            stopping |= work(&mut shard, &mut messages, &self.commit, &mut now)?;
+            let heard = Now::read();
+            // A visitor may have been here until now.
+            self.mailbox.drain(&mut messages, Some(Duration::ZERO));
+            stopping |= work(&mut shard, &mut messages, &self.commit, heard, &mut heard.clone())?;
             if stopping && shard.is_idle() {
                 return Ok(());
             }
@@ -110,7 +112,8 @@ impl Home {
     ///
     /// [`Outbox::lend`]: super::outbox::Outbox::lend
     pub fn enter(&self, letter: Letter, direct: Option<Letters>) -> Option<Letter> {
-        let start = Moment::read();
+        let heard = Now::read();
+        let start = heard.moment;
         let may_enter = lock(&self.visits).may_enter(letter.conn, start);
         if !may_enter || letter.bytes.len() > LETTER_BYTES_MAX {
             return Some(letter);
@@ -123,7 +126,7 @@ impl Home {
         let mut now = Now::read();
         let wake_at = shard.wake_at();
         let mut messages = vec![Message::Letter(letter)];
-        let failed = work(&mut shard, &mut messages, &self.commit, &mut now).err();
+        let failed = work(&mut shard, &mut messages, &self.commit, heard, &mut now).err();
         let is_new_deadline = shard.wake_at() != wake_at;
         drop(shard);
         let end = now.moment;
@@ -145,12 +148,13 @@ impl Home {
 }
 
 /// Takes messages, and what they lead to, until there is nothing to be done but to wait. Says whether
-/// the shard was told to stop. `now` becomes the time of the last turn, which is behind all that was
-/// waited for.
+/// the shard was told to stop. `heard` is that of [`turn`]; `now` becomes the time of the last turn, which
+/// is behind all that was waited for.
 fn work(
     shard: &mut Shard,
     messages: &mut Vec<Message>,
     commit: &Commit,
+    heard: Now,
     now: &mut Now,
 ) -> Result<bool, Fatal> {
     let mut stopping = false;
@@ -158,7 +162,7 @@ fn work(
         // With nothing else to do, the batch of this turn is written by this thread.
         let mut own = None;
         let mut is_alone = shard.can_wait();
-        stopping |= turn(shard, messages, *now, &mut |batch| {
+        stopping |= turn(shard, messages, heard, *now, &mut |batch| {
             if std::mem::take(&mut is_alone) {
                 own = Some(batch);
             } else {
@@ -174,11 +178,15 @@ fn work(
 
 /// One turn of a shard: takes the messages, and lets time pass. Says whether it was told to stop.
 ///
+/// All that had come at `heard` was taken by this turn or one before it, so that deadlines up to then have
+/// passed. What came later may be an acknowledgement that is in time, however long the disk took meanwhile.
+///
 /// # Errors
 /// [`Fatal`]: the process has to end.
 pub fn turn(
     shard: &mut Shard,
     messages: &mut Vec<Message>,
+    heard: Now,
     now: Now,
     commit: &mut dyn FnMut(Submission),
 ) -> Result<bool, Fatal> {
@@ -210,7 +218,7 @@ pub fn turn(
             shard.committed(now, index, lsn, payload)?;
         }
     }
-    shard.wake(now)?;
+    shard.wake(heard)?;
     shard.send(now)?;
     shard.submit().into_iter().for_each(&mut *commit);
     for (sender, last, piece) in parts {

@@ -66,6 +66,8 @@ struct World {
     dead: AtomicBool,
     unwatched: AtomicBool,
     next_id: AtomicU64,
+    /// Held by whoever lets syncs wait.
+    syncing: Mutex<()>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -175,6 +177,12 @@ impl SimDisk {
         });
     }
 
+    /// Lets the syncs of other threads wait until this is dropped. They are counted before.
+    #[cfg(test)]
+    pub(crate) fn hold_syncs(&self) -> MutexGuard<'_, ()> {
+        lock(&self.world.syncing)
+    }
+
     /// Takes back all faults that are still to come.
     pub fn heal(&self) {
         lock(&self.world.faults).heal();
@@ -262,6 +270,7 @@ impl World {
             dead: AtomicBool::new(false),
             unwatched: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
+            syncing: Mutex::default(),
         }
     }
 }

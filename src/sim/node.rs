@@ -252,7 +252,7 @@ impl Node {
     pub(super) fn shard_turn(&mut self, number: usize, now: Now) -> Result<(), Fatal> {
         let log_inbox = &mut self.log_inbox;
         let commit = &mut |batch| log_inbox.push(batch);
-        thread::turn(&mut self.shards[number], &mut self.inboxes[number], now, commit)?;
+        thread::turn(&mut self.shards[number], &mut self.inboxes[number], now, now, commit)?;
         Ok(())
     }
 

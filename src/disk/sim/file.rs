@@ -226,6 +226,7 @@ impl File for SimFile {
 
     fn sync(&self) -> io::Result<()> {
         let failure = self.world.begin(Op::Sync, &self.key)?;
+        drop(lock(&self.world.syncing));
         let mut contents = self.contents()?;
         match failure {
             None => {
