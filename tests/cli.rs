@@ -210,7 +210,8 @@ struct Heard {
 }
 
 /// Speaks level 1: stores nothing but in memory, has three messages for every subscriber, refuses
-/// topics by their names, and hangs up on `PUB lost`.
+/// topics by their names, hangs up on `PUB lost` and in the middle of `HISTORY lost`, and lacks a message
+/// of `HISTORY damaged` and of `HISTORY expired`.
 #[derive(Clone)]
 struct StandIn {
     addr: SocketAddr,
@@ -257,7 +258,17 @@ impl StandIn {
                 ["HISTORY", topic, n] => {
                     let n: u64 = n.parse().unwrap();
                     let line = |n| format!("HISTORY {topic} id_{n} {n} 1758865780.5 text {n}\n");
-                    (3 - n.min(2)..=2).map(line).collect::<String>() + "OK history end\n"
+                    let lines: String = (3 - n.min(2)..=2).map(line).collect();
+                    let end = match topic {
+                        "damaged" => "ERR CORRUPT message 3 is damaged topic=damaged offset=3\n",
+                        "expired" => "ERR OFFSET_GONE no longer kept topic=expired first=1\n",
+                        "lost" if n > 1 => {
+                            stream.write_all(lines.as_bytes()).ok()?;
+                            return None;
+                        }
+                        _ => "OK history end\n",
+                    };
+                    lines + end
                 }
                 ["ACK", id] => {
                     self.heard.lock().unwrap().acked.push(id.to_owned());
@@ -355,6 +366,32 @@ fn history_prints_what_the_broker_sends() {
     let json = "{\"topic\":\"chat\",\"id\":\"id_2\",\"offset\":2,\"ts\":1758865780.5,\"msg\":\"text 2\"}\n";
     assert_eq!(ran.succeeds(), json);
     assert_eq!(on_stand_in(&["history", "chat", "0"], b"").1.succeeds(), "");
+}
+
+#[test]
+fn what_came_of_a_history_is_printed_however_it_ends() {
+    for (topic, code, words) in [
+        ("damaged", 10, ["message 3 is damaged", "wiber check"]),
+        ("expired", 7, ["failed to read the history of expired", "no longer kept"]),
+        ("lost", 3, ["failed to read the history of lost", "the connection was lost"]),
+    ] {
+        let (_, ran) = on_stand_in(&["history", topic, "2"], b"");
+        assert_eq!((ran.code, ran.out.lines().count()), (Some(code), 2), "{ran:?}");
+        words.iter().for_each(|words| assert!(ran.err.contains(words), "{ran:?}"));
+    }
+    // A subscription goes on behind what its history lacks.
+    for topic in ["damaged", "expired"] {
+        let (_, ran) = on_stand_in(&["sub", topic, "--history", "2", "--count", "1"], b"");
+        let verbs: Vec<_> = ran.out.lines().map(|line| line.split_once(' ').unwrap().0).collect();
+        assert_eq!(
+            (ran.code, &verbs[..]),
+            (Some(0), &["HISTORY", "HISTORY", "MSG"][..]),
+            "{ran:?}"
+        );
+        assert!(ran.err.contains("failed to read all of the history of"), "{ran:?}");
+    }
+    let (_, ran) = on_stand_in(&["sub", "lost", "--history", "2"], b"");
+    assert_eq!((ran.code, ran.out.lines().count()), (Some(3), 2), "{ran:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::client::ClientError;
 use crate::config::ConfigError;
+use crate::proto::ErrorCode;
 
 /// The exit codes of the `wiber` command. They never change their meaning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,6 +103,10 @@ impl Failure {
                 Self::new(Exit::CannotConnect, text).hint(
                     "start a broker with `wiber broker`, or name its address by --host and --port",
                 )
+            }
+            ClientError::Refused { code, text } if code == ErrorCode::Corrupt.name() => {
+                failed(Exit::Damage, text)
+                    .hint("`wiber check` names all that is damaged, also while the broker runs")
             }
             ClientError::Refused { code, text } => {
                 failed(Exit::Refused, format!("the broker refused: {code} {text}"))

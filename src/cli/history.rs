@@ -71,13 +71,17 @@ async fn print(args: &Args, options: Options) -> Result<(), Failure> {
     let client = Client::connect(options).await.map_err(failed)?;
     let mut history = client.history_stream(&args.topic, args.n).await.map_err(failed)?;
     let mut out = Out::new();
-    while let Some(message) = history.next().await.map_err(failed)? {
-        out.message(&message, false, args.json);
-        if out.is_full() {
-            out.flush()?;
+    let ended = async {
+        while let Some(message) = history.next().await.map_err(failed)? {
+            out.message(&message, false, args.json);
+            if out.is_full() {
+                out.flush()?;
+            }
         }
+        Ok(())
     }
-    out.flush()
+    .await;
+    out.end(ended)
 }
 
 /// Straight from the files, in the form in which a broker would send it.
@@ -113,7 +117,7 @@ fn print_offline(args: &Args, dir: &Path, disk: &dyn Disk, reader: Reader) -> Re
     let mut line = Vec::new();
     let mut damaged = 0;
     let is_served = || lock_file::look(disk, &layout) == Some(Holder::Broker);
-    read(reader, args.n, &is_served, &mut |message| {
+    let ended = read(reader, args.n, &is_served, &mut |message| {
         match message {
             Ok(record) => {
                 line.clear();
@@ -126,8 +130,8 @@ fn print_offline(args: &Args, dir: &Path, disk: &dyn Disk, reader: Reader) -> Re
             }
         }
         if out.is_full() { out.flush() } else { Ok(()) }
-    })?;
-    out.flush()?;
+    });
+    out.end(ended)?;
     if damaged == 0 {
         return Ok(());
     }

@@ -87,6 +87,13 @@ impl Out {
         self.lines.len() >= ENOUGH_BYTES
     }
 
+    /// Writes all lines out when no more will come, and gives `ended`, how that was. What had come before a
+    /// failure is not lost with it.
+    pub(super) fn end(&mut self, ended: Result<(), Failure>) -> Result<(), Failure> {
+        let flushed = self.flush();
+        ended.and(flushed)
+    }
+
     /// Writes all lines out. When this has returned, whoever reads standard output can have them.
     pub(super) fn flush(&mut self) -> Result<(), Failure> {
         if self.lines.is_empty() {

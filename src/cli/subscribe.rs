@@ -120,11 +120,26 @@ impl Printer<'_> {
         if self.args.history == 0 {
             return Ok(());
         }
-        let what = format!("read the history of {}", self.args.topic);
+        let ended = self.read_history(client).await;
+        self.out.end(ended)
+    }
+
+    async fn read_history(&mut self, client: &Client) -> Result<(), Failure> {
+        let topic = &self.args.topic;
+        let what = format!("read the history of {topic}");
         let failed = |error| Failure::client(&what, error);
-        let asked = client.history_stream(&self.args.topic, self.args.history);
+        let asked = client.history_stream(topic, self.args.history);
         let mut history = asked.await.map_err(failed)?;
-        while let Some(message) = history.next().await.map_err(failed)? {
+        loop {
+            let message = match history.next().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return Ok(()),
+                Err(error) if error.missing().is_some() => {
+                    warn(&format!("failed to read all of the history of {topic}: {error}"));
+                    return Ok(());
+                }
+                Err(error) => return Err(failed(error)),
+            };
             let offset = message.offset();
             self.shown = Some((self.shown.map_or(offset, |(first, _)| first), offset));
             self.out.message(&message, true, self.args.json);
@@ -132,7 +147,6 @@ impl Printer<'_> {
                 self.out.flush()?;
             }
         }
-        self.out.flush()
     }
 
     /// Prints and acknowledges until there is a reason to end.

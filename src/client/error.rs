@@ -1,6 +1,7 @@
 //! What can go wrong for a client, and what to do about it.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::ids::Offset;
@@ -62,8 +63,8 @@ pub enum ClientError {
         /// What the broker said.
         text: String,
     },
-    /// While a plain subscription was disconnected, messages that it had not seen were removed, or
-    /// the topic was begun anew. The subscription goes on.
+    /// Messages that a plain subscription had not seen are damaged or were removed, or the topic was begun
+    /// anew while it was disconnected. The subscription goes on.
     #[error("messages of {topic} are missing: offset {next} follows {after}, the others are gone")]
     Gap {
         /// The topic.
@@ -87,6 +88,22 @@ impl ClientError {
         }
     }
 
+    /// Which messages a history lacks, since they are damaged or no longer kept, if that is all that is
+    /// wrong with it: the others have come. Of several the broker names the first.
+    pub fn missing(&self) -> Option<RangeInclusive<Offset>> {
+        let Self::Refused { code, text } = self else { return None };
+        // Fields stand behind the text for people, which may have anything in it.
+        let field = |name| {
+            let value = text.rsplit(' ').find_map(|word| word.strip_prefix(name))?;
+            value.parse().ok().map(Offset::new)
+        };
+        match ErrorCode::parse(code)? {
+            ErrorCode::Corrupt => field("offset=").map(|offset| offset..=offset),
+            ErrorCode::OffsetGone => field("first=").map(|first| Offset::FIRST..=first.prev()),
+            _ => None,
+        }
+    }
+
     pub(super) fn disconnected(why: impl ToString) -> Self {
         Self::Disconnected { why: why.to_string() }
     }
@@ -107,5 +124,26 @@ impl ClientError {
             | Self::AckRefused { .. }
             | Self::Gap { .. } => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_history_lacks_is_read_from_the_fields_of_its_refusal() {
+        let missing = |code, text| {
+            let range = ClientError::from_answer(code, text).missing()?;
+            Some((range.start().get(), range.end().get()))
+        };
+        let damaged = "message 7 is damaged: offset=9 stands here topic=chat offset=7";
+        assert_eq!(missing("CORRUPT", damaged), Some((7, 7)));
+        let gone = "messages 3 to 4 of topic chat are no longer kept topic=chat first=5";
+        assert_eq!(missing("OFFSET_GONE", gone), Some((1, 4)));
+        assert_eq!(missing("CORRUPT", "chat.index is damaged at byte 8 topic=chat"), None);
+        assert_eq!(missing("CORRUPT", "odd offset=x"), None);
+        assert_eq!(missing("DENIED", damaged), None);
+        assert_eq!(missing("BUSY", damaged), None);
     }
 }

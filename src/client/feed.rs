@@ -11,6 +11,7 @@
 //! the broker lets it hold, so that answers to acknowledgments do not wait behind messages.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use super::connection::{Connection, Lines, unexpected};
 use super::options::{Backoff, Options};
 use super::sequence::{Out, Sequence};
 use super::{ClientError, Message};
-use crate::ids::{GroupName, TopicName};
+use crate::ids::{GroupName, Offset, TopicName};
 use crate::proto::{Kind, Request, ServerLine};
 
 /// Most asks of a consumer that wait; more wait for room.
@@ -302,10 +303,19 @@ impl Feed {
                     drop(ready.send(Ok(())));
                 }
             }
-            Some(Pending::Start | Pending::Probe) => result.map_err(End::of_refusal)?,
+            Some(Pending::Probe) => result.map_err(End::of_refusal)?,
+            Some(Pending::Start) => {
+                let missing = missing(result)?;
+                if let (Some(missing), Some(sequence)) = (missing, &mut self.sequence) {
+                    sequence.starts_behind(*missing.end());
+                }
+            }
             Some(Pending::History) => {
-                result.map_err(End::of_refusal)?;
+                let missing = missing(result)?;
                 let sequence = self.sequence.as_mut().expect("only a sequence asks for history");
+                if let Some(missing) = missing {
+                    sequence.lacks(&missing);
+                }
                 if let Some(count) = sequence.history_end(&mut self.batch) {
                     self.history(count, Pending::History);
                 }
@@ -409,6 +419,14 @@ impl Feed {
         batch.push(Err(why));
         // With nobody left to read it, the news is of no use.
         drop(self.to_consumer.send(batch).await);
+    }
+}
+
+/// What a history lacks, which costs those messages and not the subscription.
+fn missing(result: Result<(), ClientError>) -> Result<Option<RangeInclusive<Offset>>, End> {
+    match result {
+        Ok(()) => Ok(None),
+        Err(why) => why.missing().map(Some).ok_or_else(|| End::of_refusal(why)),
     }
 }
 

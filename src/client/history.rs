@@ -32,7 +32,8 @@ impl History {
     ///
     /// # Errors
     /// The broker's refusal, or that the connection was lost: then there are no more, and the
-    /// history has to be asked for again.
+    /// history has to be asked for again. If some messages are damaged or no longer kept, that is told
+    /// behind the others: see [`ClientError::missing`].
     pub async fn next(&mut self) -> Result<Option<Message>, ClientError> {
         let Some(connection) = &mut self.connection else { return Ok(None) };
         let next = loop {

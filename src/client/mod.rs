@@ -137,8 +137,8 @@ impl Client {
     /// [`Client::history_stream`].
     ///
     /// # Errors
-    /// Those of [`Client::connect`], or the broker's refusal. A connection that is lost on the way
-    /// is replaced.
+    /// Those of [`Client::connect`], or the broker's refusal, also if only some messages are damaged:
+    /// [`Client::history_stream`] gives the others. A connection that is lost on the way is replaced.
     pub async fn history(
         &self,
         topic: &TopicName,

@@ -11,8 +11,13 @@
 //!   history n=1            7          → the end is 7, so 4 are missing or were held
 //!   history n=4+slack  3 4 5 6 7      → 3 seen before, 4 5 6 7 given out, then 8 from what is held
 //! ```
+//!
+//! A message that is damaged in the broker is missing in its history, and nothing else is: a hole in what
+//! came of one answer is told as a [`ClientError::Gap`], and a history that was refused for such a message
+//! is no less an answer.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 use super::{ClientError, Message};
 use crate::ids::Offset;
@@ -44,15 +49,26 @@ struct Filling {
     held_bytes: usize,
     /// Something was pushed that is not held.
     overflow: bool,
-    /// What was asked for in this round, and what has come of it.
-    asked: u64,
-    came: u64,
-    first: u64,
-    last: u64,
+    round: Round,
+    before: Round,
     /// Where this round began.
     began_at: u64,
     fruitless: u32,
     slack: u64,
+}
+
+/// What was asked for at once, and what has come of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    asked: u64,
+    /// The first message that came.
+    first: Option<u64>,
+    /// Where what came begins, with what is known to be lacking.
+    begin: u64,
+    /// The topic's newest message, as far as this and earlier rounds have shown.
+    end: u64,
+    /// Messages were lacking.
+    lacks: bool,
 }
 
 /// The order of a plain subscription.
@@ -81,8 +97,11 @@ impl Sequence {
 
     fn fill(&mut self, filling: Filling, ask: u64) -> u64 {
         let fruitless = if filling.began_at == self.next { filling.fruitless + 1 } else { 0 };
-        let round = Filling { asked: ask, came: 0, began_at: self.next, fruitless, ..filling };
-        self.mode = Mode::Filling(round);
+        let before = filling.round;
+        let round =
+            Round { asked: ask, first: None, begin: u64::MAX, end: before.end, lacks: false };
+        let began_at = self.next;
+        self.mode = Mode::Filling(Filling { round, before, began_at, fruitless, ..filling });
         ask
     }
 
@@ -115,15 +134,29 @@ impl Sequence {
     pub(super) fn history(&mut self, message: Message, out: &mut Out) {
         let Mode::Filling(filling) = &mut self.mode else { return };
         let offset = message.offset().get();
-        if filling.came == 0 {
-            filling.first = offset;
+        let round = &mut filling.round;
+        let follows = round.first.is_some_and(|first| first < self.next);
+        round.first.get_or_insert(offset);
+        round.begin = round.begin.min(offset);
+        round.end = round.end.max(offset);
+        if follows && offset > self.next {
+            // What stands between is not to be had, or this answer would have it.
+            self.skip_to(offset, out);
         }
-        filling.came += 1;
-        filling.last = offset;
         if offset == self.next {
             self.next += 1;
             out.push(Ok(message));
         }
+    }
+
+    /// The history that was asked for ends here, and lacks these messages: they are damaged or no longer
+    /// kept. There may be more that it lacks, but none before these.
+    pub(super) fn lacks(&mut self, missing: &RangeInclusive<Offset>) {
+        let Mode::Filling(filling) = &mut self.mode else { return };
+        let round = &mut filling.round;
+        round.lacks = true;
+        round.begin = round.begin.min(missing.start().get());
+        round.end = round.end.max(missing.end().get());
     }
 
     /// The history that was asked for has come. Gives how much more to ask for, if any.
@@ -131,14 +164,17 @@ impl Sequence {
         let Mode::Filling(mut filling) = std::mem::replace(&mut self.mode, Mode::Live) else {
             return None;
         };
-        let end = if filling.came == 0 { 0 } else { filling.last };
-        if end + 1 < self.next {
+        let round = filling.round;
+        let end = round.end;
+        // Messages at the end of an answer may be among those that it lacks, unless only one was asked for.
+        let is_end_known = !round.lacks || round.asked == 1;
+        if is_end_known && end + 1 < self.next {
             // The topic ends before what was seen of it: it has been begun anew.
             self.skip_to(end + 1, out);
         }
-        if self.next <= end && (filling.came < filling.asked || filling.gives_up()) {
-            // This was all there is, and it begins behind what is missing.
-            self.skip_to(filling.first.max(self.next + 1), out);
+        if self.next <= end && (filling.has_all_from(self.next) || filling.gives_up()) {
+            let behind = round.first.filter(|first| *first > self.next);
+            self.skip_to(behind.unwrap_or(end + 1), out);
         }
         if self.next <= end {
             let slack = filling.slack;
@@ -190,6 +226,19 @@ impl Filling {
         }
         self.held_bytes += bytes;
         self.held.push_back(message);
+    }
+
+    /// Whether what this answer does not have from `next` on is not to be had: it said so itself, or nothing
+    /// is kept before what came. That is so if fewer messages came than were asked for. An answer that lacks
+    /// some may end before the topic does: then it is so if asking for more did not make it begin earlier.
+    fn has_all_from(&self, next: u64) -> bool {
+        let (now, before) = (&self.round, &self.before);
+        if now.lacks {
+            let more = now.asked.wrapping_sub(before.asked);
+            let is_more = more != now.end.wrapping_sub(before.end);
+            return now.begin <= next || (now.begin == before.begin && is_more);
+        }
+        (now.end + 1).saturating_sub(now.begin) < now.asked
     }
 
     fn gives_up(&self) -> bool {

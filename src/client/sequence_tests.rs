@@ -1,5 +1,7 @@
 //! Tests of the order of a plain subscription, against a broker that is a list of events.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -92,6 +94,101 @@ fn what_the_broker_no_longer_keeps_is_told() {
     assert_eq!(numbers(&out), ["gap 3→8", "8", "9"]);
 }
 
+/// Offset and the next but for `damaged`: what a history has, and then that it lacks the first of those.
+fn damaged_history(
+    sequence: &mut Sequence,
+    offsets: std::ops::RangeInclusive<u64>,
+    damaged: &[u64],
+    out: &mut Out,
+) -> Option<u64> {
+    let whole = offsets.clone().filter(|offset| !damaged.contains(offset));
+    whole.for_each(|offset| sequence.history(message(offset), out));
+    let first = Offset::new(*damaged.iter().find(|offset| offsets.contains(offset)).unwrap());
+    sequence.lacks(&(first..=first));
+    sequence.history_end(out)
+}
+
+#[test]
+fn a_damaged_message_costs_that_message_and_no_further_round() {
+    let (mut sequence, _, mut out) = resumed(3);
+    history(&mut sequence, 10..=10, &mut out);
+    assert_eq!(sequence.history_end(&mut out), Some(7 + 16));
+    assert_eq!(damaged_history(&mut sequence, 1..=10, &[2, 5, 6], &mut out), None);
+    assert_eq!(sequence.pushed(message(11), &mut out), None);
+    assert_eq!(numbers(&out), ["4", "gap 4→7", "7", "8", "9", "10", "11"]);
+}
+
+#[test]
+fn a_topic_whose_newest_message_is_damaged_is_no_new_one() {
+    for (seen, expected) in
+        [(10, &["11"][..]), (9, &["gap 9→11", "11"]), (7, &["8", "gap 8→11", "11"])]
+    {
+        let (mut sequence, _, mut out) = resumed(seen);
+        if damaged_history(&mut sequence, 10..=10, &[10], &mut out).is_some() {
+            assert_eq!(damaged_history(&mut sequence, 1..=10, &[9, 10], &mut out), None);
+        }
+        assert_eq!(sequence.pushed(message(11), &mut out), None);
+        assert_eq!(numbers(&out), expected, "behind {seen}");
+    }
+}
+
+#[test]
+fn what_is_not_pushed_since_it_is_damaged_is_told() {
+    let mut sequence = Sequence::new("t");
+    let mut out = Vec::new();
+    sequence.pushed(message(4), &mut out);
+    assert_eq!(sequence.pushed(message(7), &mut out), Some(3));
+    assert!(damaged_history(&mut sequence, 5..=7, &[5, 6], &mut out).is_some());
+    assert_eq!(damaged_history(&mut sequence, 1..=7, &[5, 6], &mut out), None);
+    assert_eq!(numbers(&out), ["4", "gap 4→7", "7"]);
+}
+
+#[test]
+fn a_damaged_message_does_not_hide_those_before_what_came() {
+    let (mut sequence, _, mut out) = resumed(4);
+    history(&mut sequence, 20..=20, &mut out);
+    assert_eq!(sequence.history_end(&mut out), Some(16 + 16));
+    // Meanwhile so many came that what is missing is not among them: only 31 of the 32, and not all there is.
+    assert_eq!(damaged_history(&mut sequence, 20..=51, &[30], &mut out), Some(47 + 32));
+    assert_eq!(damaged_history(&mut sequence, 1..=51, &[30], &mut out), None);
+    let mut expected: Vec<_> = (5..=51).map(|n| n.to_string()).collect();
+    expected[25] = "gap 29→31".to_owned();
+    assert_eq!(numbers(&out), expected);
+}
+
+#[test]
+fn what_is_no_longer_kept_is_told_though_a_later_message_is_damaged() {
+    let (mut sequence, _, mut out) = resumed(3);
+    history(&mut sequence, 20..=20, &mut out);
+    for expected in [Some(17 + 16), Some(17 + 32), Some(11 + 64), None] {
+        assert_eq!(sequence.history_end(&mut out), expected);
+        history(&mut sequence, 10..=14, &mut out);
+        history(&mut sequence, 16..=20, &mut out);
+        sequence.lacks(&(Offset::new(15)..=Offset::new(15)));
+    }
+    assert_eq!(sequence.pushed(message(21), &mut out), None);
+    assert_eq!(numbers(&out)[..3], ["gap 3→10", "10", "11"]);
+    assert_eq!(numbers(&out)[6..], ["gap 14→16", "16", "17", "18", "19", "20", "21"]);
+}
+
+#[test]
+fn what_goes_while_it_is_read_is_told() {
+    let (mut sequence, _, mut out) = resumed(3);
+    history(&mut sequence, 9..=9, &mut out);
+    assert_eq!(sequence.history_end(&mut out), Some(6 + 16));
+    history(&mut sequence, 8..=9, &mut out);
+    sequence.lacks(&(Offset::FIRST..=Offset::new(7)));
+    assert_eq!(sequence.history_end(&mut out), Some(2 + 32));
+    history(&mut sequence, 8..=9, &mut out);
+    assert_eq!(sequence.history_end(&mut out), None);
+    assert_eq!(numbers(&out), ["gap 3→8", "8", "9"]);
+    let (mut sequence, _, mut out) = resumed(3);
+    sequence.lacks(&(Offset::FIRST..=Offset::new(9)));
+    assert_eq!(sequence.history_end(&mut out), None);
+    assert_eq!(sequence.pushed(message(10), &mut out), None);
+    assert_eq!(numbers(&out), ["gap 3→10", "10"]);
+}
+
 #[test]
 fn a_topic_that_was_begun_anew_is_told_and_followed() {
     for end in [0, 2] {
@@ -144,11 +241,13 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 enum Line {
     Pushed(u64),
     History(u64),
-    End,
+    /// With the first damaged message that was passed over.
+    End(Option<u64>),
 }
 
 struct Model {
     end: u64,
+    damaged: BTreeSet<u64>,
     asked: VecDeque<u64>,
     answering: VecDeque<Line>,
     wire: VecDeque<Line>,
@@ -161,14 +260,19 @@ impl Model {
         match event {
             Event::Publish => {
                 self.end += 1;
-                self.wire.push_back(Line::Pushed(self.end));
+                if !self.damaged.contains(&self.end) {
+                    self.wire.push_back(Line::Pushed(self.end));
+                }
             }
             Event::Answer => {
                 if self.answering.is_empty() {
                     let Some(count) = self.asked.pop_front() else { return };
                     let first = self.end.saturating_sub(count) + 1;
-                    self.answering.extend((first..=self.end).map(Line::History));
-                    self.answering.push_back(Line::End);
+                    let first = first.max(1);
+                    let (damaged, whole): (Vec<_>, Vec<_>) =
+                        (first..=self.end).partition(|offset| self.damaged.contains(offset));
+                    self.answering.extend(whole.into_iter().map(Line::History));
+                    self.answering.push_back(Line::End(damaged.first().copied()));
                 }
                 let lines = self.answering.len().min(3);
                 self.wire.extend(self.answering.drain(..lines));
@@ -193,7 +297,12 @@ impl Model {
                 self.sequence.history(message(offset), &mut self.out);
                 None
             }
-            Line::End => self.sequence.history_end(&mut self.out),
+            Line::End(damaged) => {
+                if let Some(damaged) = damaged.map(Offset::new) {
+                    self.sequence.lacks(&(damaged..=damaged));
+                }
+                self.sequence.history_end(&mut self.out)
+            }
         };
         self.asked.extend(ask);
     }
@@ -202,11 +311,16 @@ impl Model {
 proptest! {
     /// Held lines overflow here after three messages, so that rounds upon rounds are needed.
     #[test]
-    fn every_message_comes_once_and_in_order(start in 0..50u64, events in events()) {
+    fn every_message_comes_once_and_in_order(
+        start in 0..50u64,
+        damaged in prop_oneof![Just(BTreeSet::new()), proptest::collection::btree_set(1..150u64, 0..80)],
+        events in events(),
+    ) {
         let mut sequence = Sequence::new("t");
         sequence.starts_behind(Offset::new(start));
         let mut model = Model {
             end: start,
+            damaged,
             asked: VecDeque::new(),
             answering: VecDeque::new(),
             wire: VecDeque::new(),
@@ -221,7 +335,14 @@ proptest! {
             }
         }
         prop_assert!(model.asked.is_empty(), "it comes to rest");
-        let expected: Vec<String> = (start + 1..=model.end).map(|n| n.to_string()).collect();
-        prop_assert_eq!(numbers(&model.out), expected);
+        let whole = |offset: &u64| !model.damaged.contains(offset);
+        let expected: Vec<u64> = (start + 1..=model.end).filter(whole).collect();
+        let came = model.out.iter().flatten().map(|message| message.offset().get());
+        prop_assert_eq!(came.collect::<Vec<_>>(), expected);
+        for lost in model.out.iter().filter_map(|item| item.as_ref().err()) {
+            let ClientError::Gap { after, next, .. } = lost else { panic!("{lost}") };
+            let mut told = after.get() + 1..next.get();
+            prop_assert!(after < next && told.all(|offset| !whole(&offset)), "{}", lost);
+        }
     }
 }

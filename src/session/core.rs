@@ -472,9 +472,10 @@ impl Core {
         match reading {
             Reading::History => {
                 let history = self.readers.history.as_mut().expect("its job was running");
-                if history.failure.is_none() {
-                    let first = done.missing.first().or(done.error.as_ref());
-                    history.failure = first.map(|error| unreadable(&history.topic, error));
+                // Whoever is told of one that is missing takes all others for what there is.
+                let first = done.missing.first().filter(|_| history.failure.is_none());
+                if let Some(error) = done.error.as_ref().or(first) {
+                    history.failure = Some(unreadable(&history.topic, error));
                 }
                 history.job = done.error.is_none().then_some(job);
                 self.end_history_if_read();

@@ -14,11 +14,11 @@ use crate::disk::os::OsDisk;
 use crate::disk::sim::SimDisk;
 use crate::ids::{ConnId, Offset, TopicName};
 use crate::limits::{SESSION_OUT_BYTES_MAX, SUBSCRIPTIONS_MAX};
-use crate::log::{LogSettings, NewRecord, TailBudget, TopicLog};
+use crate::log::{LogError, LogSettings, NewRecord, TailBudget, TopicLog};
 use crate::time::{Moment, Now, Timestamp};
 
 use super::core::{Core, Settings};
-use super::read::{Form, ReadJob};
+use super::read::{Form, ReadDone, ReadJob};
 use super::shares::{Hold, Shares};
 
 /// A session and the letters it sent.
@@ -360,6 +360,39 @@ fn a_history_of_which_messages_go_meanwhile_gives_the_others_and_says_so() {
     assert!(told[1].starts_with("HISTORY a msg_") && told[1].ends_with(" thr"), "{told:?}");
     let gone = "ERR OFFSET_GONE messages 1 to 2 of topic a are no longer kept topic=a first=3";
     assert_eq!(told[2..], [gone, "OK pong"]);
+}
+
+/// A client goes by that: to whoever is told of damage alone, all else has come.
+#[test]
+fn a_history_that_is_cut_short_says_so_and_not_what_it_lacks_besides() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let topic = TopicName::parse(b"a").unwrap();
+    let (settings, tail) = (LogSettings { segment_bytes: 300 }, Arc::new(TailBudget::new(0)));
+    let dir = Path::new("/");
+    let mut log = TopicLog::create(Arc::clone(&disk), dir, topic.clone(), settings, tail);
+    for _ in 0..3 {
+        log.append(&NewRecord { ts: Timestamp::default(), id: None, message: b"m", extra: "" });
+        log.flush().unwrap();
+    }
+    let mut story = Story::on(1, disk);
+    story.receive("HISTORY a 9\nPING\n");
+    let (shared, end) = (log.shared(), log.end());
+    story.reply(0, "", Some(Then::Read { log: Some(shared), end }));
+    let path = Path::new("/a.log").to_owned();
+    let why = "a test says so".to_owned();
+    let damaged =
+        LogError::Corrupt { topic, offset: Offset::FIRST, path: path.clone(), at: 0, why };
+    let next = Offset::new(2);
+    let (reading, job) = story.core.pull().pop().unwrap();
+    let done = ReadDone { lines: Vec::new(), next, missing: vec![damaged], error: None };
+    story.core.read(reading, job, done);
+    let (reading, job) = story.core.pull().pop().unwrap();
+    let error = Some(LogError::Io { path, source: std::io::ErrorKind::StorageFull.into() });
+    story.core.read(reading, job, ReadDone { lines: Vec::new(), next, missing: Vec::new(), error });
+    story.leave();
+    let told: Vec<_> = story.told.lines().filter_map(|line| line.strip_prefix("  < ")).collect();
+    assert!(told[1].starts_with("ERR BUSY failed to use /a.log"), "{told:?}");
+    assert_eq!(told[2..], ["OK pong"]);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Damaged files and full disks, as clients and operators see them.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -177,6 +179,57 @@ fn a_bad_line_in_a_sealed_segment_costs_that_line_only() {
     let (offsets, end) = history(&mut nc, "chat", 10);
     assert_eq!((offsets.len(), end.as_str()), (10, "OK history end"));
     nc.publish("chat", "it goes on");
+}
+
+/// The command line passes over what the broker passes over.
+#[test]
+fn damaged_messages_cost_whoever_reads_them_no_others() {
+    let (_temp, dir) = data_dir();
+    let broker = Setup::new(&dir).start();
+    let mut nc = broker.connect();
+    for n in 1..=10 {
+        nc.publish("chat", &format!("message {n} of ten"));
+    }
+    // The newest, too: a start would refuse that.
+    let path = dir.join("chat.log");
+    let bytes = fs::read(&path).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    for message in ["message 5 of", "message 10 of"] {
+        let is_it = |window: &[u8]| window == message.as_bytes();
+        let at = bytes.windows(message.len()).position(is_it).unwrap();
+        file.write_all_at(b"M", at as u64).unwrap();
+    }
+
+    let addr = broker.addr.to_string();
+    let wiber = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wiber"));
+        command.env_clear().args(args).arg("--addr").arg(&addr);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let output = wiber(&["history", "chat"]).wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let told = text(output.stderr);
+    assert_eq!(
+        (output.status.code(), text(output.stdout).lines().count()),
+        (Some(10), 8),
+        "{told}"
+    );
+    assert!(told.contains("message 5 of topic chat is damaged"), "{told}");
+
+    // Its history is printed once it is subscribed: what is published then is pushed.
+    let mut sub = wiber(&["sub", "chat", "--history", "10", "--count", "1"]);
+    let mut out = BufReader::new(sub.stdout.take().unwrap());
+    let mut lines = String::new();
+    for _ in 0..8 {
+        assert!(out.read_line(&mut lines).unwrap() > 0, "{lines}");
+    }
+    nc.publish("chat", "it goes on");
+    out.read_to_string(&mut lines).unwrap();
+    let output = sub.wait_with_output().unwrap();
+    let told = text(output.stderr);
+    assert_eq!((output.status.code(), lines.lines().count()), (Some(0), 9), "{told}");
+    assert!(lines.ends_with(" it goes on\n"), "{lines}");
+    assert!(told.contains("message 5 of topic chat is damaged"), "{told}");
 }
 
 #[test]

@@ -134,6 +134,68 @@ async fn a_subscription_lost_before_its_first_message_misses_nothing() {
 }
 
 #[tokio::test]
+async fn a_damaged_message_does_not_end_a_subscription() {
+    let broker = Broker::start().await;
+    let (client, _peer) = broker.client(broker.options()).await;
+    let chat = topic("chat");
+    let damaged = |offset| format!("ERR CORRUPT message {offset} topic=chat offset={offset}");
+    let script = async {
+        // The newest one when it begins.
+        let mut peer = broker.accept().await;
+        peer.expect("HISTORY chat 1").await;
+        peer.expect("SUB chat").await;
+        peer.say(&damaged(4)).await;
+        peer.say("OK subscribed chat").await;
+        drop(peer);
+        // The newest one of those that were missed, and one before it.
+        let mut peer = broker.accept().await;
+        peer.expect("SUB chat").await;
+        peer.expect("HISTORY chat 1").await;
+        peer.say("OK subscribed chat").await;
+        peer.say(&damaged(8)).await;
+        peer.expect(&format!("HISTORY chat {}", 4 + 16)).await;
+        for (offset, body) in [(3, "three"), (5, "five"), (7, "seven")] {
+            peer.say(&past(offset, body)).await;
+        }
+        peer.say(&damaged(4)).await;
+        // One that is passed over, since it is damaged.
+        peer.say(&msg(9, "nine")).await;
+        peer.say(&msg(11, "eleven")).await;
+        peer.expect("HISTORY chat 2").await;
+        peer.say(&past(11, "eleven")).await;
+        peer.say(&damaged(10)).await;
+        peer.expect(&format!("HISTORY chat {}", 1 + 16)).await;
+        peer.say(&past(9, "nine")).await;
+        peer.say(&past(11, "eleven")).await;
+        peer.say(&damaged(4)).await;
+        peer.say(&msg(12, "twelve")).await;
+        peer
+    };
+    let test = async {
+        let mut subscription = client.subscribe(&chat, None).await.unwrap();
+        for expected in [
+            Ok("five"),
+            Err((5, 7)),
+            Ok("seven"),
+            Err((7, 9)),
+            Ok("nine"),
+            Err((9, 11)),
+            Ok("eleven"),
+            Ok("twelve"),
+        ] {
+            match (subscription.next().await, expected) {
+                (Ok(Some(message)), Ok(body)) => assert_eq!(message.body(), body.as_bytes()),
+                (Err(ClientError::Gap { after, next, .. }), Err(gap)) => {
+                    assert_eq!((after.get(), next.get()), gap);
+                }
+                (other, expected) => panic!("{other:?} instead of {expected:?}"),
+            }
+        }
+    };
+    within(async { tokio::join!(script, test) }).await;
+}
+
+#[tokio::test]
 async fn a_message_between_an_ack_and_its_answer_is_not_lost() {
     let broker = Broker::start().await;
     let (client, _peer) = broker.client(broker.options()).await;
