@@ -37,7 +37,8 @@ impl Wiber {
         let mut command = self.command(args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input).unwrap();
+        // It may end before it has read everything.
+        drop(child.stdin.take().unwrap().write_all(input));
         Ran::from(child.wait_with_output().unwrap())
     }
 }
@@ -210,7 +211,7 @@ struct Heard {
 }
 
 /// Speaks level 1: stores nothing but in memory, has three messages for every subscriber, refuses
-/// topics by their names, hangs up on `PUB lost` and in the middle of `HISTORY lost`, and lacks a message
+/// topics by their names, hangs up on `PUB lost`, at a message of `PUB cut` and in the middle of `HISTORY lost`, and lacks a message
 /// of `HISTORY damaged` and of `HISTORY expired`.
 #[derive(Clone)]
 struct StandIn {
@@ -240,7 +241,7 @@ impl StandIn {
             let text = String::from_utf8_lossy(&line).into_owned();
             let words: Vec<_> = text.split(' ').collect();
             let answer = match words[..] {
-                ["PUB", "lost", ..] => return None,
+                ["PUB", "lost", ..] | ["PUB", "cut", "2000", ..] => return None,
                 ["PUB", "busy", ..] => "ERR BUSY too much to do retry_after=1s\n".to_owned(),
                 ["PUB", "no.dlq", ..] => "ERR RESERVED_NAME the broker's own\n".to_owned(),
                 ["PUB", topic, ..] => {
@@ -355,6 +356,18 @@ fn what_the_broker_says_becomes_an_exit_code() {
         let (_, ran) = on_stand_in(&["pub", topic, "-"], b"x\ny\n");
         ran.fails(code, &[&format!("failed to publish line 1 to {topic}"), "0 messages were"]);
     }
+}
+
+#[test]
+fn nothing_is_published_behind_a_line_that_may_be_lost() {
+    let filling = "x".repeat(1000);
+    let many: String = (0..20_000).map(|n| format!("{n} {filling}\n")).collect();
+    let (stand_in, ran) = on_stand_in(&["pub", "cut", "-", "--quiet"], many.as_bytes());
+    ran.fails(9, &["failed to publish line ", "were not or not surely"]);
+    let heard = stand_in.heard.lock().unwrap();
+    let numbers = heard.published.iter().map(|line| line.split(|b| *b == b' ').next().unwrap());
+    let numbers: Vec<u64> = numbers.map(|n| str::from_utf8(n).unwrap().parse().unwrap()).collect();
+    assert_eq!(numbers, (0..2000).collect::<Vec<_>>());
 }
 
 #[test]

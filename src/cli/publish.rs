@@ -68,7 +68,8 @@ pub(super) async fn run(args: Args, interrupt: Interrupt) -> Result<(), Failure>
             one(&args, &client, message.as_bytes(), interrupt).await?.map_err(failed)
         }
         _ => {
-            let publisher = client.publisher(&args.topic).await.map_err(failed)?;
+            let mut publisher = client.publisher(&args.topic).await.map_err(failed)?;
+            publisher.stop_when_lost();
             let many = Many {
                 publisher,
                 out: Out::new(),
@@ -178,6 +179,8 @@ impl Many<'_> {
     async fn send(&mut self, batch: &Batch) -> Result<(), Failure> {
         for (n, line) in batch.lines().enumerate() {
             if let Err(error) = self.publisher.send(line).await {
+                // One before it may have failed, and be the reason.
+                self.take_answers()?;
                 // It was never sent, so it is the line behind all that have been.
                 let sent = self.published + self.failed + self.publisher.unanswered();
                 self.first_failure.get_or_insert((sent + 1, error));

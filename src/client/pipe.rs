@@ -11,7 +11,8 @@
 //! * Bounded: a caller waits while `window` commands are unanswered or the buffer is full.
 //! * When the connection is lost, a publish whose line had been written whole gets
 //!   [`ClientError::OutcomeUnknown`]. One whose LF was not written is no command to a broker, so
-//!   it was not carried out and goes to the next connection. `PING` may be sent twice.
+//!   it was not carried out and goes to the next connection, unless its owner wants nothing to be
+//!   sent behind one that failed ([`Pipe::stop_when_lost`]). `PING` may be sent twice.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -60,9 +61,22 @@ struct State {
     pending: VecDeque<Pending>,
     /// The task has nothing to write and sleeps.
     idle: bool,
-    /// The task is gone.
-    over: bool,
+    /// With a connection on which one failed, all that follow fail too.
+    stops_when_lost: bool,
+    /// Why nothing more is taken: the task is gone, or it has stopped.
+    over: Option<ClientError>,
     results: Results,
+}
+
+impl State {
+    /// A connection was lost or could not be had: whether that is the end, since one has failed.
+    fn stops(&mut self, why: &ClientError) -> bool {
+        let stops = self.stops_when_lost && self.results.has_failed();
+        if stops {
+            self.over.get_or_insert_with(|| why.clone());
+        }
+        stops
+    }
 }
 
 /// What callers and the task share.
@@ -104,7 +118,8 @@ impl Pipe {
             out_end: 0,
             pending: VecDeque::new(),
             idle: false,
-            over: false,
+            stops_when_lost: false,
+            over: None,
             results: Results::new(options.window),
         };
         let shared = Arc::new(Shared {
@@ -158,8 +173,8 @@ impl Pipe {
         waiter: Waiter,
     ) -> Result<Option<Waiter>, ClientError> {
         let mut state = self.shared.lock();
-        if state.over {
-            return Err(ClientError::ended());
+        if let Some(why) = &state.over {
+            return Err(why.clone());
         }
         if state.pending.len() >= self.shared.window || state.out.len() >= OUT_BYTES_MAX {
             return Ok(Some(waiter));
@@ -176,6 +191,11 @@ impl Pipe {
             self.shared.work.notify_one();
         }
         Ok(None)
+    }
+
+    /// Once a command has failed with its connection, none behind it is sent on another.
+    pub(super) fn stop_when_lost(&self) {
+        self.shared.lock().stops_when_lost = true;
     }
 
     /// Looks at the results of bulk publishes.
@@ -224,7 +244,7 @@ impl Drop for Task {
     /// However the task ends, nobody waits for it any more.
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        state.over = true;
+        state.over.get_or_insert_with(ClientError::ended);
         let pending = std::mem::take(&mut state.pending);
         pending.into_iter().for_each(|p| state.results.answer(p.waiter, Err(ClientError::ended())));
         drop(state);
@@ -241,7 +261,7 @@ impl Task {
                 End::Lost(why) => why,
             };
             drop(connection);
-            self.lost();
+            self.lost(&lost);
             connection = self.next_connection(lost).await;
         }
     }
@@ -320,8 +340,9 @@ impl Task {
     }
 
     /// Sorts what is unanswered when a connection is lost: what was written whole has an unknown
-    /// outcome or may be sent twice, the rest waits for the next connection.
-    fn lost(&mut self) {
+    /// outcome or may be sent twice, the rest waits for the next connection, or is told that it was
+    /// not sent.
+    fn lost(&mut self, why: &ClientError) {
         let written_end = self.writing_start + self.written as u64;
         let cut = memrchr(b'\n', &self.writing[..self.written]).map_or(0, |at| at + 1);
         let mut state = self.shared.lock();
@@ -341,10 +362,15 @@ impl Task {
                 }
             }
         }
-        let (dropped, added) = (self.writing_start + cut as u64, again.len() as u64);
-        kept.extend(unwritten.into_iter().map(|p| Pending { end: p.end - dropped + added, ..p }));
-        again.extend_from_slice(&self.writing[cut..]);
-        again.extend_from_slice(&state.out);
+        if state.stops(why) {
+            unwritten.into_iter().for_each(|p| state.results.answer(p.waiter, Err(why.clone())));
+        } else {
+            let (dropped, added) = (self.writing_start + cut as u64, again.len() as u64);
+            let moved = |p: Pending| Pending { end: p.end - dropped + added, ..p };
+            kept.extend(unwritten.into_iter().map(moved));
+            again.extend_from_slice(&self.writing[cut..]);
+            again.extend_from_slice(&state.out);
+        }
         state.out_end = again.len() as u64;
         state.out = again;
         state.pending = kept;
@@ -394,6 +420,7 @@ impl Task {
         let mut state = self.shared.lock();
         let pending = std::mem::take(&mut state.pending);
         pending.into_iter().for_each(|p| state.results.answer(p.waiter, Err(why.clone())));
+        state.stops(why);
         state.out.clear();
         state.out_end = 0;
         drop(state);

@@ -12,7 +12,8 @@ fn task(writing: &str, written: usize, out: &str) -> Task {
         out_end: 1000 + (writing.len() + out.len()) as u64,
         pending: VecDeque::new(),
         idle: false,
-        over: false,
+        stops_when_lost: false,
+        over: None,
         results: Results::new(100),
     };
     let mut end = 1000;
@@ -39,7 +40,7 @@ fn a_publish_is_unknown_once_its_line_end_was_written_and_sent_again_before() {
     let (writing, out) = ("PUB t a\nPUB t b\n", "PUB t c\n");
     for written in 0..=writing.len() {
         let mut task = task(writing, written, out);
-        task.lost();
+        task.lost(&ClientError::disconnected("a test cut it"));
         let whole = writing[..written].matches('\n').count();
         let mut state = task.shared.lock();
         assert_eq!(
@@ -54,6 +55,45 @@ fn a_publish_is_unknown_once_its_line_end_was_written_and_sent_again_before() {
         assert_eq!(unknown.len(), whole);
         assert!(unknown.iter().all(|done| matches!(done.result, Err(ClientError::OutcomeUnknown))));
     }
+}
+
+#[tokio::test]
+async fn who_wants_no_hole_has_nothing_sent_behind_what_is_unknown() {
+    let (writing, out) = ("PUB t a\nPUB t b\n", "PUB t c\n");
+    for written in 0..=writing.len() {
+        let mut task = task(writing, written, out);
+        let pipe = Pipe { shared: Arc::clone(&task.shared), task: tokio::spawn(async {}) };
+        pipe.stop_when_lost();
+        task.lost(&ClientError::disconnected("a test cut it"));
+        let whole = writing[..written].matches('\n').count();
+        let results: Vec<_> = task.shared.lock().results.take().map(|done| done.result).collect();
+        let again = String::from_utf8(task.shared.lock().out.clone()).unwrap();
+        let pushed = pipe.try_push(|out| out.extend_from_slice(b"PUB t d\n"), Waiter::Bulk);
+        if whole == 0 {
+            assert!(results.is_empty() && pushed.is_ok(), "none has failed");
+            assert_eq!(again, [writing, out].concat());
+            continue;
+        }
+        assert_eq!(again, "", "{written} bytes were written");
+        assert_eq!(results.len(), 3);
+        for (n, result) in results.into_iter().enumerate() {
+            match result.unwrap_err() {
+                ClientError::OutcomeUnknown => assert!(n < whole),
+                ClientError::Disconnected { .. } => assert!(n >= whole, "it was not sent"),
+                other => panic!("{other}"),
+            }
+        }
+        assert!(matches!(pushed.unwrap_err(), ClientError::Disconnected { .. }));
+    }
+}
+
+#[test]
+fn who_wants_no_hole_has_nothing_sent_after_no_connection_could_be_had() {
+    let task = task("", 0, "PUB t a\n");
+    task.shared.lock().stops_when_lost = true;
+    task.fail_all(&ClientError::disconnected("a test says so"));
+    assert_eq!(task.shared.lock().results.take().count(), 1);
+    assert!(task.shared.lock().over.is_some());
 }
 
 #[tokio::test]
@@ -72,7 +112,7 @@ fn a_ping_is_sent_again_before_what_was_not_sent_yet() {
     let mut task = task("PING\nPUB t b\n", 5, "");
     let (sender, mut answer) = oneshot::channel();
     task.shared.lock().pending[0].waiter = Waiter::Ping(sender);
-    task.lost();
+    task.lost(&ClientError::disconnected("a test cut it"));
     let state = task.shared.lock();
     assert_eq!(String::from_utf8_lossy(&state.out), "PING\nPUB t b\n");
     assert_eq!(state.pending.iter().map(|pending| pending.end).collect::<Vec<_>>(), [5, 13]);

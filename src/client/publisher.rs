@@ -15,6 +15,9 @@ use crate::proto::Request;
 /// and failures that nobody takes are counted and, beyond twice the window, forgotten; who takes
 /// them at least once in a window's messages misses none.
 ///
+/// A lost connection is replaced, and what had not been sent goes to the next one, behind messages
+/// whose outcome is unknown; [`Publisher::stop_when_lost`] ends it there.
+///
 /// Dropping it abandons what has not been answered.
 #[derive(Debug)]
 pub struct Publisher {
@@ -54,7 +57,7 @@ impl Publisher {
     ///
     /// # Errors
     /// [`ClientError::BadMessage`] if a line cannot carry it; what the broker says to it comes
-    /// with the results.
+    /// with the results. After [`Publisher::stop_when_lost`], why the last connection was lost.
     pub async fn send(&mut self, message: &[u8]) -> Result<(), ClientError> {
         check_message(message)?;
         let topic = &self.topic;
@@ -62,6 +65,13 @@ impl Publisher {
             Request::Pub { topic: topic.clone(), message }.write_to(out);
         };
         self.pipe.push(write, Waiter::Bulk).await
+    }
+
+    /// From now on a connection that is lost when a message has failed, as those do whose answer is
+    /// lost with it, is the last: what was not sent yet fails, too, and nothing later is taken. So
+    /// nothing is stored behind what may be missing. Without this it is sent on the next connection.
+    pub fn stop_when_lost(&mut self) {
+        self.pipe.stop_when_lost();
     }
 
     /// The results that have come since they were taken last, in the order of the messages.
@@ -115,6 +125,11 @@ impl Results {
 
     pub(super) fn take(&mut self) -> impl Iterator<Item = Completed> + use<> {
         std::mem::take(&mut self.untaken).into_iter()
+    }
+
+    /// Whether one has, of those whose sum was not taken yet.
+    pub(super) fn has_failed(&self) -> bool {
+        self.sum.failed > 0
     }
 
     pub(super) fn begun(&mut self, waiter: &Waiter) {
