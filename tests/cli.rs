@@ -496,18 +496,26 @@ fn a_reader_that_goes_away_is_no_failure_and_costs_the_group_nothing() {
         writer
     };
     let addr = stand_in.addr.to_string();
-    let run = |args: &[&str], input: &[u8]| {
+    let run = |args: &[&str], input: &[u8], code: i32| {
         let mut command = Wiber::new().command(&stand_in.with(args, &addr));
         command.current_dir("/").stdout(nobody()).stdin(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         // It may be gone before it has read everything.
         drop(child.stdin.take().unwrap().write_all(input));
         let output = child.wait_with_output().unwrap();
-        assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()), "{args:?}");
+        assert_eq!(output.status.code(), Some(code), "{args:?}");
+        String::from_utf8(output.stderr).unwrap()
     };
-    run(&["sub", "chat", "--group", "g"], b"");
+    assert_eq!(run(&["sub", "chat", "--group", "g"], b"", 0), "");
     assert!(stand_in.heard.lock().unwrap().acked.is_empty(), "what nobody read was not acked");
     let many: String = (0..20_000).map(|n| format!("{n}\n")).collect();
-    run(&["pub", "chat", "-"], many.as_bytes());
-    run(&["history", "chat"], b"");
+    assert_eq!(run(&["pub", "chat", "-"], many.as_bytes(), 0), "");
+    // It was told to publish, and to print besides.
+    assert_eq!(stand_in.heard.lock().unwrap().published.len(), 20_000);
+    assert!(run(&["pub", "busy", "-"], b"x\ny\n", 8).contains("failed to publish line 1 to busy"));
+    let half = many.replace("15000\n", "two\rends\r\r\n");
+    assert!(
+        run(&["pub", "chat", "-"], half.as_bytes(), 2).contains("15000 messages were published")
+    );
+    assert_eq!(run(&["history", "chat"], b"", 0), "");
 }

@@ -94,22 +94,36 @@ impl Out {
         ended.and(flushed)
     }
 
-    /// Writes all lines out. When this has returned, whoever reads standard output can have them.
+    /// Writes all lines out. When this has returned, whoever reads standard output can have them. For
+    /// a command that is there to print, it is the end if nobody reads any more.
     pub(super) fn flush(&mut self) -> Result<(), Failure> {
+        self.write().map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::quiet(Exit::Ok),
+            _ => failed(&error),
+        })
+    }
+
+    /// The same for a command that has more to do than to print: it goes on without its reader.
+    pub(super) fn flush_if_read(&mut self) -> Result<(), Failure> {
+        self.write().or_else(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Ok(()),
+            _ => Err(failed(&error)),
+        })
+    }
+
+    fn write(&mut self) -> io::Result<()> {
         if self.lines.is_empty() {
             return Ok(());
         }
         let mut stdout = io::stdout().lock();
         let written = stdout.write_all(&self.lines).and_then(|()| stdout.flush());
         self.lines.clear();
-        written.map_err(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe => Failure::quiet(Exit::Ok),
-            _ => {
-                let text = format!("failed to write to standard output: {error}");
-                Failure::new(Exit::Internal, text)
-            }
-        })
+        written
     }
+}
+
+fn failed(error: &io::Error) -> Failure {
+    Failure::new(Exit::Internal, format!("failed to write to standard output: {error}"))
 }
 
 /// A message as a line of JSON. `msg` is what level 1 of the protocol shows.

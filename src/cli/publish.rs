@@ -144,7 +144,7 @@ impl Many<'_> {
         while let Some(completed) = self.publisher.completed().await {
             self.answered(completed)?;
         }
-        self.out.flush()?;
+        self.out.flush_if_read()?;
         self.progress.end();
         self.conclude(end)
     }
@@ -199,7 +199,7 @@ impl Many<'_> {
             self.note(completed);
         }
         self.progress.published(self.published);
-        self.out.flush()
+        self.out.flush_if_read()
     }
 
     fn answered(&mut self, completed: Completed) -> Result<(), Failure> {
