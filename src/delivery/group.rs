@@ -1,5 +1,7 @@
 //! The state machine of one group.
 
+mod check;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use super::leases::{Counts, Lease, Leases, Message, Slot, State};
 use super::members::{Member, MemberIndex, Members};
 use super::policy::Policy;
 use super::progress::{Change, Progress};
+use super::unsaved::Unsaved;
 use crate::ids::{ConnId, Offset};
 use crate::planted::{self, Bug};
 use crate::time::{Moment, Now};
@@ -21,6 +24,7 @@ pub struct Group {
     progress: Progress,
     leases: Leases,
     members: Members,
+    unsaved: Unsaved,
     /// The first offset that was never given out, by this process.
     next: Offset,
     /// The end of the log.
@@ -72,6 +76,7 @@ impl Group {
             progress,
             leases: Leases::new(),
             members: Members::default(),
+            unsaved: Unsaved::default(),
             next,
             end: Offset::ZERO,
         }
@@ -227,6 +232,12 @@ impl Group {
     /// The durable attempts of an unsettled message, oldest first.
     pub fn attempts(&self, offset: Offset) -> &[Attempt] {
         self.progress.attempts(offset)
+    }
+
+    /// What a dead letter tells of a message whose last attempt is `last`: all attempts, durable or not yet,
+    /// as far as they are kept, and how many counted.
+    pub fn story(&self, offset: Offset, last: &Attempt) -> (Vec<Attempt>, u32) {
+        self.progress.story(offset, self.unsaved.of(offset).iter().chain([last]))
     }
 
     /// Attaches a number to a message that was delivered and is not settled; it is forgotten with
@@ -416,7 +427,7 @@ impl Group {
                 }
             }
             // It moved when the group asked for this; if it did not ask, it never gave it out.
-            Change::Failed { .. } => {}
+            Change::Failed { offset, attempt } => self.unsaved.saved(*offset, attempt.n),
         }
         self.next = self.next.max(self.progress.floor().next());
     }
@@ -463,6 +474,7 @@ impl Group {
         if dead || (attempt.counts() && retry > of) {
             return self.give_up(slot, name, attempt, out);
         }
+        self.unsaved.add(offset, attempt.clone());
         out.push(Action::Commit(Change::Failed { offset, attempt }));
         match outcome {
             Outcome::Disconnect | Outcome::Dead => {
@@ -564,35 +576,7 @@ impl Group {
     /// Drops a message that is settled, whatever its state was.
     fn forget(&mut self, slot: Slot) {
         self.end_lease(slot);
-        self.leases.remove(slot);
-    }
-
-    /// Asserts everything that must hold between two events. Takes time in proportion to what is in
-    /// flight: for tests.
-    pub fn check(&self) {
-        self.progress.check();
-        self.members.check();
-        self.leases.check();
-        assert!(self.progress.floor() < self.next, "the floor is below what is next");
-        assert!(!self.is_stuck(), "a message is ready, a member has credit, and it was not sent");
-        let mut given_out = 0;
-        let mut leased = 0;
-        for (slot, message) in self.leases.iter() {
-            let offset = message.offset;
-            assert!(!self.progress.is_settled(offset), "{offset} is settled and in memory");
-            assert!(message.failures <= message.attempts, "{offset} failed more than was tried");
-            assert!(message.state() != State::New, "{offset} was taken and not given out");
-            given_out += u64::from(offset < self.next);
-            if let State::Leased(lease) = message.state() {
-                leased += 1;
-                let holder = self.members.get(lease.holder);
-                assert_eq!(holder.held().get(lease.place), Some(&slot), "{offset} is held once");
-                assert_eq!(message.last, Some(holder.id), "{offset} was last given to its holder");
-            }
-        }
-        let held: usize = self.members.iter().map(|member| member.held().len()).sum();
-        assert_eq!(held, leased, "what members hold are the leases");
-        let unsettled = self.progress.lag(self.next.prev());
-        assert_eq!(given_out, unsettled, "what was given out is settled or in memory");
+        let message = self.leases.remove(slot);
+        self.unsaved.forget(message.offset);
     }
 }

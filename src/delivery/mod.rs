@@ -73,6 +73,7 @@ mod progress;
 mod random;
 #[cfg(test)]
 mod story_tests;
+mod unsaved;
 
 pub use attempt::{Attempt, Outcome};
 pub use events::{Action, Departure, Event, Report, Verdict};

@@ -132,6 +132,22 @@ impl Progress {
         self.histories.get(&offset).map_or(&[], |history| &history.attempts)
     }
 
+    /// The attempts of a message as they are kept with `more` behind them, those that are there already
+    /// left out, and how many of all counted.
+    pub(super) fn story<'a>(
+        &self,
+        offset: Offset,
+        more: impl Iterator<Item = &'a Attempt>,
+    ) -> (Vec<Attempt>, u32) {
+        let mut history = self.histories.get(&offset).cloned().unwrap_or_default();
+        for attempt in more {
+            if history.attempts.last().is_none_or(|known| known.n < attempt.n) {
+                history.add(attempt.clone());
+            }
+        }
+        (history.attempts, history.failures)
+    }
+
     /// The unsettled messages with attempts, and those attempts, in order of the offsets.
     pub fn histories(&self) -> impl Iterator<Item = (Offset, &[Attempt])> {
         self.histories.iter().map(|(offset, history)| (*offset, &*history.attempts))
@@ -330,6 +346,8 @@ impl TryFrom<Stored> for Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delivery::Outcome;
+    use crate::time::Timestamp;
 
     fn settled(floor: u64, offsets: impl IntoIterator<Item = u64>) -> Progress {
         let mut progress = Progress::starting_at(Offset::new(floor + 1));
@@ -390,5 +408,30 @@ mod tests {
         ] {
             assert!(stored("[5,6]", &bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_story_of_many_attempts_has_the_first_and_the_last_and_counts_them_all() {
+        let attempt = |n| Attempt {
+            n,
+            consumer: "w".to_owned(),
+            sent: Timestamp::default(),
+            ended: Timestamp::default(),
+            outcome: Outcome::Timeout,
+            reason: None,
+            error: None,
+            uncounted: false,
+        };
+        let (mut progress, offset) = (Progress::starting_at(Offset::FIRST), Offset::FIRST);
+        for n in 1..=38 {
+            progress.apply(&Change::Failed { offset, attempt: attempt(n) });
+        }
+        // Two are not durable yet, one of them is by now, and one is the last.
+        let more = [attempt(38), attempt(39), attempt(40), attempt(41)];
+        let (attempts, failures) = progress.story(offset, more.iter());
+        assert_eq!(failures, 41);
+        assert_eq!(attempts.len(), ATTEMPTS_KEPT_MAX);
+        let numbers: Vec<u32> = attempts.iter().map(|attempt| attempt.n).collect();
+        assert_eq!((numbers[0], numbers[1], numbers[31]), (1, 11, 41));
     }
 }

@@ -54,10 +54,7 @@ impl Topic {
     ) -> Result<(), LogError> {
         let dead_letters = self.name.dead_letter().expect("a .dlq group has no dead letters");
         let slot = &mut self.groups[key.0];
-        let mut attempts = slot.group.attempts(offset).to_vec();
-        if attempts.last().is_none_or(|known| known.n < last.n) {
-            attempts.push(last.clone());
-        }
+        let (attempts, failures) = slot.group.story(offset, last);
         let mut failure_reason = reason(last);
         let original = slot.feed.original(offset).unwrap_or_else(|error| {
             write!(failure_reason, "; {error}").expect("a String takes all");
@@ -69,7 +66,7 @@ impl Topic {
             original_offset: offset.get(),
             original_ts: &original.ts,
             group: slot.name.as_str(),
-            retry_count: attempts.iter().filter(|a| a.counts()).count().saturating_sub(1),
+            retry_count: failures.saturating_sub(1),
             failure_reason,
             dlq_timestamp: raw_number(&desk.now.wall.to_string()),
             attempts: &attempts,
@@ -91,7 +88,7 @@ struct DeadLetter<'a> {
     original_offset: u64,
     original_ts: &'a serde_json::value::RawValue,
     group: &'a str,
-    retry_count: usize,
+    retry_count: u32,
     failure_reason: String,
     dlq_timestamp: Box<serde_json::value::RawValue>,
     attempts: &'a [Attempt],

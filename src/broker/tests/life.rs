@@ -155,6 +155,17 @@ impl Node {
         Ok((first..).map(Lsn::new).zip(submissions).collect())
     }
 
+    /// Lets so many seconds pass for the shards alone: nothing becomes durable meanwhile.
+    pub(super) fn stall(&mut self, seconds: u64, ledger: &mut Ledger) -> Result<(), Dead> {
+        self.pass(seconds);
+        self.apply(Vec::new(), ledger)
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        let time = Duration::from_secs(seconds);
+        self.now = Now { moment: self.now.moment + time, wall: self.now.wall.plus(time) };
+    }
+
     /// The rest of a round.
     pub(super) fn apply(
         &mut self,
@@ -422,10 +433,7 @@ pub(super) fn live(node: &mut Node, ops: &[Op], ledger: &mut Ledger) -> Result<(
             Op::Subscribe(name) => node.subscribe(name)?,
             Op::Ack(client, at) => node.ack(*client, *at, ledger)?,
             Op::Leave(client) => node.leave(*client)?,
-            Op::Pass(seconds) => {
-                let time = Duration::from_secs(*seconds);
-                node.now = Now { moment: node.now.moment + time, wall: node.now.wall.plus(time) };
-            }
+            Op::Pass(seconds) => node.pass(*seconds),
             Op::Checkpoint => node.checkpoint(false)?,
             Op::CheckpointAmid => node.checkpoint_amid(ledger)?,
             Op::Retain => node.retain(1)?,

@@ -1,6 +1,9 @@
 //! A disk that has no room for a topic's file for a while.
 
+use std::path::Path;
+
 use super::life::{Ledger, Node, Op, live, now};
+use crate::disk;
 use crate::disk::sim::{self, Failure, Fault, SimDisk};
 
 /// A checkpoint that found room for what had to wait once told nobody of it: a group had messages and
@@ -84,4 +87,28 @@ fn a_group_is_told_of_nothing_that_can_not_be_read() {
     disk.heal();
     live(&mut node, &[Op::Pass(1)], &mut ledger).unwrap();
     assert_eq!(node.offsets(1), [1, 2]);
+}
+
+/// While the log waits for room, timers go on. A dead letter once left out the attempts that were not
+/// durable when it was written.
+#[test]
+fn a_dead_letter_tells_of_attempts_that_are_not_durable_yet() {
+    let disk = SimDisk::new();
+    let (mut node, _found) = Node::start(&disk, now(0)).unwrap();
+    let mut ledger = Ledger::default();
+    live(&mut node, &[Op::Subscribe("a"), Op::Publish("a", 1)], &mut ledger).unwrap();
+    assert_eq!(node.offsets(1), [1]);
+    // The first attempt is over after ten seconds, and the second, the last, begins a second later.
+    let mut written = Vec::new();
+    for seconds in [10, 1, 10] {
+        node.stall(seconds, &mut ledger).unwrap();
+        written.extend(node.write().unwrap());
+    }
+    assert_eq!(node.offsets(1), [1, 1]);
+    node.apply(written, &mut ledger).unwrap();
+    let line = disk::read_all(&disk, Path::new("/srv/data/a.dlq.log")).unwrap();
+    let letter: serde_json::Value = serde_json::from_slice(&line).unwrap();
+    let numbers = letter["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["n"]);
+    assert_eq!(numbers.collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(letter["retry_count"], 1);
 }
