@@ -39,8 +39,12 @@ pub const MAILBOX_BYTES_MAX: usize = 8 << 20;
 /// A batch that has reached this size takes no more requests, in bytes of commands.
 pub const BATCH_BYTES_TARGET: usize = 1 << 20;
 
-/// Most bytes of one batch: the target, and one message that came on top.
-pub const BATCH_BYTES_MAX: usize = BATCH_BYTES_TARGET + 2 * MESSAGE_BYTES_CEILING;
+/// Most messages that a group gives up at once: each of them is in the batch as a dead letter, whole.
+pub const DEAD_LETTERS_AT_ONCE: usize = 16;
+
+/// With so many bytes of batches on their way to the log, no more messages time out. A dead letter is as
+/// large as its message, and all that a thousand members hold may be due at the same moment.
+pub const AHEAD_BYTES_MAX: usize = 32 << 20;
 
 /// Memory for ready wire bytes of recent messages, over all topics, in bytes.
 pub const TAIL_BYTES_MAX: usize = 16 << 20;
@@ -61,7 +65,9 @@ pub const GROUP_UNSETTLED_MAX: usize = 100_000;
 const _: () = assert!(NAME_BYTES_MAX + 4 + 1 + 20 + 4 <= 255, "a segment's file name must fit");
 const _: () = assert!(LINE_BYTES_MAX > 2 * (NAME_BYTES_MAX + 4) + TAG_BYTES_MAX + 16);
 const _: () = assert!(READ_BYTES_MAX < MAILBOX_BYTES_MAX);
-const _: () = assert!(BATCH_BYTES_TARGET < BATCH_BYTES_MAX);
+const _: () = assert!(MAILBOX_BYTES_MAX + BATCH_BYTES_TARGET < AHEAD_BYTES_MAX);
+// A batch is one record of the log, whose length is a number of 32 bits.
+const _: () = assert!(DEAD_LETTERS_AT_ONCE * 2 * MESSAGE_BYTES_CEILING < 1 << 31);
 
 /// Most topic files that a shard keeps open for writing. At the bound the one that was idle longest
 /// is closed; it is opened again when it is written.

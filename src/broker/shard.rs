@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::delivery::{Change, Progress};
 use crate::disk::is_shortage;
 use crate::ids::{GroupName, Offset, TopicName};
-use crate::limits::BATCH_BYTES_TARGET;
+use crate::limits::{AHEAD_BYTES_MAX, BATCH_BYTES_TARGET};
 use crate::log::LogError;
 use crate::planted::{self, Bug};
 use crate::time::{Moment, Now, Timestamp};
@@ -66,6 +66,8 @@ pub struct Shard {
     /// Batches in their order that are not answered yet; those without commands wait for nothing
     /// but the ones before them.
     queue: VecDeque<Waiting>,
+    /// What they hold that is not committed yet, in bytes of commands.
+    ahead: usize,
     next_index: u64,
     applied: Applied,
     /// Applied, but not answered: their files are flushed first.
@@ -86,7 +88,8 @@ pub struct Shard {
 #[derive(Debug)]
 struct Waiting {
     tickets: Vec<Ticket>,
-    is_written: bool,
+    /// Of commands; without any it is not written.
+    bytes: usize,
 }
 
 impl Shard {
@@ -104,6 +107,7 @@ impl Shard {
             prefetch,
             open: Batch::default(),
             queue: VecDeque::new(),
+            ahead: 0,
             next_index: 1,
             applied: Applied::default(),
             done: Vec::new(),
@@ -203,7 +207,8 @@ impl Shard {
         let tickets = std::mem::take(&mut self.spare.tickets);
         let next = Batch { commands: Commands::reusing(buffer), tickets };
         let Batch { commands, tickets } = std::mem::replace(&mut self.open, next);
-        self.queue.push_back(Waiting { tickets, is_written: !commands.is_empty() });
+        self.ahead += commands.len();
+        self.queue.push_back(Waiting { tickets, bytes: commands.len() });
         if commands.is_empty() {
             self.pass_empty();
             return None;
@@ -231,6 +236,7 @@ impl Shard {
     ) -> Result<(), ShardError> {
         assert_eq!(index, self.applied.index + 1, "batches are committed in their order");
         let mut batch = self.queue.pop_front().expect("a committed batch was submitted");
+        self.ahead -= batch.bytes;
         let mut appended = std::mem::take(&mut self.spare.appended);
         self.apply(now, lsn, &payload, Some(&mut appended))?;
         self.find_places(&mut batch.tickets, &appended);
@@ -276,21 +282,29 @@ impl Shard {
         Ok(())
     }
 
-    /// Lets timers do their work.
+    /// Lets timers do their work, until the batch is full: the rest has its turn when that is on its way.
     ///
     /// # Errors
     /// What reading a log says.
     pub fn wake(&mut self, now: Now) -> Result<(), ShardError> {
-        while let Some((topic, group)) = self.timers.due(now.moment) {
+        while self.open.commands.len() < BATCH_BYTES_TARGET
+            && !self.is_far_ahead()
+            && let Some((topic, group)) = self.timers.due(now.moment)
+        {
             let (topic, mut desk) = self.desk(now, topic);
             topic.wake(group, &mut desk)?;
         }
         Ok(())
     }
 
-    /// When [`Shard::wake`] has something to do.
+    /// When [`Shard::wake`] has something to do, unless what is on its way to the log comes back before.
     pub fn wake_at(&self) -> Option<Moment> {
-        [self.retry_at, self.timers.next(), self.topics.overdue_at()].into_iter().flatten().min()
+        let timers = self.timers.next().filter(|_| !self.is_far_ahead());
+        [self.retry_at, timers, self.topics.overdue_at()].into_iter().flatten().min()
+    }
+
+    fn is_far_ahead(&self) -> bool {
+        self.ahead >= AHEAD_BYTES_MAX
     }
 
     /// Writes the topics' files, lets readers see them, and sends replies and deliveries.
@@ -449,7 +463,7 @@ impl Shard {
 
     /// Moves batches without commands that now have none before them.
     fn pass_empty(&mut self) {
-        while self.queue.front().is_some_and(|batch| !batch.is_written) {
+        while self.queue.front().is_some_and(|batch| batch.bytes == 0) {
             let mut batch = self.queue.pop_front().expect("it was just seen");
             self.find_places(&mut batch.tickets, &[]);
             self.done.push(Done { tickets: batch.tickets, appended: Vec::new() });

@@ -14,6 +14,7 @@ use super::policy::Policy;
 use super::progress::{Change, Progress};
 use super::unsaved::Unsaved;
 use crate::ids::{ConnId, Offset};
+use crate::limits::DEAD_LETTERS_AT_ONCE;
 use crate::planted::{self, Bug};
 use crate::time::{Moment, Now};
 
@@ -401,11 +402,16 @@ impl Group {
         out.push(Action::Answer(verdict));
     }
 
-    /// Handles what is due by now, the lowest offset first.
+    /// Handles what is due by now, the lowest offset first; what is left of it when many messages are given
+    /// up is due still.
     fn wake(&mut self, now: Now, out: &mut Vec<Action>) {
         let mut due = self.leases.due(now.moment);
         due.sort_unstable_by_key(|slot| self.leases.get(*slot).offset);
+        let dying = self.counts().dying;
         for slot in due {
+            if self.counts().dying == dying + DEAD_LETTERS_AT_ONCE {
+                return;
+            }
             match self.leases.get(slot).state() {
                 State::Waiting { .. } => self.leases.set(slot, State::Ready),
                 State::Leased(_) => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::ids::{ConnId, Offset};
+use crate::limits::DEAD_LETTERS_AT_ONCE;
 use crate::time::{Moment, Now, Timestamp};
 
 /// How many more messages may be sent to members; to others, any number.
@@ -248,7 +249,12 @@ impl Model {
     }
 
     fn wake(&mut self, now: Now, out: &mut Vec<Action>) {
+        let is_dead =
+            |action: &&Action| matches!(action, Action::Commit(Change::DeadLettered { .. }));
         for offset in (1..=OFFSETS_MAX).map(Offset::new) {
+            if out.iter().filter(is_dead).count() == DEAD_LETTERS_AT_ONCE {
+                return;
+            }
             match self.at(offset).state {
                 State::Leased { until, .. } if until <= now.moment => {
                     let attempt = self.attempt(now, offset, Outcome::Timeout);

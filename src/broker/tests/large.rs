@@ -9,10 +9,11 @@ use super::super::open;
 use super::super::outbox::Outbox;
 use super::super::shard::Shard;
 use super::super::topics::shard_of;
-use super::life::{now, settings, topic};
+use super::life::{Ledger, Node, Op, live, now, settings, topic};
 use crate::disk::Disk;
 use crate::disk::sim::{self, Failure, Fault, SimDisk};
 use crate::ids::ConnId;
+use crate::limits::{AHEAD_BYTES_MAX, DEAD_LETTERS_AT_ONCE};
 use crate::wal::Lsn;
 
 const MESSAGES: usize = 100;
@@ -82,4 +83,47 @@ fn a_disk_without_room_is_asked_once_while_a_batch_is_applied() {
     assert_eq!(lines(&disk), 0);
     shard.send(now(0)).unwrap();
     assert_eq!((lines(&disk), answers(&outbox)), (MESSAGES, MESSAGES));
+}
+
+/// All that members held when they hung became one batch, read and written in one turn, however much it was.
+#[test]
+fn many_large_messages_that_time_out_at_once_become_dead_letters_batch_by_batch() {
+    let disk = SimDisk::new();
+    let (mut node, _found) = Node::start(&disk, now(0)).unwrap();
+    let mut ledger = Ledger::default();
+    node.filling = 100_000;
+    // Each of them holds four at a time.
+    live(&mut node, &[(); 6].map(|()| Op::Subscribe("a")), &mut ledger).unwrap();
+    live(&mut node, &[Op::Publish("a", 24)], &mut ledger).unwrap();
+    // All fail once, and are delivered again a second later.
+    live(&mut node, &[Op::Pass(10), Op::Pass(1)], &mut ledger).unwrap();
+    assert_eq!(node.held(), 48);
+    node.stall(10, &mut ledger).unwrap();
+    let mut sizes = Vec::new();
+    loop {
+        let written = node.write().unwrap();
+        if written.is_empty() {
+            break;
+        }
+        sizes.extend(written.iter().map(|(_, batch)| batch.payload.len() / node.filling));
+        node.apply(written, &mut ledger).unwrap();
+    }
+    assert_eq!(sizes, [DEAD_LETTERS_AT_ONCE, 24 - DEAD_LETTERS_AT_ONCE]);
+    assert_eq!(node.topic("a.dlq").log().end().get(), 24);
+}
+
+/// With much of it on its way to a slow disk, the rest waits.
+#[test]
+fn nothing_more_times_out_while_much_is_on_its_way() {
+    let disk = SimDisk::new();
+    let (mut node, _found) = Node::start(&disk, now(0)).unwrap();
+    let mut ledger = Ledger::default();
+    live(&mut node, &[Op::Subscribe("a"), Op::Publish("a", 1)], &mut ledger).unwrap();
+    node.filling = AHEAD_BYTES_MAX;
+    node.publish(0, "b", 1, &mut ledger).unwrap();
+    let written = node.write().unwrap();
+    node.stall(10, &mut ledger).unwrap();
+    assert!(node.write().unwrap().is_empty(), "its time is over, and the log is behind");
+    node.apply(written, &mut ledger).unwrap();
+    assert!(!node.write().unwrap().is_empty());
 }

@@ -106,6 +106,8 @@ pub(super) struct Node {
     checkpoints: Checkpoints,
     clients: BTreeMap<u64, Client>,
     next_client: u64,
+    /// Messages are larger by this, in bytes.
+    pub(super) filling: usize,
 }
 
 /// The power went off, or a fault came: this life is over.
@@ -130,6 +132,7 @@ impl Node {
             checkpoints: opened.checkpoints,
             clients: BTreeMap::new(),
             next_client: 1,
+            filling: 0,
         };
         // The lock is that of this life; the simulated crash frees it.
         drop(opened.lock);
@@ -248,7 +251,8 @@ impl Node {
         let (mut messages, mut asked) = (Vec::new(), Vec::new());
         for _ in 0..count {
             ledger.messages += 1;
-            let message = format!("{name}-{}-{}", ledger.messages, "x".repeat(bytes.len() % 70));
+            let filling = "x".repeat(bytes.len() % 70 + self.filling);
+            let message = format!("{name}-{}-{filling}", ledger.messages);
             let start = u32::try_from(bytes.len()).unwrap();
             bytes.extend_from_slice(message.as_bytes());
             messages.push(Span { start, end: u32::try_from(bytes.len()).unwrap() });
