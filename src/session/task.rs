@@ -48,6 +48,10 @@ const SLICES_MAX: usize = 16;
 /// waiting.
 type Posting = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// After so many bytes of commands the others of the thread have their turn, if the peer always sends more:
+/// some milliseconds' work if the commands are very short.
+const TURN_BYTES_MAX: usize = 64 << 10;
+
 /// How long a closed connection is still read, and how much.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: u64 = 16 << 20;
@@ -100,6 +104,7 @@ pub fn run(
         is_draining: false,
         is_held: false,
         has_visited: false,
+        taken: 0,
         awake: Awake::new(context.waits_awake, now),
         peer,
     };
@@ -170,6 +175,8 @@ struct Task {
     is_held: bool,
     /// A letter was brought to its shard in person, and this thread had to wait for the disk.
     has_visited: bool,
+    /// Bytes of commands taken since others had this thread.
+    taken: usize,
     /// Whether to wait for the peer awake.
     awake: Awake,
     peer: String,
@@ -194,8 +201,9 @@ impl Task {
                 }
                 self.wait().await?;
             }
-            if std::mem::take(&mut self.has_visited) {
+            if std::mem::take(&mut self.has_visited) || self.taken >= TURN_BYTES_MAX {
                 // It goes on at once; whoever had to wait meanwhile comes first.
+                self.taken = 0;
                 tokio::task::yield_now().await;
             }
         }
@@ -249,7 +257,9 @@ impl Task {
             }
             return;
         }
+        let before = self.buffer.len();
         let input = self.core.input(&mut self.buffer);
+        self.taken += before - self.buffer.len();
         if input.is_http {
             tracing::warn!(
                 event = "http_refused",
@@ -374,7 +384,7 @@ impl Task {
             return Poll::Ready(Ok(()));
         }
         // Others have this thread now.
-        self.has_visited = false;
+        (self.has_visited, self.taken) = (false, 0);
         Poll::Pending
     }
 
