@@ -40,9 +40,9 @@ pub enum Open {
 pub struct DirEntry {
     /// The last component of its path.
     pub name: String,
-    /// Whether it is a folder.
+    /// Whether it is a folder, or a link to one.
     pub is_dir: bool,
-    /// Its length in bytes (zero for a folder).
+    /// Its length in bytes (zero for a folder); of a link, that of the file which it leads to.
     pub len: u64,
 }
 

@@ -41,7 +41,8 @@ impl Disk for OsDisk {
         let mut entries = Vec::new();
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
-            let meta = match entry.metadata() {
+            // A link is what it leads to: that is opened by its name. One that leads nowhere is there, too.
+            let meta = match fs::metadata(entry.path()).or_else(|_| entry.metadata()) {
                 Ok(meta) => meta,
                 Err(gone) if gone.kind() == io::ErrorKind::NotFound => continue,
                 Err(other) => return Err(other),
@@ -174,6 +175,8 @@ pub fn hold_device(device: &Path, bytes: &[u8]) -> io::Result<HeldDevice> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
     use crate::disk::{read_all, replace};
 
@@ -196,6 +199,24 @@ mod tests {
             assert_eq!(read_all(&OsDisk, &path).unwrap(), bytes);
         }
         assert_eq!(OsDisk.list(folder.path()).unwrap().len(), 1);
+    }
+
+    /// The length was that of the link itself, and a start cut the file that it leads to.
+    #[test]
+    fn a_link_is_listed_as_what_it_leads_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = tempfile::tempdir().unwrap();
+        fs::write(other.path().join("file"), "a message").unwrap();
+        let link = |to: &Path, name| symlink(to, folder.path().join(name)).unwrap();
+        link(&other.path().join("file"), "1");
+        link(other.path(), "2");
+        link(Path::new("gone"), "3");
+        link(Path::new("4"), "4");
+        let entry = |name: &str, is_dir, len| DirEntry { name: name.to_owned(), is_dir, len };
+        // What leads nowhere is there all the same: it must not be taken for a free name.
+        let listed =
+            [entry("1", false, 9), entry("2", true, 0), entry("3", false, 4), entry("4", false, 1)];
+        assert_eq!(OsDisk.list(folder.path()).unwrap(), listed);
     }
 
     #[test]

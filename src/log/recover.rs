@@ -349,12 +349,15 @@ impl Adoption {
         path: &Path,
         file: &SegmentFile,
     ) -> Result<u64, LogError> {
-        let open = disk.open(path, Open::Write).map_err(|source| LogError::io(path, source))?;
+        let io = |source| LogError::io(path, source);
+        let open = disk.open(path, Open::Write).map_err(io)?;
         let mut lines = Lines::new(Arc::clone(&open), path, 0, SCAN_BYTES);
         self.index = Index::default();
         let mut number = 0;
-        let mut len = file.len;
-        while let Some(line) = lines.next(file.len)? {
+        // What is behind a link may have come since it was listed, and what is not read is cut.
+        let whole = open.len().map_err(io)?;
+        let mut len = whole;
+        while let Some(line) = lines.next(whole)? {
             number += 1;
             // The name of a sealed segment says what it begins with: readers go by it.
             let by_name = file.first.filter(|_| number == 1);
@@ -371,8 +374,7 @@ impl Adoption {
                     None => {
                         self.take(line.at, offset, ts);
                         if !line.is_whole {
-                            open.write_at(b"\n", file.len)
-                                .map_err(|source| LogError::io(path, source))?;
+                            open.write_at(b"\n", whole).map_err(io)?;
                             len += 1;
                         }
                         continue;
@@ -387,10 +389,10 @@ impl Adoption {
             len = line.at;
             let torn = line.bytes.to_vec();
             self.adopted.torn = Some(put_aside(disk, paths, &torn)?);
-            open.truncate(len).map_err(|source| LogError::io(path, source))?;
+            open.truncate(len).map_err(io)?;
             break;
         }
-        open.sync().map_err(|source| LogError::io(path, source))?;
+        open.sync().map_err(io)?;
         self.last_len = len;
         Ok(len)
     }

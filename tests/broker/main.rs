@@ -7,6 +7,7 @@ mod crash;
 mod disk;
 mod hostile;
 mod peers;
+mod places;
 mod power_cut;
 mod retention;
 mod support;

@@ -1,0 +1,77 @@
+//! What operators do with the files of a data directory: links to another disk, copies, other things among
+//! them.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{Nc, Setup, data_dir};
+
+/// Runs `wiber check`; gives the exit code and all it printed.
+fn check(dir: &Path, args: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wiber"));
+    command.env_clear().arg("check").arg("--data-dir").arg(dir).args(args);
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout) + &text(output.stderr))
+}
+
+/// How many messages `HISTORY` has.
+fn count(nc: &mut Nc, topic: &str) -> usize {
+    nc.send(&format!("HISTORY {topic} 100000"));
+    for count in 0.. {
+        let line = nc.line();
+        if !line.starts_with("HISTORY") {
+            assert_eq!(line, "OK history end");
+            return count;
+        }
+    }
+    unreachable!("there are fewer")
+}
+
+/// The first seventeen bytes, which is how long the link is, were taken for a torn line, and the file was cut.
+#[test]
+fn a_file_of_the_prototype_behind_a_link_is_taken_over_whole() {
+    let (temp, dir) = data_dir();
+    let other = temp.path().join("other");
+    fs::create_dir(&dir).unwrap();
+    fs::create_dir(&other).unwrap();
+    let line = |n| format!("{{\"id\": \"msg_{n}\", \"offset\": {n}, \"ts\": 1.5, \"msg\": \"m\"}}\n");
+    let lines: String = (1..=3).map(line).collect();
+    fs::write(other.join("chat.log"), &lines).unwrap();
+    symlink("../other/chat.log", dir.join("chat.log")).unwrap();
+    let broker = Setup::new(&dir).start();
+    assert!(broker.started.ends_with("adopted 3 messages in 1 topics"), "{}", broker.started);
+    assert_eq!(fs::read_to_string(other.join("chat.log")).unwrap(), lines);
+    let mut nc = broker.connect();
+    assert_eq!(count(&mut nc, "chat"), 3);
+    assert_eq!(nc.publish("chat", "goes on").1, 4);
+    assert_eq!(broker.stop(), Some(0));
+    let (code, text) = check(&dir, &[]);
+    assert_eq!(code, Some(0), "{text}");
+}
+
+/// Its messages were damaged for every reader, and a repair offered to overwrite them.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "an operator moves a file")]
+fn a_sealed_segment_may_lie_on_another_disk_behind_a_link() {
+    let (temp, dir) = data_dir();
+    let setup = Setup::new(&dir).set("STORAGE__SEGMENT", "64KiB");
+    let broker = setup.start();
+    let mut nc = broker.connect();
+    let filling = "x".repeat(1000);
+    for n in 1..=100 {
+        nc.publish("chat", &format!("{n} {filling}"));
+    }
+    assert_eq!(broker.stop(), Some(0));
+    let sealed = dir.join("chat@00000000000000000001.log");
+    let moved = temp.path().join("moved.log");
+    fs::rename(&sealed, &moved).unwrap();
+    symlink(&moved, &sealed).unwrap();
+    let (code, text) = check(&dir, &[]);
+    assert!(code == Some(0) && text.ends_with(": all whole\n"), "{text}");
+    let broker = setup.start();
+    assert_eq!(count(&mut broker.connect(), "chat"), 100);
+    assert_eq!(broker.stop(), Some(0));
+}
