@@ -195,6 +195,10 @@ impl Disk for Nowhere {
         Ok(())
     }
 
+    fn is_only_name(&self, _path: &Path) -> io::Result<bool> {
+        Ok(true)
+    }
+
     fn sync_all(&self, _dir: &Path) -> io::Result<()> {
         Ok(())
     }

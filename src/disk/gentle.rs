@@ -41,8 +41,10 @@ impl Disk for Gentle {
         self.0.rename(from, to)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
-        // Whatever hinders this says so again below.
-        if let Ok(file) = self.0.open(path, Open::Write) {
+        // By another name somebody keeps all of it. Whatever hinders this says so again below.
+        if self.0.is_only_name(path).is_ok_and(|is_only| is_only)
+            && let Ok(file) = self.0.open(path, Open::Write)
+        {
             let mut len = file.len()?;
             while len > FREED_BYTES {
                 let begin = Moment::read();
@@ -52,6 +54,9 @@ impl Disk for Gentle {
             }
         }
         self.0.remove(path)
+    }
+    fn is_only_name(&self, path: &Path) -> io::Result<bool> {
+        self.0.is_only_name(path)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.0.sync_dir(dir)
@@ -103,7 +108,10 @@ impl File for GentleFile {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::disk::os::OsDisk;
     use crate::disk::sim::SimDisk;
 
     #[test]
@@ -118,6 +126,23 @@ mod tests {
         }
         let again = gentle.remove(Path::new("/file")).unwrap_err();
         assert_eq!(again.kind(), io::ErrorKind::NotFound);
+    }
+
+    /// A copy made with `cp -al` lost all but a mebibyte of the file, too.
+    #[test]
+    fn a_file_that_has_another_name_keeps_all_it_has_under_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let gentle = Gentle(Arc::new(OsDisk));
+        let len = 3 * FREED_BYTES + 5;
+        for link in [fs::hard_link as fn(_, _) -> _, std::os::unix::fs::symlink] {
+            let file = gentle.open(&at("copy"), Open::Create).unwrap();
+            file.truncate(len).unwrap();
+            link(at("copy"), at("file")).unwrap();
+            gentle.remove(&at("file")).unwrap();
+            let left = OsDisk.list(folder.path()).unwrap();
+            assert_eq!(left, [DirEntry { name: "copy".to_owned(), is_dir: false, len }]);
+        }
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Whether a file has this name and no other, not even as what a link leads to.
+    fn is_only_name(&self, path: &Path) -> io::Result<bool>;
     /// Makes creates, renames and removes in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Makes everything durable on the file system that holds `dir`, whoever wrote it: less work than

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -72,6 +72,11 @@ impl Disk for OsDisk {
     #[expect(clippy::disallowed_methods, reason = "this is the door")]
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
+    }
+
+    fn is_only_name(&self, path: &Path) -> io::Result<bool> {
+        let meta = fs::symlink_metadata(path)?;
+        Ok(meta.is_file() && meta.nlink() == 1)
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is the door")]

@@ -377,6 +377,10 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn is_only_name(&self, path: &Path) -> io::Result<bool> {
+        self.world.tree()?.node(&key(path)?).map(|_| true)
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let key = key(dir)?;
         self.world.begin_whole(Op::SyncDir, &key)?;

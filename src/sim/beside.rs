@@ -159,6 +159,9 @@ impl Disk for Shared {
         self.changes();
         self.disk.remove(path)
     }
+    fn is_only_name(&self, path: &Path) -> io::Result<bool> {
+        self.disk.is_only_name(path)
+    }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.disk.sync_dir(dir)
     }

@@ -245,6 +245,8 @@ fn story(disk: &dyn Disk, root: &Path) -> Vec<String> {
     see("handle goes on", file.len().map(|n| n.to_string()));
     see("list", disk.list(&at("d")).map(|l| format!("{l:?}")));
     see("list absent", disk.list(&at("x")).map(|l| format!("{l:?}")));
+    see("only name", disk.is_only_name(&at("d/b")).map(|is| is.to_string()));
+    see("only name of none", disk.is_only_name(&at("d/c")).map(|is| is.to_string()));
     see("sync dir", unit(disk.sync_dir(&at("d"))));
     see("remove", unit(disk.remove(&at("d/b"))));
     see("remove absent", unit(disk.remove(&at("d/b"))));
