@@ -39,6 +39,15 @@ pub enum OpenError {
         /// What the system says.
         source: io::Error,
     },
+    /// Topics whose names differ in capital letters only would write to the same file.
+    #[error(
+        "failed to use {}: to its file system, names that differ in capital letters only are the \
+         same, and topics with such names would share a file", path.display()
+    )]
+    FoldsCase {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Somebody else has it.
     #[error("failed to lock {}: {holder}", path.display())]
     Locked {
@@ -189,6 +198,9 @@ pub fn open(disk: &Arc<dyn Disk>, settings: &Settings, now: Now) -> Result<Opene
             Refused::Io(source) => unusable(&path, source),
         }
     })?;
+    if folds_case(disk.as_ref(), &layout) {
+        return Err(OpenError::FoldsCase { path: layout.data });
+    }
     retention::empty(disk.as_ref(), &layout.trash());
     let opening = Opening { disk, settings, layout, now, lock };
     match read_node(disk.as_ref(), &opening.layout)? {
@@ -460,6 +472,16 @@ impl Opening<'_> {
     fn shard_of<'s>(&self, shards: &'s mut [Shard], topic: &TopicName) -> &'s mut Shard {
         &mut shards[super::topics::shard_of(topic, self.settings.shards) as usize]
     }
+}
+
+/// Whether a file of the directory is also found by its name in capital letters.
+fn folds_case(disk: &dyn Disk, layout: &Layout) -> bool {
+    if disk.open(&layout.data.join(".WIBER").join("LOCK"), Open::Read).is_err() {
+        return false;
+    }
+    // Somebody may have put another folder there.
+    let entries = disk.list(&layout.data).unwrap_or_default();
+    entries.iter().filter(|entry| entry.name.eq_ignore_ascii_case(".wiber")).count() == 1
 }
 
 /// Creates a folder. It and those above it that are new are there after a power cut only if each is

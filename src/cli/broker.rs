@@ -135,6 +135,8 @@ fn not_opened(config: &Config, error: &OpenError) -> Failure {
             Holder::Broker => "stop that broker, or choose another directory by --data-dir",
             _ => "wait until it is done, or end it",
         }),
+        OpenError::FoldsCase { .. } => failed(Exit::DataDirUnusable)
+            .hint("choose a directory on another file system by --data-dir"),
         OpenError::Newer { .. } => failed(Exit::DataDirUnusable),
         _ => failed(Exit::DataDirUnusable)
             .hint(format!("{dir} has to be a directory that this user can write to")),
