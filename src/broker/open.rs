@@ -496,8 +496,8 @@ fn create_durably(disk: &dyn Disk, folder: &Path, is_certain: bool) -> Result<()
     for (number, path) in folder.ancestors().filter(is_named).take(wanted).enumerate() {
         let above = path.parent().filter(is_named).unwrap_or(Path::new("."));
         match disk.sync_dir(above) {
-            // One that this user can't even open was not made by an earlier start.
-            Err(error) if number >= new.max(1) && is_foreign(&error) => {}
+            // In one that this user can't even open, an earlier start made nothing.
+            Err(error) if number >= new && is_foreign(&error) => {}
             synced => synced.map_err(|source| unusable(above, source))?,
         }
     }

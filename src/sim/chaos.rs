@@ -104,7 +104,7 @@ impl World {
 
     fn fail(&mut self, failure: Failure, times: u64) {
         let ops = match failure {
-            Failure::Io => FAILING,
+            Failure::Io | Failure::Other(_) => FAILING,
             Failure::NoSpace | Failure::Short { .. } => FILLING,
         };
         let op = ops[self.rng.random_range(0..ops.len())];

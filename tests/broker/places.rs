@@ -37,7 +37,8 @@ fn a_file_of_the_prototype_behind_a_link_is_taken_over_whole() {
     let other = temp.path().join("other");
     fs::create_dir(&dir).unwrap();
     fs::create_dir(&other).unwrap();
-    let line = |n| format!("{{\"id\": \"msg_{n}\", \"offset\": {n}, \"ts\": 1.5, \"msg\": \"m\"}}\n");
+    let line =
+        |n| format!("{{\"id\": \"msg_{n}\", \"offset\": {n}, \"ts\": 1.5, \"msg\": \"m\"}}\n");
     let lines: String = (1..=3).map(line).collect();
     fs::write(other.join("chat.log"), &lines).unwrap();
     symlink("../other/chat.log", dir.join("chat.log")).unwrap();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::super::checkpoint::Checkpoint;
 use super::super::layout::Layout;
 use super::super::open;
+use super::super::settings::Settings;
 use super::life::{self, Ledger, Node, Op, live, now, settings};
 use crate::check;
 use crate::disk::sim::{self, Crash, Failure, SimDisk};
@@ -185,6 +186,37 @@ fn what_a_start_that_failed_has_made_is_there_for_good_when_the_next_one_is_done
         let disk = disk.crash(Crash::LoseUnsynced);
         let (node, _) = Node::start(&disk, now(2)).unwrap();
         life::check(&disk, &node, &ledger);
+    }
+}
+
+/// Nobody but root may list many a folder in which there is a user's own: that has been there all the time.
+#[test]
+fn a_folder_above_that_is_somebody_elses_hinders_no_start() {
+    let disk = SimDisk::new();
+    let data = settings().data_dir;
+    disk.create_dir(&data).unwrap();
+    let deny = |path_has: &str, skip| {
+        let (op, path_has) = (Some(sim::Op::SyncDir), path_has.to_owned());
+        disk.fail(sim::Fault {
+            op,
+            path_has,
+            skip,
+            times: 1,
+            failure: Failure::Other(rustix::io::Errno::ACCESS),
+        });
+    };
+    for is_served in [false, true] {
+        deny("srv", 0);
+        assert!(Node::start(&disk, now(0)).is_ok(), "served before: {is_served}");
+    }
+    // What was made has to be there for good.
+    for (made, skip, above) in [("a", 0, "data"), ("b/c", 0, "data/b"), ("d/e", 1, "data")] {
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        deny("srv/data", skip);
+        let refused =
+            open::open(&disk, &Settings { data_dir: data.join(made), ..settings() }, now(0));
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains(&format!("failed to use /srv/{above}: Permission")), "{refused}");
     }
 }
 

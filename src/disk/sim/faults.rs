@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
 use super::Crash;
 
 /// A kind of operation, for counting and for choosing what fails.
@@ -45,6 +47,8 @@ pub enum Failure {
     Io,
     /// ENOSPC; nothing is written.
     NoSpace,
+    /// Something else; nothing is done.
+    Other(Errno),
     /// ENOSPC after the first `written` bytes of a write; elsewhere as [`Failure::NoSpace`].
     Short {
         /// Bytes that were written before the error.
@@ -54,12 +58,12 @@ pub enum Failure {
 
 impl Failure {
     pub(super) fn error(self) -> io::Error {
-        match self {
-            Failure::Io => io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()),
-            Failure::NoSpace | Failure::Short { .. } => {
-                io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error())
-            }
-        }
+        let errno = match self {
+            Failure::Io => Errno::IO,
+            Failure::NoSpace | Failure::Short { .. } => Errno::NOSPC,
+            Failure::Other(errno) => errno,
+        };
+        errno.into()
     }
 }
 

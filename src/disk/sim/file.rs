@@ -208,7 +208,7 @@ impl File for SimFile {
         let written = match failure {
             None => bytes.len(),
             Some(super::Failure::Short { written }) => written.min(bytes.len()),
-            Some(super::Failure::Io | super::Failure::NoSpace) => 0,
+            Some(_) => 0,
         };
         let mut contents = self.contents()?;
         if written > 0 {
