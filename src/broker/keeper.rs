@@ -35,6 +35,9 @@ const NO_SPACE_PAUSE: Duration = Duration::from_secs(5);
 /// How much of the sealed segments is read again in each round: with [`PAUSE`] 4 MiB a second.
 const VERIFY_BYTES: u64 = 1 << 20;
 
+/// How long after a pass that could not begin it is tried again.
+const VERIFY_RETRY_PAUSE: Duration = Duration::from_mins(10);
+
 /// How long after a pass through all sealed segments the next one begins.
 const VERIFY_PAUSE: Duration = Duration::from_hours(24);
 
@@ -294,7 +297,12 @@ impl Verifying {
                     );
                 }
             }
-            Err(error) => tracing::warn!(event = "verify_failed", "{error}"),
+            Err(error) => {
+                tracing::warn!(event = "verify_failed", "{error}");
+                if self.pass.is_none() {
+                    self.next_pass = now + VERIFY_RETRY_PAUSE;
+                }
+            }
         }
     }
 }
@@ -317,5 +325,25 @@ pub fn watch_room(disk: &dyn Disk, settings: &Settings) {
             "the disk has {} bytes free, and storage.min_free is {keep}",
             space.free
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::sim::{Failure, Op, SimDisk};
+
+    /// Four times a second it was tried again, and said so.
+    #[test]
+    fn a_pass_that_cannot_begin_is_tried_again_much_later() {
+        let disk = SimDisk::new();
+        let (mut verifying, begin) = (Verifying::default(), Moment::default());
+        disk.fail_next(Op::List, 1, Failure::Io);
+        for rounds in 0..10 {
+            verifying.step(&disk, Path::new("/"), begin + PAUSE * rounds);
+            assert_eq!(disk.count(Op::List), 1);
+        }
+        verifying.step(&disk, Path::new("/"), begin + VERIFY_RETRY_PAUSE);
+        assert_eq!(disk.count(Op::List), 2);
     }
 }

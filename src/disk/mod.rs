@@ -53,7 +53,8 @@ pub trait Lock: Send + Sync {}
 pub trait Disk: Send + Sync + std::fmt::Debug {
     /// Opens a file.
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>>;
-    /// What the folder `dir` holds, in name order. Names that are not UTF-8 are an error.
+    /// What the folder `dir` holds, in name order. What is not UTF-8 in a name becomes U+FFFD: by that
+    /// name the file can't be opened.
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
     /// Creates a folder and those above it; no error if it exists.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;

@@ -1,7 +1,9 @@
 //! What operators do with the files of a data directory: links to another disk, copies, other things among
 //! them.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
@@ -75,4 +77,25 @@ fn a_sealed_segment_may_lie_on_another_disk_behind_a_link() {
     let broker = setup.start();
     assert_eq!(count(&mut broker.connect(), "chat"), 100);
     assert_eq!(broker.stop(), Some(0));
+}
+
+/// One such name and no broker started.
+#[test]
+fn a_name_that_is_no_text_is_a_strangers() {
+    let (_temp, dir) = data_dir();
+    fs::create_dir_all(dir.join(".wiber/trash")).unwrap();
+    let strange = [&b"chat\xff.log"[..], b".wiber/\xff", b".wiber/trash/chat\xff.log"];
+    let paths = strange.map(|name| dir.join(OsStr::from_bytes(name)));
+    paths.iter().for_each(|path| fs::write(path, "a stranger's").unwrap());
+    for found in ["new directory", "clean start"] {
+        let broker = Setup::new(&dir).start();
+        assert!(broker.started.ends_with(found), "{}", broker.started);
+        broker.connect().publish("chat", "m");
+        assert_eq!(broker.stop(), Some(0));
+    }
+    let (code, text) = check(&dir, &[]);
+    assert!(code == Some(0) && text.contains("chat\u{fffd}.log"), "{text}");
+    for path in paths {
+        assert_eq!(fs::read_to_string(path).unwrap(), "a stranger's");
+    }
 }
