@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::{self, Disk, Open};
 use crate::ids::{GroupName, TopicName};
-use crate::log::{self, LogError, LogMark, SegmentFile, TopicLog};
+use crate::log::{self, LogError, LogMark, Scan, SegmentFile, TopicLog};
 use crate::time::{Now, Timestamp};
 use crate::wal::{self, Examined, Identity, Lsn, Torn, Wal, WalError};
 
@@ -46,6 +46,12 @@ pub enum OpenError {
     )]
     FoldsCase {
         /// The directory.
+        path: PathBuf,
+    },
+    /// A topic's file could not be made.
+    #[error("failed to use {}: it is a folder, and has the name of a topic's file", path.display())]
+    Folder {
+        /// The folder.
         path: PathBuf,
     },
     /// Somebody else has it.
@@ -287,8 +293,18 @@ impl Opening<'_> {
         Ok(())
     }
 
+    /// Which files of which topics there are.
+    fn scan(&self) -> Result<Scan, OpenError> {
+        let mut scan = log::scan(self.disk.as_ref(), &self.layout.data)?;
+        match scan.folders.pop() {
+            // Better now than when there is a message for the topic.
+            Some(folder) => Err(OpenError::Folder { path: self.layout.data.join(folder) }),
+            None => Ok(scan),
+        }
+    }
+
     fn adopt(&self, shards: &mut [Shard]) -> Result<Found, OpenError> {
-        let scan = log::scan(self.disk.as_ref(), &self.layout.data)?;
+        let scan = self.scan()?;
         if scan.topics.is_empty() {
             return Ok(Found::New);
         }
@@ -358,7 +374,7 @@ impl Opening<'_> {
     /// Opens the logs that the checkpoint knows, and takes from them what it does not cover.
     fn open_logs(&self, checkpoint: &Checkpoint, shards: &mut [Shard]) -> Result<(), OpenError> {
         let damaged = |why: String| OpenError::Damaged { path: self.layout.checkpoints(), why };
-        let scan = log::scan(self.disk.as_ref(), &self.layout.data)?;
+        let scan = self.scan()?;
         let files = |name: &TopicName| scan.topics.get(name).map_or(&[][..], Vec::as_slice);
         let mut names = BTreeSet::new();
         let mut opened = Vec::new();
@@ -415,7 +431,7 @@ impl Opening<'_> {
         examined: &Examined,
         shards: &mut [Shard],
     ) -> Result<(), OpenError> {
-        let scan = log::scan(self.disk.as_ref(), &self.layout.data)?;
+        let scan = self.scan()?;
         let known: BTreeSet<&str> =
             checkpoint.topics.iter().map(|(_, state)| state.topic.as_str()).collect();
         let strangers: Vec<_> =

@@ -39,9 +39,14 @@ pub(super) fn verify(
     for name in state.marks.keys() {
         scan.topics.entry(name.clone()).or_default();
     }
-    for name in scan.strangers {
-        let (what, file) = ("not a file of wiber; it is left alone".into(), layout.data.join(name));
+    let folder = "a folder that has the name of a topic's file; a broker does not start before it \
+                  has another one, or is in another place";
+    let folders = scan.folders.iter().map(|name| (name, folder));
+    let strangers = scan.strangers.iter();
+    let strangers = strangers.map(|name| (name, "not a file of wiber; it is left alone"));
+    for (name, what) in folders.chain(strangers) {
         let (level, kind, mend) = (Level::Note, Kind::Foreign, Mend::Nothing);
+        let (file, what) = (layout.data.join(name), what.to_owned());
         report.add(Finding { level, kind, file, byte: None, what, mend });
     }
     let total = scan.topics.values().flatten().map(|file| file.len).sum();

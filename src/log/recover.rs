@@ -33,6 +33,8 @@ pub struct SegmentFile {
 pub struct Scan {
     /// The files of each topic, sealed segments in order and then the active one.
     pub topics: BTreeMap<TopicName, Vec<SegmentFile>>,
+    /// Folders that have the name of a topic's file.
+    pub folders: Vec<String>,
     /// Other files.
     pub strangers: Vec<String>,
 }
@@ -44,10 +46,9 @@ pub struct Scan {
 pub fn scan(disk: &dyn Disk, dir: &Path) -> Result<Scan, LogError> {
     let mut scan = Scan::default();
     for entry in disk.list(dir).map_err(|source| LogError::io(dir, source))? {
-        if entry.is_dir {
-            continue;
-        }
         match parse_name(&entry.name) {
+            Some(_) if entry.is_dir => scan.folders.push(entry.name),
+            None if entry.is_dir => {}
             Some((topic, first)) => {
                 let file = SegmentFile { name: entry.name, first, len: entry.len };
                 scan.topics.entry(topic).or_default().push(file);

@@ -99,3 +99,34 @@ fn a_name_that_is_no_text_is_a_strangers() {
         assert_eq!(fs::read_to_string(path).unwrap(), "a stranger's");
     }
 }
+
+/// The first message for the topic ended the broker, and every start after it, without a word of what to do.
+#[test]
+fn a_folder_that_has_the_name_of_a_topics_file_is_named_before_anything_is_served() {
+    let (_temp, dir) = data_dir();
+    let folder = dir.join("chat.log");
+    let setup = Setup::new(&dir);
+    let refused = || {
+        let output = setup.command().output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(5), "{told}");
+        assert!(told.contains("data/chat.log: it is a folder"), "{told}");
+        assert!(told.contains("hint: move it to another place"), "{told}");
+    };
+    fs::create_dir_all(&folder).unwrap();
+    refused();
+    let (code, text) = check(&dir, &[]);
+    assert!(code == Some(0) && text.contains("a broker does not start"), "{text}");
+    fs::remove_dir(&folder).unwrap();
+
+    let mut broker = setup.start();
+    fs::create_dir(&folder).unwrap();
+    let mut nc = broker.connect();
+    nc.send("PUB chat m");
+    assert!(nc.is_closed());
+    assert_eq!(broker.child.wait().unwrap().code(), Some(1));
+    refused();
+    fs::remove_dir(&folder).unwrap();
+    // It was in the write-ahead log.
+    assert_eq!(count(&mut setup.start().connect(), "chat"), 1);
+}
