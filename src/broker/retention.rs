@@ -238,7 +238,7 @@ impl Removals {
     }
 
     /// Removes some from `data`. They are put into `trash` first, so that a file which `gentle` removes
-    /// little by little is nobody's. What can't be put there is tried again.
+    /// little by little is nobody's. What can't be removed is tried again.
     ///
     /// # Errors
     /// A sync of the folder that failed.
@@ -262,8 +262,14 @@ impl Removals {
                 sync(disk, data)?;
             }
             remove(disk, &files.index);
-            let is_moved = disk.rename(&files.log, &in_trash(files));
-            if let Err(error) = is_moved
+            let is_gone = match disk.rename(&files.log, &in_trash(files)) {
+                // The trash is on another disk. Where others see it, it has to be there whole or not at all.
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                    disk.remove(&files.log)
+                }
+                is_moved => is_moved,
+            };
+            if let Err(error) = is_gone
                 && error.kind() != io::ErrorKind::NotFound
             {
                 if !std::mem::replace(&mut self.has_failed, true) {

@@ -143,6 +143,36 @@ fn a_file_that_cannot_be_removed_is_tried_again_and_those_behind_it_wait() {
     assert!(sealed(&disk, "c").is_empty());
 }
 
+/// With `.wiber` on another disk than the data nothing can be moved from here to there, and nothing was ever
+/// removed.
+#[test]
+fn files_that_cannot_be_put_into_the_trash_are_removed_where_they_are() {
+    let disk = SimDisk::new();
+    let (mut node, mut ledger) = busy(&disk, "c", 3);
+    live(&mut node, &[Op::Retain, Op::Checkpoint, Op::Checkpoint], &mut ledger).unwrap();
+    let all = sealed(&disk, "c");
+    drop(node);
+    for changes in 0.. {
+        let disk = disk.copy(Crash::KeepAll);
+        let (mut node, _) = Node::start(&disk, now(1)).unwrap();
+        node.checkpoint(false).unwrap();
+        node.checkpoint(false).unwrap();
+        let (op, path_has) = (Some(DiskOp::Rename), "c@".to_owned());
+        let failure = Failure::Other(rustix::io::Errno::XDEV);
+        disk.fail(Fault { op, path_has, skip: 0, times: u64::MAX, failure });
+        disk.cut_power_after(changes);
+        drop(live(&mut node, &[Op::Retain], &mut Ledger::default()));
+        for seed in 0..20 {
+            let sealed = sealed(&disk.copy(Crash::Random { seed }), "c");
+            assert!(all.ends_with(&sealed), "{sealed:?} of {all:?} after {changes} changes");
+        }
+        if !disk.is_off() {
+            assert!(sealed(&disk, "c").is_empty());
+            break;
+        }
+    }
+}
+
 #[test]
 fn no_more_than_a_few_segments_end_and_a_few_files_are_removed_at_once() {
     let disk = SimDisk::new();
