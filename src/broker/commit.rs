@@ -17,6 +17,7 @@ use crate::wal::{Lsn, SpareJob, Wal, WalError};
 use super::ahead::Ahead;
 use super::gate::{Full, PublishGate};
 use super::lock;
+use super::lock_file::Held;
 use super::mailbox::Mailbox;
 use super::message::{Message, Submission, WalMessage};
 
@@ -36,24 +37,39 @@ pub struct Log {
     writer: Mutex<LogWriter>,
     /// What the thread is asked for.
     pub mailbox: Mailbox<WalMessage>,
-    /// Where jobs of preparing segments go.
-    spares: Mutex<mpsc::Sender<SpareJob>>,
+    /// Where jobs of preparing segments go, until it is told to stop.
+    spares: Mutex<Option<mpsc::Sender<SpareJob>>>,
     ahead: Arc<Ahead>,
+    /// Whoever may write to the directory has the log: as long as one of them is there nobody else has it.
+    _lock: Held,
 }
 
 impl Log {
-    /// A log with this writer.
-    pub fn new(writer: LogWriter, spares: mpsc::Sender<SpareJob>, ahead: Arc<Ahead>) -> Self {
-        let (writer, spares) = (Mutex::new(writer), Mutex::new(spares));
-        Self { writer, mailbox: Mailbox::default(), spares, ahead }
+    /// A log with this writer, in a directory that is had.
+    pub fn new(
+        writer: LogWriter,
+        spares: mpsc::Sender<SpareJob>,
+        ahead: Arc<Ahead>,
+        lock: Held,
+    ) -> Self {
+        let (writer, spares) = (Mutex::new(writer), Mutex::new(Some(spares)));
+        Self { writer, mailbox: Mailbox::default(), spares, ahead, _lock: lock }
+    }
+
+    /// Lets its thread end when all is written, and the one that prepares segments after its last job.
+    pub(super) fn stop(&self) {
+        *lock(&self.spares) = None;
+        self.mailbox.post(WalMessage::Stop);
     }
 
     /// Has others do what the log would later have to wait for.
     fn offer_jobs(&self, writer: &mut LogWriter) {
         self.ahead.offer(|| writer.sync_ahead());
-        if let Some(job) = writer.spare_job() {
+        if let Some(spares) = &*lock(&self.spares)
+            && let Some(job) = writer.spare_job()
+        {
             // With nobody left to prepare segments, the log makes its own when it needs one.
-            lock(&self.spares).send(job).ok();
+            spares.send(job).ok();
         }
     }
 }
@@ -319,6 +335,8 @@ impl WalThread {
 mod tests {
     use std::path::Path;
 
+    use super::super::layout::Layout;
+    use super::super::lock_file::{self, Holder};
     use super::*;
     use crate::disk::sim::{Crash, SimDisk};
     use crate::disk::{Disk, Space};
@@ -358,7 +376,10 @@ mod tests {
         let wal = Wal::create(arc(&disk), Path::new(DIR), identity, settings).unwrap();
         let writer = LogWriter::new(wal, Fsync::Interval(Duration::from_millis(30)));
         let (spares, jobs) = mpsc::channel();
-        let log = Arc::new(Log::new(writer, spares, Arc::default()));
+        let layout = Layout::new(Path::new("/data"));
+        disk.create_dir(&layout.meta).unwrap();
+        let lock = lock_file::take(&disk, &layout, Holder::Broker).unwrap();
+        let log = Arc::new(Log::new(writer, spares, Arc::default(), lock));
         let (shards, gate) = (vec![Arc::default()], Arc::<PublishGate>::default());
         let thread = WalThread { log: Arc::clone(&log), shards, gate: Arc::clone(&gate) };
         let shard = Arc::clone(&thread.shards[0]);

@@ -17,9 +17,8 @@ use super::fatal::{Fatal, join, spawn};
 use super::keeper::{Keeper, Verifying};
 use super::letter::Letter;
 use super::lock;
-use super::lock_file::Held;
 use super::mailbox::Mailbox;
-use super::message::{Message, WalMessage};
+use super::message::Message;
 use super::open::Opened;
 use super::outbox::Letters;
 use super::retention::Retaining;
@@ -47,7 +46,6 @@ struct Threads {
     stop_keeper: SyncSender<()>,
     ahead: Arc<Ahead>,
     ahead_thread: JoinHandle<Option<()>>,
-    _lock: Held,
 }
 
 impl Broker {
@@ -62,7 +60,7 @@ impl Broker {
         let stats = Arc::clone(writer.stats());
         let (spares, spare_jobs) = mpsc::channel();
         let ahead = Arc::clone(&settings.ahead);
-        let log = Arc::new(Log::new(writer, spares, Arc::clone(&ahead)));
+        let log = Arc::new(Log::new(writer, spares, Arc::clone(&ahead), opened.lock));
         spares::start(spare_jobs, Arc::clone(&settings.gate), Arc::clone(&log), &fatal);
         let ahead_thread = ahead.start(&fatal);
         let commit = Commit::Alone(Arc::clone(&log));
@@ -101,7 +99,6 @@ impl Broker {
             stop_keeper,
             ahead,
             ahead_thread,
-            _lock: opened.lock,
         };
         (Broker { homes, moved, stats, threads: Mutex::new(Some(threads)) }, failures)
     }
@@ -162,7 +159,7 @@ impl Broker {
         if let Some(parts) = parts {
             keeper.write(parts, true)?;
         }
-        threads.log.mailbox.post(WalMessage::Stop);
+        threads.log.stop();
         join(threads.wal)
     }
 }

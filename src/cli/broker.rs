@@ -137,8 +137,9 @@ fn not_opened(config: &Config, error: &OpenError) -> Failure {
         }),
         OpenError::FoldsCase { .. } => failed(Exit::DataDirUnusable)
             .hint("choose a directory on another file system by --data-dir"),
-        OpenError::Folder { .. } => failed(Exit::DataDirUnusable)
-            .hint("move it to another place, or give it another name"),
+        OpenError::Folder { .. } => {
+            failed(Exit::DataDirUnusable).hint("move it to another place, or give it another name")
+        }
         OpenError::Newer { .. } => failed(Exit::DataDirUnusable),
         _ => failed(Exit::DataDirUnusable)
             .hint(format!("{dir} has to be a directory that this user can write to")),

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::super::checkpoint::Checkpoint;
 use super::super::layout::Layout;
+use super::super::lock_file::{self, Holder};
 use super::super::open;
+use super::super::registry::Broker;
 use super::super::settings::Settings;
 use super::life::{self, Ledger, Node, Op, live, now, settings};
 use crate::check;
@@ -186,6 +188,30 @@ fn what_a_start_that_failed_has_made_is_there_for_good_when_the_next_one_is_done
         let disk = disk.crash(Crash::LoseUnsynced);
         let (node, _) = Node::start(&disk, now(2)).unwrap();
         life::check(&disk, &node, &ledger);
+    }
+}
+
+/// A broker that had failed gave the lock back and then ended, its threads with it: one that waited for the
+/// lock could be let in beside them.
+#[test]
+fn a_directory_is_had_for_as_long_as_a_thread_of_the_broker_is_there() {
+    let disk = SimDisk::new();
+    let layout = Layout::new(&settings().data_dir);
+    for stops in [true, false] {
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let opened = open::open(&shared, &settings(), now(0)).unwrap();
+        let (broker, _failures) = Broker::start(opened, &shared, &settings());
+        if stops {
+            broker.stop().unwrap();
+            drop(broker);
+            // The thread that prepares segments ends by itself.
+            while lock_file::look(&disk, &layout).is_some() {
+                std::thread::yield_now();
+            }
+        } else {
+            drop(broker);
+            assert_eq!(lock_file::look(&disk, &layout), Some(Holder::Broker));
+        }
     }
 }
 

@@ -31,7 +31,7 @@ fn home_with(settings: &Settings) -> (Arc<Home>, SimDisk) {
     let mut opened = open::open(&shared, settings, now(0)).unwrap();
     let number = shard_of(&topic("chat"), settings.shards) as usize;
     let writer = LogWriter::new(opened.wal, Fsync::Always);
-    let log = Arc::new(Log::new(writer, mpsc::channel().0, Arc::default()));
+    let log = Arc::new(Log::new(writer, mpsc::channel().0, Arc::default(), opened.lock));
     (Arc::new(Home::new(opened.shards.swap_remove(number), Commit::Alone(log))), disk)
 }
 
