@@ -285,12 +285,7 @@ pub(super) fn survey(disk: &dyn Disk, dir: &Path, topic: TopicName) -> Result<Lo
         }
         let first = match file.first {
             Some(first) => first,
-            None => {
-                let mut lines = Lines::new(Arc::clone(&open), &path, 0, SCAN_BYTES);
-                let line = lines.next(len)?;
-                let offset = line.and_then(|raw| offset_of(&paths.topic, raw.bytes).ok());
-                offset.unwrap_or(end.next())
-            }
+            None => first_offset(&open, &paths.topic, &path, len)?.unwrap_or(end.next()),
         };
         end = last_offset(&open, &paths.topic, &path, first, len)?;
         segments.push((first, len));
@@ -302,6 +297,24 @@ pub(super) fn survey(disk: &dyn Disk, dir: &Path, topic: TopicName) -> Result<Lo
     }
     let shared = LogShared::new(paths, Arc::new(TailBudget::new(0)), segments, end, None);
     Ok(shared.with_active(active))
+}
+
+/// The offset of the first line: by what it says or, if it is damaged, by what the first good one says.
+fn first_offset(
+    file: &Arc<dyn File>,
+    topic: &TopicName,
+    path: &Path,
+    len: u64,
+) -> Result<Option<Offset>, LogError> {
+    let mut lines = Lines::new(Arc::clone(file), path, 0, SCAN_BYTES);
+    let mut before = 0;
+    while let Some(raw) = lines.next(len)? {
+        if let Ok(offset) = offset_of(topic, raw.bytes) {
+            return Ok(Some(Offset::new(offset.get().saturating_sub(before).max(1))));
+        }
+        before += 1;
+    }
+    Ok(None)
 }
 
 /// The offset of the last line: by what it says or, if it is damaged, by counting.

@@ -49,3 +49,35 @@ fn what_stands_behind_the_last_message_of_a_sealed_segment_is_none() {
         assert_eq!(read_from(&mut log.reader(), from), (from..=60).collect::<Vec<_>>());
     }
 }
+
+/// Without a daemon, a log whose older segments are gone and whose first line is damaged once seemed to
+/// begin with message 1, and all up to there to be damaged.
+#[test]
+fn a_log_that_does_not_begin_with_the_first_message_begins_where_its_lines_say() {
+    let disk = disk();
+    let mut log = fresh(&disk);
+    append(&mut log, 1..=60);
+    let files = topic_files(&disk);
+    for (name, _) in &files[1..] {
+        disk.remove(&Path::new(DIR).join(name)).unwrap();
+    }
+    let (name, bytes) = &files[0];
+    let lines = bytes.split(|b| *b == b'\n').count() as u64 - 1;
+    assert!(name == "chat.log" && lines >= 3, "{name} has {lines} lines");
+    let path = Path::new(DIR).join(name);
+    let second = bytes.iter().position(|b| *b == b'\n').unwrap() + 1;
+    disk.flip_bit(&path, 30, 1).unwrap();
+    disk.flip_bit(&path, second as u64 + 30, 1).unwrap();
+    let mut reader = Reader::offline(arc(&disk), Path::new(DIR), topic()).unwrap();
+    for expected in 60 - lines + 1..=60 {
+        match reader.next() {
+            Ok(Some(line)) => assert_eq!(line.offset.get(), expected),
+            Err(LogError::Corrupt { offset, .. }) => {
+                assert_eq!(offset.get(), expected);
+                assert!(expected < 60 - lines + 3);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(reader.next().unwrap().is_none());
+}
