@@ -199,6 +199,10 @@ impl Disk for Nowhere {
         Ok(true)
     }
 
+    fn hold_dir(&self, _dir: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
     fn sync_all(&self, _dir: &Path) -> io::Result<()> {
         Ok(())
     }

@@ -207,6 +207,7 @@ pub fn open(disk: &Arc<dyn Disk>, settings: &Settings, now: Now) -> Result<Opene
     if folds_case(disk.as_ref(), &layout) {
         return Err(OpenError::FoldsCase { path: layout.data });
     }
+    disk.hold_dir(&layout.data).map_err(|source| unusable(&layout.data, source))?;
     retention::empty(disk.as_ref(), &layout.trash());
     let opening = Opening { disk, settings, layout, now, lock };
     match read_node(disk.as_ref(), &opening.layout)? {

@@ -48,7 +48,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let dir = settings::data_dir(args.data_dir.as_deref())?;
-    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk::default());
     let failed = |error| failed(&dir, &error);
     let mut print = Print { out: Out::new(), dir: &dir, is_json: args.json };
     let _held = if args.repair { check::take(disk.as_ref(), &dir).map_err(failed)? } else { None };

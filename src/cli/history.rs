@@ -87,7 +87,7 @@ async fn print(args: &Args, options: Options) -> Result<(), Failure> {
 /// Straight from the files, in the form in which a broker would send it.
 pub(super) fn run_offline(args: &Args) -> Result<(), Failure> {
     let dir = args.data_dir.as_deref().unwrap_or(Path::new("./data"));
-    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk::default());
     let held = enter(disk.as_ref(), dir)?;
     let mut reader =
         Reader::offline(Arc::clone(&disk), dir, args.topic.clone()).map_err(|e| failed(&e))?;

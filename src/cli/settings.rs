@@ -134,7 +134,7 @@ fn read_file(flag: Option<&Path>) -> Result<Option<SettingsFile>, Failure> {
     let asked_for = flag.map(Path::to_owned).or_else(|| variable().map(PathBuf::from));
     let is_asked_for = asked_for.is_some();
     let path = asked_for.unwrap_or_else(|| PathBuf::from(FILE_NAME));
-    let bytes = match disk::read_all(&OsDisk, &path) {
+    let bytes = match disk::read_all(&OsDisk::default(), &path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound && !is_asked_for => return Ok(None),
         Err(error) => {

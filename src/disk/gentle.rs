@@ -58,6 +58,10 @@ impl Disk for Gentle {
     fn is_only_name(&self, path: &Path) -> io::Result<bool> {
         self.0.is_only_name(path)
     }
+
+    fn hold_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.hold_dir(dir)
+    }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.0.sync_dir(dir)
     }
@@ -133,14 +137,15 @@ mod tests {
     fn a_file_that_has_another_name_keeps_all_it_has_under_that() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let gentle = Gentle(Arc::new(OsDisk));
+        let disk = Arc::new(OsDisk::default());
+        let gentle = Gentle(Arc::clone(&disk) as Arc<dyn Disk>);
         let len = 3 * FREED_BYTES + 5;
         for link in [fs::hard_link as fn(_, _) -> _, std::os::unix::fs::symlink] {
             let file = gentle.open(&at("copy"), Open::Create).unwrap();
             file.truncate(len).unwrap();
             link(at("copy"), at("file")).unwrap();
             gentle.remove(&at("file")).unwrap();
-            let left = OsDisk.list(folder.path()).unwrap();
+            let left = disk.list(folder.path()).unwrap();
             assert_eq!(left, [DirEntry { name: "copy".to_owned(), is_dir: false, len }]);
         }
     }

@@ -64,6 +64,10 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Whether a file has this name and no other, not even as what a link leads to.
     fn is_only_name(&self, path: &Path) -> io::Result<bool>;
+    /// Keeps the folder `dir` open: from now on it is synced by way of that, and so is its file system. What
+    /// fails from now on is then told, even if somebody else has been told of it meanwhile, and there is
+    /// no want of a file descriptor. To be called before anything is written.
+    fn hold_dir(&self, dir: &Path) -> io::Result<()>;
     /// Makes creates, renames and removes in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Makes everything durable on the file system that holds `dir`, whoever wrote it: less work than

@@ -1,19 +1,57 @@
 //! Real files.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{DirEntry, Disk, File, Lock, Open, Space};
 
 /// The operating system's file system.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct OsDisk;
+#[derive(Debug, Default)]
+pub struct OsDisk {
+    held: Mutex<BTreeMap<PathBuf, Arc<OpenDir>>>,
+}
 
 #[derive(Debug)]
-struct OsFile(fs::File);
+struct OsFile {
+    file: fs::File,
+    syncs: Syncs,
+}
+
+/// A folder that is open for its syncs.
+#[derive(Debug)]
+struct OpenDir {
+    dir: fs::File,
+    /// Of the folder.
+    own: Syncs,
+    /// Of its whole file system, whose failures Linux counts apart.
+    #[cfg(target_os = "linux")]
+    all: Syncs,
+}
+
+/// Syncs of what is open, one at a time. Linux tells it of a write that failed once: whoever else
+/// syncs it, later or at the same time, has to hear of that too.
+#[derive(Debug, Default)]
+struct Syncs {
+    has_failed: Mutex<bool>,
+}
+
+impl Syncs {
+    fn run(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let mut has_failed = lock(&self.has_failed);
+        if *has_failed {
+            return Err(io::Error::other("a sync of it has failed before"));
+        }
+        sync().inspect_err(|_| *has_failed = true)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Held while the daemon runs; the operating system releases it when the process ends, however.
 #[expect(dead_code, reason = "the file is the lock")]
@@ -34,7 +72,7 @@ impl Disk for OsDisk {
                 options.write(true).create(true);
             }
         }
-        Ok(Arc::new(OsFile(options.open(path)?)))
+        Ok(Arc::new(OsFile { file: options.open(path)?, syncs: Syncs::default() }))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
@@ -75,13 +113,18 @@ impl Disk for OsDisk {
         Ok(meta.is_file() && meta.nlink() == 1)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is the door")]
+    fn hold_dir(&self, dir: &Path) -> io::Result<()> {
+        let open = OpenDir::open(dir)?;
+        lock(&self.held).insert(dir.to_owned(), Arc::new(open));
+        Ok(())
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::File::open(dir)?.sync_all()
+        let open = self.dir(dir)?;
+        open.own.run(|| open.dir.sync_all())
     }
 
     #[cfg(target_os = "linux")]
-    #[expect(clippy::disallowed_methods, reason = "this is the door")]
     fn sync_all(&self, dir: &Path) -> io::Result<()> {
         // Linux tells of writes that failed since version 5.8 only: man 2 syncfs.
         let uname = rustix::system::uname();
@@ -91,7 +134,8 @@ impl Disk for OsDisk {
         if version < (5, 8) {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        Ok(rustix::fs::syncfs(fs::File::open(dir)?)?)
+        let open = self.dir(dir)?;
+        open.all.run(|| Ok(rustix::fs::syncfs(&open.dir)?))
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -127,15 +171,35 @@ impl Disk for OsDisk {
     }
 }
 
+impl OsDisk {
+    /// The folder that is held, or one that is opened now.
+    fn dir(&self, dir: &Path) -> io::Result<Arc<OpenDir>> {
+        let held = lock(&self.held).get(dir).cloned();
+        held.map_or_else(|| OpenDir::open(dir).map(Arc::new), Ok)
+    }
+}
+
+impl OpenDir {
+    #[expect(clippy::disallowed_methods, reason = "this is the door")]
+    fn open(dir: &Path) -> io::Result<Self> {
+        Ok(Self {
+            dir: fs::File::open(dir)?,
+            own: Syncs::default(),
+            #[cfg(target_os = "linux")]
+            all: Syncs::default(),
+        })
+    }
+}
+
 impl File for OsFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buf.len() {
-            match self.0.read_at(&mut buf[filled..], at + filled as u64) {
+            match self.file.read_at(&mut buf[filled..], at + filled as u64) {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -146,15 +210,15 @@ impl File for OsFile {
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, at)
+        self.file.write_all_at(bytes, at)
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.syncs.run(|| self.file.sync_data())
     }
 }
 
@@ -185,21 +249,23 @@ mod tests {
     fn a_lock_is_one_holders_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("LOCK");
-        let held = OsDisk.lock(&path).unwrap();
-        assert_eq!(OsDisk.lock(&path).err().unwrap().kind(), io::ErrorKind::WouldBlock);
+        let disk = OsDisk::default();
+        let held = disk.lock(&path).unwrap();
+        assert_eq!(disk.lock(&path).err().unwrap().kind(), io::ErrorKind::WouldBlock);
         drop(held);
-        assert!(OsDisk.lock(&path).is_ok());
+        assert!(disk.lock(&path).is_ok());
     }
 
     #[test]
     fn replace_leaves_the_new_contents_and_no_temporary_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
+        let disk = OsDisk::default();
         for bytes in [&b"a longer first one"[..], b"second"] {
-            replace(&OsDisk, &path, bytes).unwrap();
-            assert_eq!(read_all(&OsDisk, &path).unwrap(), bytes);
+            replace(&disk, &path, bytes).unwrap();
+            assert_eq!(read_all(&disk, &path).unwrap(), bytes);
         }
-        assert_eq!(OsDisk.list(folder.path()).unwrap().len(), 1);
+        assert_eq!(disk.list(folder.path()).unwrap().len(), 1);
     }
 
     /// The length was that of the link itself, and a start cut the file that it leads to.
@@ -217,13 +283,40 @@ mod tests {
         // What leads nowhere is there all the same: it must not be taken for a free name.
         let listed =
             [entry("1", false, 9), entry("2", true, 0), entry("3", false, 4), entry("4", false, 1)];
-        assert_eq!(OsDisk.list(folder.path()).unwrap(), listed);
+        assert_eq!(OsDisk::default().list(folder.path()).unwrap(), listed);
     }
 
     #[test]
     fn space_is_what_the_file_system_has() {
         let folder = tempfile::tempdir().unwrap();
-        let space = OsDisk.space(folder.path()).unwrap();
+        let space = OsDisk::default().space(folder.path()).unwrap();
         assert!(space.free <= space.total && space.total > 0);
+    }
+
+    /// Opened anew for each sync, a folder's descriptor was not told of what had failed before, and of
+    /// which somebody else had been told.
+    #[test]
+    fn a_folder_that_is_held_is_not_opened_again_to_be_synced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (disk, dir) = (OsDisk::default(), folder.path().join("data"));
+        disk.create_dir(&dir).unwrap();
+        disk.hold_dir(&dir).unwrap();
+        disk.rename(&dir, &folder.path().join("elsewhere")).unwrap();
+        disk.sync_dir(&dir).unwrap();
+        if let Err(error) = disk.sync_all(&dir) {
+            assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        }
+        let other = folder.path().join("other");
+        assert_eq!(disk.sync_dir(&other).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn after_a_failed_sync_nobody_is_told_that_a_later_one_went_well() {
+        let syncs = Syncs::default();
+        syncs.run(|| Ok(())).unwrap();
+        assert!(syncs.run(|| Err(io::ErrorKind::StorageFull.into())).is_err());
+        let again = syncs.run(|| Ok(())).unwrap_err();
+        assert_eq!(again.to_string(), "a sync of it has failed before");
+        assert!(!crate::disk::is_shortage(&again), "it will not be better later");
     }
 }

@@ -381,6 +381,10 @@ impl Disk for SimDisk {
         self.world.tree()?.node(&key(path)?).map(|_| true)
     }
 
+    fn hold_dir(&self, dir: &Path) -> io::Result<()> {
+        self.world.tree()?.dir(&key(dir)?).map(drop)
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let key = key(dir)?;
         self.world.begin_whole(Op::SyncDir, &key)?;

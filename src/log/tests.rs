@@ -480,7 +480,7 @@ fn without_a_daemon_a_flipped_bit_anywhere_costs_two_messages_at_most() {
 #[test]
 fn a_reader_on_another_thread_follows_a_log_that_rolls() {
     let temp = tempfile::tempdir().unwrap();
-    let disk: Arc<dyn Disk> = Arc::new(crate::disk::os::OsDisk);
+    let disk: Arc<dyn Disk> = Arc::new(crate::disk::os::OsDisk::default());
     let settings = LogSettings { segment_bytes: 500 };
     let mut log = TopicLog::create(disk, temp.path(), topic(), settings, budget());
     let mut reader = log.reader();

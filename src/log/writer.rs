@@ -406,7 +406,7 @@ impl TopicLog {
 
     /// Closes the file; it is opened again when it is needed. What has to be synced is not forgotten
     /// by that: a sync through another handle is one of the whole file, and Linux tells the next who
-    /// opens it of a write that failed behind its back.
+    /// opens it of a write that failed behind its back, unless somebody else asked first.
     pub fn close(&mut self) {
         self.active = None;
     }

@@ -139,7 +139,7 @@ impl Server {
         let socket = TcpListener::bind(host).await.map_err(listen)?;
         let addr = socket.local_addr().map_err(listen)?;
         let connections = connections_max(config.limits.connections);
-        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk::default());
         let settings = settings(config);
         let opening = (Arc::clone(&disk), settings.clone());
         let opened = tokio::task::spawn_blocking(move || enter::enter(&opening.0, &opening.1))

@@ -31,7 +31,7 @@ pub(super) struct Story {
 
 impl Story {
     pub(super) fn new(shards: u32) -> Self {
-        Self::on(shards, Arc::new(OsDisk))
+        Self::on(shards, Arc::new(OsDisk::default()))
     }
 
     pub(super) fn on(shards: u32, disk: Arc<dyn Disk>) -> Self {

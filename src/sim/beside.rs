@@ -162,6 +162,10 @@ impl Disk for Shared {
     fn is_only_name(&self, path: &Path) -> io::Result<bool> {
         self.disk.is_only_name(path)
     }
+
+    fn hold_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk.hold_dir(dir)
+    }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.disk.sync_dir(dir)
     }

@@ -363,6 +363,7 @@ impl Examined {
     /// What the disk says. Recovery can be tried again from the start.
     pub fn finish(self) -> Result<Wal, WalError> {
         let files = &self.files;
+        files.disk.hold_dir(&files.dir).map_err(failed("open", &files.dir))?;
         for (number, tail) in &self.tails {
             let (file, path) = (files.open(*number, Open::Write)?, files.path(*number));
             segment::zero(&*file, tail.from, tail.until)

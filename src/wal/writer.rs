@@ -92,6 +92,7 @@ impl Wal {
         disk.create_dir(dir).map_err(failed("create", dir))?;
         let above = dir.parent().unwrap_or(Path::new("."));
         disk.sync_dir(above).map_err(failed("sync", above))?;
+        disk.hold_dir(dir).map_err(failed("open", dir))?;
         for entry in disk.list(dir).map_err(failed("list", dir))? {
             if segment::seq_of(&entry.name).is_some() {
                 return Err(WalError::Exists { dir: dir.to_owned() });

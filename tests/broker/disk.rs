@@ -68,6 +68,19 @@ fn a_directory_is_checked_while_a_broker_serves_it_and_repaired_only_after() {
     assert_eq!((code, &last["served"]), (Some(0), &false.into()), "{text}");
 }
 
+/// Opened anew for each checkpoint, it knew nothing of a write that had failed if somebody else had synced the
+/// file system before, and was told of it: what was not on disk counted as being there.
+#[test]
+fn the_folder_by_which_all_is_synced_is_open_from_the_start() {
+    let (_temp, dir) = data_dir();
+    for _ in 0..2 {
+        let broker = Setup::new(&dir).start();
+        let open = broker.open_files();
+        assert!(open.contains(&dir), "{open:?}");
+        assert_eq!(broker.stop(), Some(0));
+    }
+}
+
 /// A check once kept a broker out until it was done.
 #[test]
 fn a_broker_that_starts_while_its_directory_is_checked_is_let_in() {

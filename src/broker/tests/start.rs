@@ -280,6 +280,9 @@ impl Disk for Folding {
     fn is_only_name(&self, path: &Path) -> io::Result<bool> {
         self.0.is_only_name(&self.real(path))
     }
+    fn hold_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.hold_dir(&self.real(dir))
+    }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.0.sync_dir(&self.real(dir))
     }

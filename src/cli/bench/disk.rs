@@ -108,7 +108,7 @@ fn machine(dir: &Path, each: Duration, stop: &Stop) -> Result<Machine, Failure> 
 /// to stop.
 pub(super) fn measure(dir: &Path, each: Duration, stop: &Stop) -> Result<DiskTimes, Failure> {
     in_folder(dir, |folder| {
-        let growing = OsDisk.open(&folder.join("growing"), Open::Create)?;
+        let growing = OsDisk::default().open(&folder.join("growing"), Open::Create)?;
         let preallocated = preallocated(folder, stop)?;
         Ok(DiskTimes {
             growing: synced_writes(growing.as_ref(), u64::MAX, each, stop)?,
@@ -130,7 +130,7 @@ fn in_folder<T>(dir: &Path, inside: impl FnOnce(&Path) -> io::Result<T>) -> Resu
 
 /// A file whose blocks are all on disk, unless it is asked to stop.
 fn preallocated(folder: &Path, stop: &Stop) -> io::Result<Arc<dyn File>> {
-    let file = OsDisk.open(&folder.join("preallocated"), Open::Create)?;
+    let file = OsDisk::default().open(&folder.join("preallocated"), Open::Create)?;
     let zeros = vec![0; 1 << 20];
     for at in (0..PREALLOCATED_BYTES).step_by(zeros.len()) {
         if stop.is_asked() {

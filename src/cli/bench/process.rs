@@ -71,7 +71,7 @@ fn hangup_is_ignored(status: &str) -> bool {
 /// Reads a file that does not know its length, as those of `/proc` and `/sys`.
 pub(super) fn read(path: &Path) -> Option<String> {
     let mut bytes = vec![0; 16 << 10];
-    let got = OsDisk.open(path, Open::Read).ok()?.read_at(&mut bytes, 0).ok()?;
+    let got = OsDisk::default().open(path, Open::Read).ok()?.read_at(&mut bytes, 0).ok()?;
     bytes.truncate(got);
     String::from_utf8(bytes).ok()
 }

@@ -207,7 +207,7 @@ fn it_answers_as_the_real_disk_does() {
     let folder = tempfile::tempdir().unwrap();
     let sim = SimDisk::new();
     sim.create_dir(folder.path()).unwrap();
-    let disks: [&dyn Disk; 2] = [&crate::disk::os::OsDisk, &sim];
+    let disks: [&dyn Disk; 2] = [&crate::disk::os::OsDisk::default(), &sim];
     let [real, simulated] = disks.map(|disk| story(disk, folder.path()));
     assert_eq!(real, simulated);
 }

@@ -7,7 +7,7 @@ use crate::disk::os::OsDisk;
 fn it_works_on_real_files() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("wal");
-    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk::default());
     let settings = Settings { segment_bytes: 64 << 10 };
     let mut wal = Wal::create(Arc::clone(&disk), &dir, WE, settings).unwrap();
     for round in 0..100u8 {
