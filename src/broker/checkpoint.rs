@@ -157,7 +157,8 @@ pub enum CheckpointError {
         /// What it says.
         source: io::Error,
     },
-    /// A topic's file could not be synced: nothing is known about its pages.
+    /// A topic's file could not be synced. Unless it only could not be opened for that, nothing is known
+    /// about its pages.
     #[error(transparent)]
     Sync(LogError),
     /// The file is not what was written.
@@ -173,9 +174,13 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    /// Whether there was no room for it, and the checkpoints before it still count.
+    /// Whether there was no room or no file descriptor for it, and the checkpoints before it still count.
     pub fn is_shortage(&self) -> bool {
-        matches!(self, CheckpointError::Io { source, .. } if disk::is_shortage(source))
+        match self {
+            CheckpointError::Io { source, .. } => disk::is_shortage(source),
+            CheckpointError::Sync(error) => error.is_shortage(),
+            CheckpointError::Damaged { .. } => false,
+        }
     }
 }
 

@@ -105,7 +105,7 @@ impl Commit {
                 let Submission { index, payload, .. } = submission;
                 Ok(Some(Message::Committed { index, lsn, payload }))
             }
-            Err(full) if full.is_no_space() => {
+            Err(full) if full.is_shortage() => {
                 self.submit(submission);
                 Ok(None)
             }
@@ -164,7 +164,7 @@ impl LogWriter {
     /// committed. Gives the number of the first record.
     ///
     /// # Errors
-    /// With [`WalError::is_no_space`] nothing was written, and it may be tried again. Any other: what
+    /// With [`WalError::is_shortage`] nothing was written, and it may be tried again. Any other: what
     /// is on disk is not known any more, and the process has to end.
     pub fn write(&mut self, batches: &[Submission]) -> Result<Lsn, WalError> {
         let first = self.wal.last().next();
@@ -302,8 +302,8 @@ impl WalThread {
         }
     }
 
-    /// Writes the batches; false if the disk has no room, and nothing was written. With `was_full`
-    /// it had none the last time.
+    /// Writes the batches; false if there is no room or no file descriptor, and nothing was written. With
+    /// `was_full` there was none the last time.
     fn write(
         &self,
         writer: &mut LogWriter,
@@ -312,7 +312,7 @@ impl WalThread {
     ) -> Result<bool, WalError> {
         let first = match writer.write(batch) {
             Ok(first) => first,
-            Err(full) if full.is_no_space() => {
+            Err(full) if full.is_shortage() => {
                 self.gate.set(Full::Wal, true);
                 return Ok(false);
             }

@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// A shard gives the state of so many topics at a time, which takes it half a millisecond.
 const TOPICS_AT_ONCE: usize = 1_000;
 
-/// How long to wait after a checkpoint that could not be made for want of room.
+/// How long to wait after a checkpoint that could not be made for want of room or of file descriptors.
 const NO_SPACE_PAUSE: Duration = Duration::from_secs(5);
 
 /// How much of the sealed segments is read again in each round: with [`PAUSE`] 4 MiB a second.
@@ -55,6 +55,9 @@ pub struct Checkpoints {
     last_bytes: u64,
     last_at: Moment,
     removals: Removals,
+    /// What could not be opened to be synced. Nobody else knows of it, and no checkpoint counts before
+    /// it is.
+    unsynced: Vec<SyncJob>,
 }
 
 impl Checkpoints {
@@ -81,6 +84,7 @@ impl Checkpoints {
             last_bytes: 0,
             last_at: now,
             removals: Removals::default(),
+            unsynced: Vec::new(),
         })
     }
 
@@ -98,8 +102,17 @@ impl Checkpoints {
         is_wanted && (bytes >= settings.checkpoint_bytes || age >= settings.checkpoint_interval)
     }
 
+    /// Syncs what could not be opened the last time. As long as some of it can't be, no more should be taken
+    /// from the shards.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Sync`]; unless it is a shortage, it ends the process.
+    pub fn catch_up(&mut self) -> Result<(), CheckpointError> {
+        self.sync(Vec::new())
+    }
+
     /// The parts, if no shard held its own back. Otherwise what the others gave to be synced is
-    /// synced here.
+    /// synced here, or later if it can't be opened now.
     ///
     /// # Errors
     /// [`CheckpointError::Sync`]; it ends the process.
@@ -107,7 +120,10 @@ impl Checkpoints {
         self.removals.come(taken.take_trimmed());
         match taken.finish() {
             Ok(parts) => Ok(Some(parts)),
-            Err(syncs) => self.sync(syncs).map(|()| None),
+            Err(syncs) => match self.sync(syncs) {
+                Err(error) if !error.is_shortage() => Err(error),
+                _ => Ok(None),
+            },
         }
     }
 
@@ -151,8 +167,11 @@ impl Checkpoints {
         removed.map_err(CheckpointError::Sync)
     }
 
-    fn sync(&self, jobs: Vec<SyncJob>) -> Result<(), CheckpointError> {
-        sync_many(jobs, self.disk.as_ref(), &self.data).map_err(CheckpointError::Sync)
+    /// Syncs these and what is left from before, or says why some of it is left.
+    fn sync(&mut self, jobs: Vec<SyncJob>) -> Result<(), CheckpointError> {
+        self.unsynced.extend(jobs);
+        let synced = sync_many(&mut self.unsynced, self.disk.as_ref(), &self.data);
+        synced.map_err(CheckpointError::Sync)
     }
 }
 
@@ -202,8 +221,12 @@ impl Keeper {
         }
     }
 
-    /// The state of all shards, unless one of them can't write its files now.
+    /// The state of all shards, unless one of them can't write its files now, or those of the last time
+    /// can't be synced.
     fn parts(&mut self) -> Result<Option<Vec<Part>>, Fatal> {
+        if let Err(error) = self.checkpoints.catch_up() {
+            return postponed(error).map(|()| None);
+        }
         let last = self.stats.last();
         let mut taking = Taking::new(self.shards.len(), TOPICS_AT_ONCE);
         while let Some((shard, piece)) = taking.wants() {
@@ -238,20 +261,25 @@ impl Keeper {
         receiver.recv().map(drop).map_err(|_gone| Fatal::Gone)
     }
 
-    /// Makes a checkpoint of these parts; false if the disk has no room for it.
+    /// Makes a checkpoint of these parts; false if there is no room or no file descriptor for it.
     pub(super) fn write(&mut self, parts: Vec<Part>, is_clean: bool) -> Result<bool, Fatal> {
         match self.checkpoints.write(parts, is_clean, &self.stats, Now::read()) {
             Ok(covered) => {
                 self.log.mailbox.post(WalMessage::Free(covered));
                 Ok(true)
             }
-            Err(full) if full.is_shortage() => {
-                tracing::warn!(event = "checkpoint_failed", "{full}; it will be tried again");
-                Ok(false)
-            }
-            Err(other) => Err(other.into()),
+            Err(error) => postponed(error).map(|()| false),
         }
     }
+}
+
+/// Says that a checkpoint is made later, unless the process has to end.
+fn postponed(error: CheckpointError) -> Result<(), Fatal> {
+    if !error.is_shortage() {
+        return Err(error.into());
+    }
+    tracing::warn!(event = "checkpoint_failed", "{error}; it will be tried again");
+    Ok(())
 }
 
 /// Sealed segments are read again, slowly: a piece in each of the keeper's rounds.

@@ -249,7 +249,7 @@ impl Opening<'_> {
         let parts: Option<Vec<_>> = parts.collect::<Result<_, _>>()?;
         let parts = parts.expect("nothing has to be written before a state without appends");
         let (checkpoint, syncs) = Checkpoint::of(1, false, parts);
-        for sync in syncs {
+        for mut sync in syncs {
             sync.run(self.disk.as_ref())?;
         }
         let folder = self.layout.checkpoints();

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::disk;
 use crate::ids::{Offset, TopicName};
 
 /// See the module.
@@ -65,6 +66,12 @@ impl LogError {
     /// Whether stored data are damaged.
     pub fn is_damage(&self) -> bool {
         matches!(self, LogError::Corrupt { .. } | LogError::Damaged { .. })
+    }
+
+    /// Whether there was no room or no file descriptor for something, nothing is in doubt, and it may be
+    /// tried again.
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, LogError::Io { source, .. } if disk::is_shortage(source))
     }
 
     pub(super) fn sync(path: &Path, source: io::Error) -> Self {

@@ -449,47 +449,60 @@ impl SyncJob {
         self.segments.is_empty() && !self.is_dir
     }
 
-    /// Syncs the files, and saves the index.
+    /// Syncs the files, and saves the index. What is done is no longer part of the job.
     ///
     /// # Errors
-    /// What the disk says. Nothing is known about the files' pages then.
-    pub fn run(self, disk: &dyn Disk) -> Result<(), LogError> {
-        for first in &self.segments {
+    /// What the disk says. With [`LogError::is_shortage`] a file could not be opened: all that was not
+    /// synced still has to be, by running the job again. After any other nothing is known about the
+    /// files' pages.
+    pub fn run(&mut self, disk: &dyn Disk) -> Result<(), LogError> {
+        while let Some(first) = self.segments.last() {
             let lines = self.shared.open(disk, *first, 0, 0)?;
             lines.file.sync().map_err(|source| LogError::sync(&lines.path, source))?;
+            self.segments.pop();
         }
         let dir = &self.shared.paths.dir;
         if self.is_dir {
             disk.sync_dir(dir).map_err(|source| LogError::sync(dir, source))?;
+            self.is_dir = false;
         }
         self.save(disk);
         Ok(())
     }
 
     /// What is left to do when everything on the file system was synced.
-    fn save(self, disk: &dyn Disk) {
-        let Self { shared, indexes, .. } = self;
-        indexes.into_iter().for_each(|unsaved| shared.save(disk, unsaved));
+    fn save(&mut self, disk: &dyn Disk) {
+        self.indexes.drain(..).for_each(|unsaved| self.shared.save(disk, unsaved));
     }
 }
 
 /// Syncs the files of many logs in `dir`: one by one or, if they are many and have little each, all that
-/// is on the file system at once.
+/// is on the file system at once. Those that are done are taken off `jobs`.
 ///
 /// # Errors
-/// As for [`SyncJob::run`].
-pub fn sync_many(jobs: Vec<SyncJob>, disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
+/// As for [`SyncJob::run`]. After a shortage all for which there was none are done.
+pub fn sync_many(jobs: &mut Vec<SyncJob>, disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
     let files: usize = jobs.iter().map(SyncJob::files).sum();
     let bytes: u64 = jobs.iter().map(|job| job.bytes).sum();
     if files > FILES_SYNCED_APART_MAX && bytes < files as u64 * BYTES_SYNCED_APART_MIN {
         match disk.sync_all(dir) {
             Ok(()) => {
-                jobs.into_iter().for_each(|job| job.save(disk));
+                jobs.drain(..).for_each(|mut job| job.save(disk));
                 return Ok(());
             }
             Err(unsupported) if unsupported.kind() == std::io::ErrorKind::Unsupported => {}
             Err(source) => return Err(LogError::sync(dir, source)),
         }
     }
-    jobs.into_iter().try_for_each(|job| job.run(disk))
+    let mut short = Ok(());
+    for mut job in std::mem::take(jobs) {
+        match job.run(disk) {
+            Err(error) if error.is_shortage() => {
+                jobs.push(job);
+                short = Err(error);
+            }
+            done => done?,
+        }
+    }
+    short
 }

@@ -48,6 +48,9 @@ const FILLING: &[Op] = &[
     Op::SyncDir,
 ];
 
+/// What needs a file descriptor.
+const OPENING: &[Op] = &[Op::Open, Op::Open, Op::Create, Op::List];
+
 impl World {
     /// Something goes wrong, or almost.
     pub(super) fn chaos(&mut self) {
@@ -87,6 +90,10 @@ impl World {
                 self.note(format_args!("the disk has little room"));
                 self.heal_later();
             }
+            68..74 if self.heal_at.is_none() => {
+                self.fail(Failure::NoDescriptor, u64::MAX);
+                self.heal_later();
+            }
             _ => {}
         }
     }
@@ -106,6 +113,7 @@ impl World {
         let ops = match failure {
             Failure::Io | Failure::Other(_) => FAILING,
             Failure::NoSpace | Failure::Short { .. } => FILLING,
+            Failure::NoDescriptor => OPENING,
         };
         let op = ops[self.rng.random_range(0..ops.len())];
         let skip = self.rng.random_range(0..10);

@@ -274,7 +274,7 @@ impl Node {
         }
         journal.write(self.last_written(), self.log.durable(), &self.log_inbox);
         let first = match self.log.write(&self.log_inbox) {
-            Err(full) if full.is_no_space() => return Ok(false),
+            Err(full) if full.is_shortage() => return Ok(false),
             written => written?.get(),
         };
         for (lsn, batch) in (first..).zip(self.log_inbox.drain(..)) {
@@ -304,6 +304,7 @@ impl Node {
         watch_room(self.disk.as_ref(), &self.settings);
         if self.taking.is_none()
             && self.checkpoints.is_due(&self.settings, self.log.stats(), now.moment)
+            && self.catch_up()?
         {
             self.taking = Some(Taking::new(self.shards.len(), TOPICS_AT_ONCE));
         }
@@ -315,6 +316,14 @@ impl Node {
         }
         self.taking = Some(taking);
         Ok(false)
+    }
+
+    /// Whether all is synced that the last checkpoint could not open.
+    fn catch_up(&mut self) -> Result<bool, Fatal> {
+        match self.checkpoints.catch_up() {
+            Err(error) if error.is_shortage() => Ok(false),
+            synced => Ok(synced.map(|()| true)?),
+        }
     }
 
     /// Looks at some topics, whether they have to let go of messages.

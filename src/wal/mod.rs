@@ -25,7 +25,8 @@
 //! * A segment is freed only while a later one holds a durable record, so a log that was ever used
 //!   never looks empty.
 //! * After a failed write or sync nothing is known: the [`Wal`] is poisoned, and every later call
-//!   gives the same error. A full disk is no such failure as long as nothing was written.
+//!   gives the same error. A full disk is no such failure as long as nothing was written, nor are file
+//!   descriptors that are all taken.
 //!
 //! What it deliberately does not do: threads (the writer's is `broker`'s, and so is the one that
 //! runs a [`SpareJob`]), batching (an [`Entry`] is a batch already), meaning (a payload is bytes),
@@ -190,13 +191,16 @@ pub enum WalError {
         /// What the disk said.
         source: Arc<io::Error>,
     },
-    /// There is no room for another segment. Nothing was written; it may be tried again.
-    #[error("failed to prepare a WAL segment of {bytes} bytes in {}: no space left", dir.display())]
-    NoSpace {
+    /// There is no room, or no file descriptor, for another segment. Nothing was written; it may be tried
+    /// again.
+    #[error("failed to prepare a WAL segment of {bytes} bytes in {}: {source}", dir.display())]
+    Shortage {
         /// The folder.
         dir: PathBuf,
         /// What was needed.
         bytes: u64,
+        /// What the disk said.
+        source: Arc<io::Error>,
     },
     /// Something that was durable is no longer there. Nothing was changed.
     #[error(
@@ -242,9 +246,14 @@ impl WalError {
         matches!(self, WalError::Damaged { .. } | WalError::Missing { .. })
     }
 
-    /// Whether there was no room, nothing was written, and it may be tried again.
+    /// Whether there was no room or no file descriptor, nothing was written, and it may be tried again.
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, WalError::Shortage { .. })
+    }
+
+    /// Whether it was for want of room.
     pub fn is_no_space(&self) -> bool {
-        matches!(self, WalError::NoSpace { .. })
+        matches!(self, WalError::Shortage { source, .. } if crate::disk::is_no_space(source))
     }
 }
 

@@ -172,7 +172,11 @@ impl Place {
     /// Gives the freed segment at `path` the number `seq`, synced. Its name is still the old one.
     pub(super) fn rewrite(&self, path: &Path, seq: u64, size: u64) -> Result<Segment, WalError> {
         let header = Header { recycled: true, seq, size, identity: self.identity };
-        let file = self.disk.open(path, Open::Write).map_err(failed("open", path))?;
+        let file = self.disk.open(path, Open::Write).map_err(|source| {
+            // Whoever tries again makes a new one, and nobody knows of this one any more.
+            drop(self.disk.remove(path));
+            self.not_prepared(source, path, size)
+        })?;
         file.write_at(&header.encode(), 0).map_err(failed("write the header of", path))?;
         file.sync().map_err(failed("sync", path))?;
         Ok(Segment { seq, size, file })
@@ -192,8 +196,8 @@ impl Place {
 
     /// A failure before anything was written that matters.
     fn not_prepared(&self, source: io::Error, path: &Path, bytes: u64) -> WalError {
-        if crate::disk::is_no_space(&source) {
-            WalError::NoSpace { dir: self.dir.clone(), bytes }
+        if crate::disk::is_shortage(&source) {
+            WalError::Shortage { dir: self.dir.clone(), bytes, source: Arc::new(source) }
         } else {
             failed("prepare", path)(source)
         }

@@ -98,7 +98,7 @@ impl SpareJob {
     /// Does the work.
     ///
     /// # Errors
-    /// [`WalError::NoSpace`] or what the disk said. Worth a line in the log; unless the folder could
+    /// [`WalError::Shortage`] or what the disk said. Worth a line in the log; unless the folder could
     /// not be synced, the log goes on and offers the job again (wait a little before taking it).
     pub fn run(self) -> Result<(), WalError> {
         self.run_pausing(&mut || ())

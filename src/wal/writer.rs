@@ -78,7 +78,7 @@ impl Wal {
     /// is synced): the first segment, filled with zeros and synced.
     ///
     /// # Errors
-    /// [`WalError::Exists`] if the folder holds a segment, [`WalError::NoSpace`], or what the disk
+    /// [`WalError::Exists`] if the folder holds a segment, [`WalError::Shortage`], or what the disk
     /// says. What an attempt that failed left behind is no obstacle to the next.
     pub fn create(
         disk: Arc<dyn Disk>,
@@ -147,7 +147,7 @@ impl Wal {
     /// are not durable before [`Wal::sync`]. Gives the number of the last record.
     ///
     /// # Errors
-    /// [`WalError::NoSpace`]: nothing was written, it may be tried again. Any other: the log is
+    /// [`WalError::Shortage`]: nothing was written, it may be tried again. Any other: the log is
     /// poisoned, and an unknown part of the entries is written.
     ///
     /// # Panics
@@ -248,7 +248,7 @@ impl Wal {
             return Err(poison.clone());
         }
         work(self).inspect_err(|error| {
-            if !matches!(error, WalError::NoSpace { .. }) {
+            if !error.is_shortage() {
                 self.poison = Some(error.clone());
             }
         })

@@ -179,9 +179,11 @@ fn a_thousand_connections_opened_and_dropped_leave_nothing_behind() {
 
 #[test]
 fn out_of_descriptors_it_waits_and_accepts_when_some_are_free() {
+    // Several segments of the topic and of the log.
+    const MORE: usize = 300;
     let (_temp, dir) = data_dir();
-    // No checkpoint comes in between, which needs descriptors too.
-    let broker = quick(&dir).set("STORAGE__CHECKPOINT_INTERVAL", "1h").start();
+    let setup = quick(&dir).set("STORAGE__CHECKPOINT_INTERVAL", "300ms");
+    let broker = setup.set("STORAGE__SEGMENT", "64KiB").start();
     let mut other = broker.connect();
     serves(&mut other);
     // Eight more can be opened: the limit is on their numbers, and some in between may be free.
@@ -209,12 +211,32 @@ fn out_of_descriptors_it_waits_and_accepts_when_some_are_free() {
         answer.starts_with("ERR BUSY ") && answer.ends_with(" retry_after=1s")
     };
     wait_for(busy, || "no descriptor to be left for reading".to_owned());
+    // Neither a checkpoint nor a segment that is full ends it.
+    broker.wait_logged("checkpoint_failed");
+    let large = format!("large {}", "x".repeat(10_000));
+    (0..7).for_each(|_| drop(other.publish("others", &large)));
+    let sealed = dir.join("others@00000000000000000001.log");
+    wait_for(|| sealed.exists(), || "a segment to be full".to_owned());
+    // Whoever is faster has the descriptors that become free, and takes the messages or refuses them.
+    other.raw(format!("PUB others {large}\n").repeat(MORE).as_bytes());
     // Each that leaves makes room for one that waits.
     for mut nc in all {
         nc.expect("OK connected");
     }
+    let answers: Vec<String> = (0..MORE).map(|_| other.line()).collect();
+    let published = answers.iter().filter(|line| line.starts_with("OK published ")).count();
+    let refused = answers.iter().filter(|line| line.starts_with("ERR DISK_FULL ")).count();
+    assert_eq!(published + refused, MORE, "{answers:?}");
+    wait_for(
+        || other.ask("PUB others at last").starts_with("OK published "),
+        || "a topic's file to be opened".to_owned(),
+    );
     serves(&mut other);
     broker.connect();
+    other.send("HISTORY others 1000");
+    let lines = std::iter::from_fn(|| Some(other.line()).filter(|line| line != "OK history end"));
+    assert_eq!(lines.filter(|line| line.contains(" large ")).count(), 7 + published);
+    assert_eq!(broker.stop(), Some(0));
 }
 
 #[test]

@@ -103,7 +103,8 @@ fn a_failure_of_any_operation_of_the_disk_loses_nothing_that_was_promised() {
     live(&mut node, &workload(), &mut Ledger::default()).unwrap();
     let operations = disk.operations();
     assert!(operations > 400, "the workload has {operations} operations of the disk");
-    let failures = [Failure::Io, Failure::NoSpace, Failure::Short { written: 5 }];
+    let failures =
+        [Failure::Io, Failure::NoSpace, Failure::NoDescriptor, Failure::Short { written: 5 }];
     for nth in 0..operations {
         failures.into_iter().for_each(|failure| fail_at(nth, failure));
     }

@@ -1,10 +1,10 @@
 //! A disk that has no room for a topic's file for a while.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::life::{Ledger, Node, Op, live, now};
+use super::life::{self, Ledger, Node, Op, live, now};
 use crate::disk;
-use crate::disk::sim::{self, Failure, Fault, SimDisk};
+use crate::disk::sim::{self, Crash, Failure, Fault, SimDisk};
 
 /// A checkpoint that found room for what had to wait once told nobody of it: a group had messages and
 /// credit, and nothing was delivered before somebody published again.
@@ -111,4 +111,38 @@ fn a_dead_letter_tells_of_attempts_that_are_not_durable_yet() {
     let numbers = letter["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["n"]);
     assert_eq!(numbers.collect::<Vec<_>>(), [1, 2]);
     assert_eq!(letter["retry_count"], 1);
+}
+
+/// How many topics' files a power cut would leave something of.
+fn on_disk(disk: &SimDisk) -> usize {
+    let files = disk.copy(Crash::LoseUnsynced).files().into_iter();
+    let logs = files.filter(|(path, _)| path.extension() == Some("log".as_ref()));
+    logs.filter(|(_, bytes)| !bytes.is_empty()).count()
+}
+
+/// A file that had to be opened to be synced, while all descriptors were taken, once ended the process. What
+/// was not synced then must be before another checkpoint counts, although nothing more was written to it.
+#[test]
+fn a_checkpoint_without_a_descriptor_does_not_count_and_the_next_one_syncs_what_it_could_not() {
+    for skip in 0..4 {
+        let disk = SimDisk::new();
+        let (mut node, _found) = Node::start(&disk, now(0)).unwrap();
+        let mut ledger = Ledger::default();
+        let all = ["a", "b", "c"].map(|topic| Op::Publish(topic, 1));
+        live(&mut node, &all, &mut ledger).unwrap();
+        let (op, path_has) = (Some(sim::Op::Open), ".log".to_owned());
+        disk.fail(Fault { op, path_has, skip, times: 1, failure: Failure::NoDescriptor });
+        node.checkpoint(false).unwrap();
+        let is_second = |path: &PathBuf| path.ends_with("0000000000000002.json");
+        let is_made = disk.files().keys().any(is_second);
+        assert_eq!(is_made, skip == 3, "there are three files, and {skip} could be opened");
+        if !is_made {
+            assert_eq!(on_disk(&disk), 2, "the others are synced");
+            // Nothing new is in it.
+            node.checkpoint(false).unwrap();
+        }
+        let disk = disk.crash(Crash::LoseUnsynced);
+        let (node, _found) = Node::start(&disk, now(1)).unwrap();
+        life::check(&disk, &node, &ledger);
+    }
 }

@@ -47,6 +47,8 @@ pub enum Failure {
     Io,
     /// ENOSPC; nothing is written.
     NoSpace,
+    /// EMFILE; nothing is written.
+    NoDescriptor,
     /// Something else; nothing is done.
     Other(Errno),
     /// ENOSPC after the first `written` bytes of a write; elsewhere as [`Failure::NoSpace`].
@@ -60,6 +62,7 @@ impl Failure {
     pub(super) fn error(self) -> io::Error {
         let errno = match self {
             Failure::Io => Errno::IO,
+            Failure::NoDescriptor => Errno::MFILE,
             Failure::NoSpace | Failure::Short { .. } => Errno::NOSPC,
             Failure::Other(errno) => errno,
         };

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 
-use super::faults::{Op, Rng};
+use super::faults::{Failure, Op, Rng};
 use super::{Crash, Node, World, lock, power_is_off};
 use crate::disk::File;
 
@@ -207,7 +207,7 @@ impl File for SimFile {
         let at = position(at)?;
         let written = match failure {
             None => bytes.len(),
-            Some(super::Failure::Short { written }) => written.min(bytes.len()),
+            Some(Failure::Short { written }) => written.min(bytes.len()),
             Some(_) => 0,
         };
         let mut contents = self.contents()?;

@@ -235,7 +235,7 @@ fn what_still_knows_of_a_segment_that_was_trimmed_does_no_harm() {
     for second in 6..=11 {
         append_at(&mut log, second);
     }
-    let (shared, job) = (log.shared(), log.unsynced());
+    let (shared, mut job) = (log.shared(), log.unsynced());
     let oldest = shared.segment_of(Offset::FIRST);
     log.trim(Offset::new(10)).unwrap();
     let indexes = |disk: &SimDisk| -> Vec<_> {

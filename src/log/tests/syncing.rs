@@ -2,7 +2,7 @@
 
 use super::super::writer::{BYTES_SYNCED_APART_MIN, FILES_SYNCED_APART_MAX};
 use super::*;
-use crate::disk::sim::Failure;
+use crate::disk::sim::{Failure, Fault};
 
 #[test]
 fn many_logs_are_synced_at_once_if_they_have_little_and_are_there_after_a_power_cut() {
@@ -17,9 +17,9 @@ fn many_logs_are_synced_at_once_if_they_have_little_and_are_there_after_a_power_
     for log in &mut logs {
         append(log, 1..=3);
     }
-    let jobs: Vec<_> = logs.iter_mut().map(TopicLog::unsynced).collect();
+    let mut jobs: Vec<_> = logs.iter_mut().map(TopicLog::unsynced).collect();
     let syncs = disk.count(Op::Sync);
-    sync_many(jobs, &disk, Path::new(DIR)).unwrap();
+    sync_many(&mut jobs, &disk, Path::new(DIR)).unwrap();
     assert_eq!(disk.count(Op::Sync), syncs + 1);
     let found = disk.copy(Crash::LoseUnsynced);
     assert_eq!(scan(&found, Path::new(DIR)).unwrap().topics.len(), logs.len());
@@ -30,9 +30,9 @@ fn many_logs_are_synced_at_once_if_they_have_little_and_are_there_after_a_power_
         log.append(&NewRecord { ts, id: None, message: &message, extra: "" });
         log.flush().unwrap();
     }
-    let jobs: Vec<_> = logs.iter_mut().map(TopicLog::unsynced).collect();
+    let mut jobs: Vec<_> = logs.iter_mut().map(TopicLog::unsynced).collect();
     let (files, syncs) = (jobs.iter().map(SyncJob::files).sum::<usize>(), disk.count(Op::Sync));
-    sync_many(jobs, &disk, Path::new(DIR)).unwrap();
+    sync_many(&mut jobs, &disk, Path::new(DIR)).unwrap();
     assert_eq!(disk.count(Op::Sync), syncs + files as u64, "those that have much, one by one");
 }
 
@@ -89,4 +89,46 @@ fn what_a_start_cuts_off_is_gone_for_good_though_a_sync_failed_meanwhile() {
             assert!(is_next, "{case}: {name} has more than its segment");
         }
     }
+}
+
+#[test]
+fn files_that_no_descriptor_is_there_for_are_synced_when_it_is_tried_again() {
+    let (disk, settings) = (disk(), LogSettings { segment_bytes: 1 });
+    let mut logs = ["a", "b", "c"].map(|name| {
+        let topic = TopicName::parse(name.as_bytes()).unwrap();
+        let mut log = TopicLog::create(arc(&disk), Path::new(DIR), topic, settings, budget());
+        append(&mut log, 1..=2);
+        log
+    });
+    let mut jobs: Vec<_> = logs.iter_mut().map(TopicLog::unsynced).collect();
+    disk.fail(Fault {
+        op: Some(Op::Open),
+        path_has: "b@".to_owned(),
+        skip: 1,
+        times: 2,
+        failure: Failure::NoDescriptor,
+    });
+    let syncs = disk.count(Op::Sync);
+    for files in [1, 1, 0] {
+        let synced = sync_many(&mut jobs, &disk, Path::new(DIR));
+        assert_eq!(synced.is_ok(), files == 0);
+        assert!(synced.err().is_none_or(|error| error.is_shortage()));
+        assert_eq!(jobs.iter().map(SyncJob::files).sum::<usize>(), files);
+    }
+    assert_eq!(disk.count(Op::Sync), syncs + 6, "each file once");
+    let found = disk.copy(Crash::LoseUnsynced);
+    let found =
+        found.files().into_iter().filter(|(path, _)| path.extension() == Some("log".as_ref()));
+    assert_eq!(found.filter(|(_, bytes)| !bytes.is_empty()).count(), 6);
+    let jobs = logs.iter_mut().map(TopicLog::unsynced);
+    assert!(jobs.into_iter().all(|job| job.is_empty()), "nothing is left");
+}
+
+#[test]
+fn a_sync_that_fails_is_no_shortage() {
+    let disk = disk();
+    let mut log = fresh(&disk);
+    append(&mut log, 1..=2);
+    disk.fail_next(Op::Sync, 1, Failure::NoSpace);
+    assert!(!log.unsynced().run(&disk).unwrap_err().is_shortage());
 }

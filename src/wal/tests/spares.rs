@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::disk::Space;
-use crate::disk::sim::{Failure, Op};
+use crate::disk::sim::{Failure, Fault, Op};
 
 fn run_jobs(wal: &mut Wal) {
     while let Some(job) = wal.spare_job() {
@@ -170,9 +170,9 @@ fn a_full_disk_is_said_so_and_changes_nothing() {
     let full = Space { free: 8191, total: 1 << 30 };
     disk.set_space(full);
     let before = disk.files();
-    assert!(matches!(wal.spare_job().unwrap().run(), Err(WalError::NoSpace { .. })));
+    assert!(matches!(wal.spare_job().unwrap().run(), Err(WalError::Shortage { .. })));
     let error = append(&mut wal, &[b"fits", &[2; 3000]]).unwrap_err();
-    assert!(matches!(error, WalError::NoSpace { bytes: 8192, .. }), "{error}");
+    assert!(matches!(error, WalError::Shortage { bytes: 8192, .. }), "{error}");
     assert!(before == disk.files() && wal.last() == Lsn::new(1), "all or nothing");
     append(&mut wal, &[b"fits"]).unwrap();
     wal.sync().unwrap();
@@ -182,7 +182,7 @@ fn a_full_disk_is_said_so_and_changes_nothing() {
     for failing in [Op::Create, Op::Write, Op::Sync, Op::Rename] {
         disk.fail_next(failing, 1, Failure::NoSpace);
         let error = append(&mut wal, &[&[2; 3000]]).unwrap_err();
-        assert!(matches!(error, WalError::NoSpace { .. }), "{failing:?}: {error}");
+        assert!(matches!(error, WalError::Shortage { .. }), "{failing:?}: {error}");
         assert_eq!(
             disk.files().len(),
             1,
@@ -200,7 +200,7 @@ fn a_full_disk_in_the_middle_of_a_long_append_leaves_the_segments_as_spares() {
     let mut wal = create(&disk);
     disk.fail_next(Op::Rename, 3, Failure::NoSpace);
     let long: [&[u8]; 6] = [&[1; 3000]; 6];
-    assert!(matches!(append(&mut wal, &long), Err(WalError::NoSpace { .. })));
+    assert!(matches!(append(&mut wal, &long), Err(WalError::Shortage { .. })));
     assert_eq!((wal.last(), names(&disk)), (Lsn::ZERO, vec![1, 2, 3]));
     append(&mut wal, &long).unwrap();
     wal.sync().unwrap();
@@ -234,5 +234,38 @@ fn a_disk_that_cannot_be_read_is_no_damage() {
     for op in [Op::List, Op::Open, Op::Read] {
         disk.fail_next(op, 1, Failure::Io);
         assert!(matches!(look(&disk, 0), Err(WalError::Io { .. })));
+    }
+}
+
+/// A log that found all descriptors taken when it needed a segment was once given up.
+#[test]
+fn a_log_without_a_descriptor_for_its_next_segment_waits_for_one() {
+    for is_recycling in [false, true] {
+        let disk = new_disk();
+        let mut wal = create(&disk);
+        if is_recycling {
+            append(&mut wal, &[&[1; 3000], &[1; 3000]]).unwrap();
+            wal.sync().unwrap();
+            wal.free_through(Lsn::new(1));
+        }
+        let (last, files) = (wal.last(), disk.files().len());
+        let op = Some(if is_recycling { Op::Open } else { Op::Create });
+        let path_has = String::new();
+        disk.fail(Fault { op, path_has, skip: 0, times: 1, failure: Failure::NoDescriptor });
+        let long: [&[u8]; 3] = [&[2; 3000]; 3];
+        let error = append(&mut wal, &long).unwrap_err();
+        assert!(error.is_shortage() && !error.is_no_space(), "{error}");
+        assert!(error.to_string().contains("oo many open files"), "{error}");
+        assert!(wal.last() == last && disk.files().len() <= files, "all or nothing");
+        let op = Some(Op::Create);
+        let path_has = String::new();
+        disk.fail(Fault { op, path_has, skip: 0, times: 1, failure: Failure::NoDescriptor });
+        let error = wal.spare_job().unwrap().run().unwrap_err();
+        assert!(error.is_shortage() && !error.is_no_space(), "{error}");
+        append(&mut wal, &long).unwrap();
+        wal.sync().unwrap();
+        let covered = last.get() / 2;
+        let expected = usize::try_from(last.get() - covered).unwrap() + long.len();
+        assert_eq!(finish(&disk.crash(Crash::LoseUnsynced), covered).0.len(), expected);
     }
 }
