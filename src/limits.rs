@@ -6,6 +6,9 @@
 /// (`.dlq` + `@` + 20 digits; `.log` replaces nothing), which stays under the 255 of file systems.
 pub const NAME_BYTES_MAX: usize = 200;
 
+/// Longest name of a file, in bytes: no usual file system has room for more.
+pub const FILE_NAME_BYTES_MAX: usize = 255;
+
 /// Longest command line that is not a `PUB`, in bytes, without its line end.
 pub const LINE_BYTES_MAX: usize = 4096;
 

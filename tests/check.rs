@@ -59,6 +59,37 @@ fn a_damaged_line_is_named_and_a_repair_keeps_its_bytes() {
     assert!(out.contains("whole, but for 1 lost before a repair"), "{out}");
 }
 
+/// With the time and the place in front of it and behind, the name was one that no file can have: the repair
+/// ended there, each time, and what it had found behind that was never mended.
+#[test]
+fn a_repair_goes_on_behind_a_file_with_a_long_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = format!("{}.dlq@{:020}.log", "long".repeat(50), 1);
+    let lines: Vec<String> = (1..=50).map(prototype).collect();
+    for name in [&long, "zebra.log"] {
+        let mut lines = lines.clone();
+        // Between the two a line is whole: they are kept apart.
+        for at in [29, 31] {
+            lines[at] = lines[at].replace("\"offset\"", "\"offzet\"");
+        }
+        fs::write(dir.path().join(name), lines.concat()).unwrap();
+    }
+    let (code, out, err) = check(dir.path(), &["--repair"]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    let kept = fs::read_dir(dir.path().join(".wiber/quarantine")).unwrap().map(Result::unwrap);
+    let (mut of_long, mut bytes) = (0, Vec::new());
+    for kept in kept {
+        let name = kept.file_name().into_string().unwrap();
+        of_long += usize::from(name.contains("-longlong") && name.contains("00001.log."));
+        bytes.push(fs::read_to_string(kept.path()).unwrap());
+    }
+    assert_eq!((of_long, bytes.len()), (2, 4));
+    assert!(bytes.iter().all(|bytes| bytes.contains("\"offzet\"")), "{bytes:?}");
+    let (code, out, _) = check(dir.path(), &[]);
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.contains("whole, but for 4 lost before a repair"), "{out}");
+}
+
 #[test]
 fn what_is_no_directory_and_what_is_no_flag_have_their_codes() {
     let dir = tempfile::tempdir().unwrap();

@@ -9,6 +9,7 @@ use crate::broker::layout::Layout;
 use crate::broker::open::Node;
 use crate::disk::{Disk, File, Open};
 use crate::ids::Offset;
+use crate::limits::FILE_NAME_BYTES_MAX;
 use crate::log::write_lost;
 use crate::time::Timestamp;
 
@@ -70,9 +71,20 @@ pub(super) struct Aside<'a> {
 }
 
 impl Aside<'_> {
+    /// Where bytes of a file go: its name, with the time before it and `more` behind it. A long one is there
+    /// without its middle, and has a checksum of all of it instead.
     fn path(&self, file: &Path, more: &str) -> PathBuf {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        self.folder.join(format!("{}-{name}{more}", self.now.as_micros()))
+        let now = format!("{}-", self.now.as_micros());
+        let room = FILE_NAME_BYTES_MAX.saturating_sub(now.len() + more.len());
+        if name.len() <= room {
+            return self.folder.join(format!("{now}{name}{more}"));
+        }
+        let crc = format!("~{:08x}~", crc32c::crc32c(name.as_bytes()));
+        let half = room.saturating_sub(crc.len()) / 2;
+        let begin = &name[..name.floor_char_boundary(half)];
+        let end = &name[name.ceil_char_boundary(name.len() - half)..];
+        self.folder.join(format!("{now}{begin}{crc}{end}{more}"))
     }
 
     fn prepare(&self) -> Result<(), CheckError> {
