@@ -18,11 +18,22 @@ pub(super) struct Memberships {
     /// The one that was found last, as far as is known. A message may go to many groups of one
     /// connection: their acknowledgements come in the order of its deliveries.
     last: usize,
+    /// Those that were asked for and not answered yet: nothing is delivered there, but what was before the
+    /// connection was lost may be acknowledged.
+    asked: Vec<(u32, Membership)>,
 }
 
 impl Memberships {
+    /// Notes that one is asked for, of a group that exists.
+    pub(super) fn ask(&mut self, tag: u32, place: Membership) {
+        if !self.contains(tag, place) {
+            self.asked.push((tag, place));
+        }
+    }
+
     /// Adds one in a topic with this tag; says whether it is new.
     pub(super) fn insert(&mut self, tag: u32, place: Membership) -> bool {
+        self.asked.retain(|asked| *asked != (tag, place));
         let at = self.list.binary_search(&(tag, place));
         if let Err(at) = at {
             self.list.insert(at, (tag, place));
@@ -30,22 +41,25 @@ impl Memberships {
         at.is_err()
     }
 
-    /// Whether this one, in a topic with this tag, is among them.
+    /// Whether this one, in a topic with this tag, is among them, or is asked for.
     pub(super) fn contains(&self, tag: u32, place: Membership) -> bool {
-        self.list.binary_search(&(tag, place)).is_ok()
+        self.list.binary_search(&(tag, place)).is_ok() || self.asked.contains(&(tag, place))
     }
 
-    /// All of them.
+    /// All of them, but for those that are only asked for.
     pub(super) fn iter(&self) -> impl Iterator<Item = Membership> {
         self.list.iter().map(|(_, place)| *place)
     }
 
-    /// Those in topics with this tag, with their numbers; the one that was found last comes first.
+    /// Those in topics with this tag, with their numbers; the one that was found last comes first, and those
+    /// that are asked for come last.
     pub(super) fn of(&self, tag: u32) -> impl Iterator<Item = (usize, Membership)> {
         let begin = self.list.partition_point(|(other, _)| *other < tag);
         let end = begin + self.list[begin..].partition_point(|(other, _)| *other == tag);
         let first = if (begin..end).contains(&self.last) { self.last } else { begin };
-        (first..end).chain(begin..first).map(|at| (at, self.list[at].1))
+        let is_of = move |asked: &&(u32, Membership)| asked.0 == tag;
+        let asked = self.asked.iter().filter(is_of).map(|(_, place)| (usize::MAX, *place));
+        (first..end).chain(begin..first).map(|at| (at, self.list[at].1)).chain(asked)
     }
 
     /// The one of this number has what was looked for.
@@ -80,5 +94,20 @@ mod tests {
         assert_eq!(of(&all, 7), [place(0, 0), place(2, 0)]);
         assert!(all.contains(5, place(1, 1)) && !all.contains(7, place(1, 1)));
         assert_eq!(all.iter().count(), 5);
+    }
+
+    #[test]
+    fn one_that_is_asked_for_is_found_and_is_none_yet() {
+        let mut all = Memberships::default();
+        all.insert(5, place(1, 1));
+        for _ in 0..2 {
+            all.ask(5, place(1, 0));
+            all.ask(5, place(1, 1));
+        }
+        let of = |all: &Memberships, tag| all.of(tag).map(|(_, place)| place).collect::<Vec<_>>();
+        assert_eq!((of(&all, 5), all.iter().count()), (vec![place(1, 1), place(1, 0)], 1));
+        assert!(all.contains(5, place(1, 0)) && of(&all, 7).is_empty());
+        assert!(all.insert(5, place(1, 0)), "it is new");
+        assert_eq!((of(&all, 5), all.iter().count()), (vec![place(1, 0), place(1, 1)], 2));
     }
 }

@@ -11,6 +11,7 @@ use crate::time::{Moment, Now};
 use super::batch::{Answer, Appended, Ticket};
 use super::letter::{Bookmark, Item, Piece, Then};
 use super::memberships::Membership;
+use super::outbox::Outbox;
 use super::shard::{ANSWERS_SENT_MAX, Shard, ShardError};
 use super::topics::Follower;
 
@@ -85,6 +86,22 @@ impl Shard {
             self.open.commands.group(group);
             self.open.commands.create_group();
         }
+    }
+
+    /// Notes that a connection asks for a group that exists: an acknowledgement may come right behind, of
+    /// what it had before it was lost.
+    pub(super) fn ask(
+        &mut self,
+        conn: ConnId,
+        outbox: &Arc<Outbox>,
+        topic: &TopicName,
+        group: &GroupName,
+        consumer: &Arc<str>,
+    ) {
+        let Some(key) = self.topics.find(topic).filter(|_| !outbox.is_closed()) else { return };
+        let Some(group) = self.topics.slot(key).topic.group_key(group) else { return };
+        let known = self.conns.ensure(conn, outbox, consumer);
+        known.memberships.ask(topic.tag(), Membership { topic: key, group });
     }
 
     /// What a session says of its connection, and wants no answer to.

@@ -164,6 +164,7 @@ impl Shard {
                 }
                 Item::Subscribe { tag, topic, group: Some(group), consumer } => {
                     self.write_group(&topic, &group);
+                    self.ask(letter.conn, &letter.outbox, &topic, &group, &consumer);
                     answers.push(Answer::Join { tag, topic, group, consumer });
                 }
                 Item::Subscribe { tag, topic, group: None, .. } => {

@@ -21,6 +21,7 @@ use crate::wal::Lsn;
 /// A shard that has messages in files only, and one connection.
 struct Room {
     shard: Shard,
+    conn: ConnId,
     outbox: Arc<Outbox>,
     seq: u64,
 }
@@ -33,23 +34,28 @@ impl Room {
         let opened = opened.unwrap();
         drop(opened.lock);
         let [shard] = opened.shards.try_into().unwrap();
-        Room { shard, outbox: Arc::default(), seq: 0 }
+        Room { shard, conn: ConnId(1), outbox: Arc::default(), seq: 0 }
     }
 
     /// Asks for it, and gives all lines that come.
     fn ask(&mut self, item: Item, bytes: &[u8]) -> Vec<String> {
-        self.ask_as(item, bytes, None)
+        self.ask_as(vec![item], bytes, None)
     }
 
     /// The same, with other commands written instead of those that this makes.
-    fn ask_as(&mut self, item: Item, bytes: &[u8], commands: Option<Commands>) -> Vec<String> {
+    fn ask_as(
+        &mut self,
+        items: Vec<Item>,
+        bytes: &[u8],
+        commands: Option<Commands>,
+    ) -> Vec<String> {
         self.seq += 1;
         let letter = Letter {
-            conn: ConnId(1),
+            conn: self.conn,
             outbox: Arc::clone(&self.outbox),
             seq: self.seq,
             bytes: Bytes::copy_from_slice(bytes),
-            items: vec![item],
+            items,
             permit: None,
         };
         self.shard.letter(now(0), letter).unwrap();
@@ -79,7 +85,7 @@ impl Room {
     fn publish(&mut self, name: &str, message: &str, commands: Option<Commands>) -> Vec<String> {
         let messages = vec![whole(message)];
         let item = Item::Publish { tag: None, topic: topic(name), messages };
-        self.ask_as(item, message.as_bytes(), commands)
+        self.ask_as(vec![item], message.as_bytes(), commands)
     }
 
     /// Publishes a message with an id of its own.
@@ -222,4 +228,23 @@ fn a_pause_is_told_of_the_group_that_paused() {
     let paused: Vec<_> = told.lines().filter(|line| line.contains("member_paused")).collect();
     assert_eq!(paused.len(), 2, "{told}");
     assert!(paused[0].contains("group=x") && paused[1].contains("group=y"), "{paused:?}");
+}
+
+/// A worker that has lost its connection need not wait for the answer to its `SUB` before it acknowledges
+/// what it has done meanwhile.
+#[test]
+fn an_acknowledgement_right_behind_the_subscription_counts() {
+    let mut room = Room::open(&SimDisk::new());
+    room.subscribe("a", "g");
+    let (one, two) = (id(&room.publish("a", "one", None)), id(&room.publish("a", "two", None)));
+    room.ask(Item::Closed, b"");
+    (room.conn, room.outbox, room.seq) = (ConnId(2), Arc::default(), 0);
+    let group = Some(GroupName::parse(b"g").unwrap());
+    let (topic, consumer) = (topic("a"), Arc::from("c1"));
+    let subscribe = Item::Subscribe { tag: None, topic, group, consumer };
+    let ack = Item::Ack { tag: None, id: whole(&one) };
+    let lines = room.ask_as(vec![subscribe, ack], one.as_bytes(), None);
+    assert_eq!(lines[..2], ["OK subscribed a in group g", "OK ack_received"]);
+    assert_eq!((lines.len(), id(&lines[2..])), (3, two), "and the other one comes again");
+    assert_eq!(room.lag("a"), 1);
 }
