@@ -66,7 +66,8 @@ pub enum Step<'a> {
 ///
 /// A call looks only at bytes that earlier calls have not searched: the buffer must begin with
 /// those that the last call left. It never holds more than the longest legal line and one read,
-/// since a line is refused as soon as it is over its limit and skipped from there on.
+/// since a line is skipped as soon as it is over its limit. It is refused at once, unless nothing but
+/// its message is too big: how big shows at its end.
 #[derive(Debug)]
 pub struct Decoder {
     message_bytes_max: usize,
@@ -74,15 +75,43 @@ pub struct Decoder {
     searched: usize,
     /// The rest of an over-long line is being dropped.
     skipping: bool,
+    /// That line is answered at its end. Few connections ever have one.
+    big: Option<Box<Big>>,
     first_line: bool,
     /// The topic named last, which most commands name again.
     topic: Option<TopicName>,
 }
 
+/// A message that is too big, while the rest of it is being dropped.
+#[derive(Debug)]
+struct Big {
+    tag: Option<Tag>,
+    /// What has come of it, in bytes.
+    size: usize,
+    /// The last of them is a CR, which may turn out to be part of the line end.
+    ends_in_cr: bool,
+}
+
+impl Big {
+    fn count(&mut self, part: &[u8]) {
+        self.size += part.len();
+        self.ends_in_cr = part.last().map_or(self.ends_in_cr, |byte| *byte == b'\r');
+    }
+}
+
+/// What is over its limit.
+enum Over<'a> {
+    /// The line.
+    Line(Option<Tag>, WireError),
+    /// The message of a `PUB`, which has these arguments, and words of a length that can be.
+    Message(Option<Tag>, &'a [u8]),
+}
+
 impl Decoder {
     /// A decoder for a new connection. `message_bytes_max` is the setting `limits.message`.
     pub fn new(message_bytes_max: usize) -> Self {
-        Self { message_bytes_max, searched: 0, skipping: false, first_line: true, topic: None }
+        let (skipping, big) = (false, None);
+        Self { message_bytes_max, searched: 0, skipping, big, first_line: true, topic: None }
     }
 
     /// How many bytes are worth reading next: more while a long line comes in, in proportion to
@@ -95,11 +124,19 @@ impl Decoder {
     pub fn next<'a>(&mut self, buf: &'a [u8]) -> Step<'a> {
         let mut start = 0;
         if self.skipping {
-            let Some(at) = memchr(b'\n', buf) else {
+            let end = memchr(b'\n', buf);
+            if let Some(big) = &mut self.big {
+                big.count(&buf[..end.unwrap_or(buf.len())]);
+            }
+            let Some(at) = end else {
                 return Step::Incomplete { used: buf.len() };
             };
             self.skipping = false;
             start = at + 1;
+            if let Some(big) = self.big.take() {
+                let error = self.too_big(big.size - usize::from(big.ends_in_cr));
+                return Step::Refused { used: start, tag: big.tag, error };
+            }
         }
         let rest = &buf[start..];
         if self.first_line && HTTP_BEGINNINGS.iter().any(|http| rest.starts_with(http)) {
@@ -112,7 +149,7 @@ impl Decoder {
         self.searched = 0;
         self.first_line = false;
         let (used, line) = (start + end + 1, without_cr(&rest[..end]));
-        if let Some((tag, error)) = self.too_long(line) {
+        if let Some(Over::Line(tag, error)) = self.over(line) {
             return Step::Refused { used, tag, error };
         }
         let (tag, command) = match split_tag(line) {
@@ -128,31 +165,46 @@ impl Decoder {
     /// A line whose end has not come yet.
     fn unfinished<'a>(&mut self, line: &[u8], start: usize) -> Step<'a> {
         // A CR at the end may turn out to be part of the line end.
-        let Some((tag, error)) = self.too_long(without_cr(line)) else {
+        let part = without_cr(line);
+        let Some(over) = self.over(part) else {
             self.searched = line.len();
             return Step::Incomplete { used: start };
         };
-        self.searched = 0;
-        self.skipping = true;
-        self.first_line = false;
-        Step::Refused { used: start + line.len(), tag, error }
+        self.skip();
+        let used = start + line.len();
+        let (tag, error) = match over {
+            Over::Line(tag, error) => (tag, error),
+            Over::Message(tag, args) => match self.publication(args) {
+                Ok((_, message)) => {
+                    let cr = line.len() - part.len();
+                    let big = Big { tag, size: message.len() + cr, ends_in_cr: cr > 0 };
+                    self.big = Some(Box::new(big));
+                    return Step::Incomplete { used };
+                }
+                Err(error) => (tag, error),
+            },
+        };
+        Step::Refused { used, tag, error }
+    }
+
+    /// The line that has begun is dropped to its end.
+    fn skip(&mut self) {
+        (self.searched, self.skipping, self.first_line) = (0, true, false);
     }
 
     /// The end of the line that `line` begins is not waited for any longer: its refusal. The rest is
     /// skipped.
     pub fn give_up(&mut self, line: &[u8]) -> (Option<Tag>, WireError) {
-        self.searched = 0;
-        self.skipping = true;
-        self.first_line = false;
+        self.skip();
         let (tag, _) = split_tag(&line[..line.len().min(LINE_BYTES_MAX)]).unwrap_or((None, b""));
         let text = "the line came too slowly while others waited for the memory that it held, and \
                     was skipped to its end";
         (tag, WireError::new(ErrorCode::Busy, text))
     }
 
-    /// The refusal of a line that is over its limit. It depends on the first bytes of the line
-    /// alone, so that it is the same whether the rest has come or not.
-    fn too_long(&self, line: &[u8]) -> Option<(Option<Tag>, WireError)> {
+    /// What of a line is over its limit. It depends on the first bytes of the line alone, so that it
+    /// is the same whether the rest has come or not.
+    fn over<'a>(&self, line: &'a [u8]) -> Option<Over<'a>> {
         if line.len() <= LINE_BYTES_MAX {
             return None;
         }
@@ -161,14 +213,21 @@ impl Decoder {
         if Verb::parse(verb) != Some(Verb::Pub) || args.is_empty() {
             let text = "the line is over the limit and was skipped to its end";
             let error = WireError::new(ErrorCode::LineTooLong, text).with("max", LINE_BYTES_MAX);
-            return Some((tag, error));
+            return Some(Over::Line(tag, error));
         }
         let max = (self.message_bytes_max + PUB_WORDS_BYTES_MAX).max(LINE_BYTES_MAX);
+        if line.len() <= max {
+            return None;
+        }
+        let (_topic, message) = word(args);
+        // With the one blank behind the topic.
+        let words = LINE_BYTES_MAX - message.len() + 1;
+        if words <= PUB_WORDS_BYTES_MAX {
+            return Some(Over::Message(tag, &line[LINE_BYTES_MAX - args.len()..]));
+        }
         let text = "the PUB line is over the limit and was skipped to its end";
-        (line.len() > max).then(|| {
-            let error = WireError::new(ErrorCode::LineTooLong, text);
-            (tag, error.with("max", max).with("setting", "limits.message"))
-        })
+        let error = WireError::new(ErrorCode::LineTooLong, text);
+        Some(Over::Line(tag, error.with("max", max).with("setting", "limits.message")))
     }
 
     fn command<'a>(&mut self, command: &'a [u8]) -> Result<Request<'a>, WireError> {
@@ -210,6 +269,15 @@ impl Decoder {
     }
 
     fn publish<'a>(&mut self, args: &'a [u8]) -> Result<Request<'a>, WireError> {
+        let (topic, message) = self.publication(args)?;
+        if message.len() > self.message_bytes_max {
+            return Err(self.too_big(message.len()));
+        }
+        Ok(Request::Pub { topic, message })
+    }
+
+    /// The topic and the message of a `PUB`, however big that is.
+    fn publication<'a>(&mut self, args: &'a [u8]) -> Result<(TopicName, &'a [u8]), WireError> {
         let (name, rest) = word(args);
         // The one byte behind the topic divides; all that follows is the message, blanks too.
         let Some((_blank, message)) = rest.split_first() else {
@@ -220,15 +288,14 @@ impl Decoder {
             let text = format!("clients may read {topic}, only the broker publishes to it");
             return Err(WireError::new(ErrorCode::ReservedName, text));
         }
-        if message.len() > self.message_bytes_max {
-            let (size, max) = (message.len(), self.message_bytes_max);
-            let text = format!("message of {size} bytes is over the limit");
-            return Err(WireError::new(ErrorCode::MsgTooBig, text)
-                .with("size", size)
-                .with("max", max)
-                .with("setting", "limits.message"));
-        }
-        Ok(Request::Pub { topic, message })
+        Ok((topic, message))
+    }
+
+    fn too_big(&self, size: usize) -> WireError {
+        WireError::new(ErrorCode::MsgTooBig, format!("message of {size} bytes is over the limit"))
+            .with("size", size)
+            .with("max", self.message_bytes_max)
+            .with("setting", "limits.message")
     }
 
     /// Checks the name of a topic; naming the one of last time again costs no allocation.

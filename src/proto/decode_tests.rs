@@ -226,6 +226,13 @@ const TOO_LONG: &str =
 const PUB_TOO_LONG: &str = "ERR LINE_TOO_LONG the PUB line is over the limit and was skipped to \
                             its end max=10243 setting=limits.message";
 
+fn too_big(size: usize) -> String {
+    format!(
+        "ERR MSG_TOO_BIG message of {size} bytes is over the limit size={size} max={MESSAGE_MAX} \
+         setting=limits.message"
+    )
+}
+
 #[test]
 fn limits_of_lines_hold_to_the_byte() {
     let max = LINE_BYTES_MAX;
@@ -240,17 +247,62 @@ fn limits_of_lines_hold_to_the_byte() {
     let largest = message(MESSAGE_MAX);
     assert_eq!(line(format!("PUB t {largest}")), format!("pub t [{largest}]"));
     assert_eq!(line(format!("PUB t {largest}\r")), format!("pub t [{largest}]"));
-    assert_eq!(
-        line(format!("@1 pub t {}", message(MESSAGE_MAX + 1))),
-        "@1 ERR MSG_TOO_BIG message of 10001 bytes is over the limit size=10001 max=10000 \
-         setting=limits.message"
-    );
     let room = PUB_WORDS_BYTES_MAX - "PUB t ".len();
-    assert!(line(format!("PUB t {}", message(MESSAGE_MAX + room))).starts_with("ERR MSG_TOO_BIG"));
-    assert_eq!(line(format!("PUB t {}", message(MESSAGE_MAX + room + 1))), PUB_TOO_LONG);
+    for over in [1, room, room + 1, 5 * MESSAGE_MAX] {
+        let size = MESSAGE_MAX + over;
+        let refusal = format!("@1 {}", too_big(size));
+        assert_eq!(line(format!("@1 pub t {}", message(size))), refusal, "{over}");
+        assert_eq!(line(format!("@1 pub t {}\r", message(size))), refusal, "{over}");
+    }
     let words = format!("@{} PUB {}.dlq ", "x".repeat(32), "t".repeat(200));
     assert_eq!(words.len(), PUB_WORDS_BYTES_MAX);
     assert!(line(format!("{words}{largest}")).contains("RESERVED_NAME"), "not LINE_TOO_LONG");
+}
+
+/// With the default limit a message of 1048900 bytes was answered `LINE_TOO_LONG`, and one of 1048700
+/// `MSG_TOO_BIG`.
+#[test]
+fn a_message_that_is_too_big_is_told_its_size_however_long_its_line_is() {
+    let room = PUB_WORDS_BYTES_MAX - "PUB t ".len();
+    let far = 3 * MESSAGE_MAX;
+    for size in [MESSAGE_MAX + 1, MESSAGE_MAX + room, MESSAGE_MAX + room + 1, far] {
+        let message = [vec![b'm'; size - 2], b"\rm".to_vec()].concat();
+        for (end, more) in [("\n", 0), ("\r\n", 0), ("\r\r\n", 1)] {
+            let bytes = [b"PING\n@1 PUB t ", &message[..], end.as_bytes(), b"PING\n"].concat();
+            let expected =
+                ["ping".to_owned(), format!("@1 {}", too_big(size + more)), "ping".into()];
+            assert_eq!(steps_of(&[&bytes]), expected);
+            for pieces in [1, 7, 1000, size] {
+                let pieces: Vec<&[u8]> = bytes.chunks(pieces).collect();
+                assert_eq!(steps_of(&pieces), expected, "{size} bytes and {end:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_line_with_a_big_message_and_something_else_amiss_is_told_that() {
+    let big = "m".repeat(3 * MESSAGE_MAX);
+    let blanks = " ".repeat(PUB_WORDS_BYTES_MAX - "PUB t ".len());
+    for (start, answer) in [
+        ("PUB t.dlq ".to_owned(), "ERR RESERVED_NAME "),
+        ("PUB a/b ".to_owned(), "ERR BAD_NAME a/b cannot be the name of a topic"),
+        (format!("PUB {blanks}t "), "ERR MSG_TOO_BIG message of 30000 bytes"),
+        (format!("PUB  {blanks}t "), PUB_TOO_LONG),
+        (format!("PUB {}", " ".repeat(LINE_BYTES_MAX)), PUB_TOO_LONG),
+        (format!("PUB {}", "t".repeat(LINE_BYTES_MAX)), PUB_TOO_LONG),
+        ("PUBX t ".to_owned(), TOO_LONG),
+        ("@b.d PUB t ".to_owned(), TOO_LONG),
+    ] {
+        let bytes = format!("PING\n{start}{big}\nPING\n");
+        let whole = steps_of(&[bytes.as_bytes()]);
+        assert_eq!(whole.len(), 3, "{start:.20}: {whole:?}");
+        assert!(whole[1].starts_with(answer), "{start:.20}: {whole:?}");
+        for pieces in [1, 1000] {
+            let pieces: Vec<&[u8]> = bytes.as_bytes().chunks(pieces).collect();
+            assert_eq!(steps_of(&pieces), whole, "{start:.20}");
+        }
+    }
 }
 
 #[test]
@@ -263,32 +315,40 @@ fn a_small_message_limit_still_names_itself() {
         in_words(decoder.next(line.as_bytes())).1.unwrap()
     };
     assert!(long(LINE_BYTES_MAX - 6).starts_with("ERR MSG_TOO_BIG"));
-    assert!(long(LINE_BYTES_MAX - 5).ends_with("max=4096 setting=limits.message"));
+    assert!(long(LINE_BYTES_MAX - 5).ends_with("size=4091 max=10 setting=limits.message"));
 }
 
 #[test]
 fn an_endless_line_is_answered_once_and_never_kept() {
-    for (start, answer, limit) in [
-        (&b"@7 PUB t "[..], format!("@7 {PUB_TOO_LONG}"), MESSAGE_MAX + PUB_WORDS_BYTES_MAX),
-        (b"FOO ", TOO_LONG.to_owned(), LINE_BYTES_MAX),
+    let size = 1000 * 1000;
+    // How long a message is turns out at its end.
+    for (start, early, late, limit) in [
+        ("@7 PUB t ", None, Some(too_big(size)), MESSAGE_MAX + PUB_WORDS_BYTES_MAX),
+        ("@7 PUB t.dlq ", Some("RESERVED_NAME"), None, MESSAGE_MAX + PUB_WORDS_BYTES_MAX),
+        ("@7 FOO ", Some(TOO_LONG), None, LINE_BYTES_MAX),
     ] {
         let mut decoder = Decoder::new(MESSAGE_MAX);
-        let (mut buffer, mut answers, mut held_max) = (start.to_vec(), Vec::new(), 0);
-        for _ in 0..1000 {
-            buffer.extend_from_slice(&[b'x'; 1000]);
+        let (mut buffer, mut answers, mut held_max) = (start.as_bytes().to_vec(), Vec::new(), 0);
+        let mut feed = |bytes: &[u8]| {
+            buffer.extend_from_slice(bytes);
             held_max = held_max.max(buffer.len());
             loop {
                 let (used, step) = in_words(decoder.next(&buffer));
                 buffer.drain(..used);
-                let Some(step) = step else { break };
+                let Some(step) = step else { break (buffer.len(), answers.len()) };
                 answers.push(step);
             }
+        };
+        for _ in 0..1000 {
+            feed(&[b'x'; 1000]);
         }
-        assert_eq!(answers, [answer]);
+        assert_eq!(feed(b""), (0, usize::from(early.is_some())), "nothing is kept");
+        feed(b"\nPING\n");
         assert!(held_max <= limit + 1001, "{held_max} bytes were kept of a limit of {limit}");
-        assert!(buffer.is_empty());
-        let (used, step) = in_words(decoder.next(b"xx\nPING\n"));
-        assert_eq!((used, step.as_deref()), (8, Some("ping")), "the connection goes on");
+        let early = early.map(str::to_owned);
+        let [answer, ping] = &answers[..] else { panic!("one answer each: {answers:?}") };
+        assert!(answer.starts_with("@7 ERR ") && ping == "ping", "the connection goes on");
+        assert!(answer.contains(&early.or(late).expect("an answer")), "{answer}");
     }
 }
 

@@ -153,14 +153,18 @@ fn a_line_of_100_mb_is_answered_once_and_takes_no_memory() {
     let mut nc = broker.connect();
     nc.publish("chat", "before");
     let before = broker.memory();
-    for start in ["PUB chat ", "x"] {
+    for (start, answer) in [
+        ("PUB chat ", "ERR MSG_TOO_BIG message of 104857600 bytes "),
+        ("PUB chat.dlq ", "ERR RESERVED_NAME "),
+        ("x", "ERR LINE_TOO_LONG "),
+    ] {
         nc.raw(start.as_bytes());
         let block = vec![b'x'; 1 << 20];
         for _ in 0..100 {
             nc.stream.write_all(&block).unwrap();
         }
         nc.raw(b"\n");
-        assert!(nc.line().starts_with("ERR LINE_TOO_LONG "));
+        assert!(nc.line().starts_with(answer));
     }
     assert_eq!(nc.ask("PING"), "OK pong");
     assert!(broker.memory() < before + 20_000, "{} KiB, before {before}", broker.memory());
