@@ -170,21 +170,48 @@ fn from_variables(
     Ok(())
 }
 
-/// Variables with `__` are settings or mistakes. Others may belong to anyone, unless they differ
-/// from ours in nothing but the number of underscores.
+/// Variables with `__` are settings or mistakes. Others may belong to anyone, unless they are almost
+/// ours.
 fn check_name(name: &str) -> Result<(), ConfigError> {
     let short = KEYS.iter().filter_map(|key| key.short_variable);
     let mut known: Vec<_> = short.chain([FILE_VARIABLE]).map(str::to_owned).collect();
     known.extend(KEYS.iter().map(Key::variable));
-    let plain = |name: &str| name.replace("__", "_");
-    let is_known = known.iter().any(|known| known == name);
-    let is_near = || known.iter().any(|known| plain(known) == plain(name));
-    if is_known || !(name.contains("__") || is_near()) {
+    if known.iter().any(|known| known == name) {
         return Ok(());
     }
+    let almost = almost(name, &known);
+    if almost.is_none() && !name.contains("__") {
+        return Ok(());
+    }
+    let nearest = almost.or_else(|| nearest(name, known.into_iter()));
     let origin = Origin::Variable(name.to_owned());
-    let nearest = nearest(name, known.into_iter());
     Err(ConfigError::Unknown { name: name.to_owned(), origin, nearest })
+}
+
+/// The one of `known` that `name` is but for a slip: in a letter or two, in the number of underscores,
+/// or for want of the section.
+fn almost(name: &str, known: &[String]) -> Option<String> {
+    let plain = |name: &str| name.replace("__", "_");
+    let leaf = |name: &str| name.rsplit_once("__").map(|(_, leaf)| format!("WIBER_{leaf}"));
+    let forms = known.iter().flat_map(|known| {
+        let forms = [Some(plain(known)), leaf(known)].into_iter().flatten();
+        forms.map(move |form| (form, known))
+    });
+    let name = plain(name);
+    let slips = forms.filter_map(|(form, known)| {
+        let slips = strsim::damerau_levenshtein(&name, &form);
+        (slips <= slips_max(form.len() - "WIBER_".len())).then_some((slips, known))
+    });
+    slips.min().map(|(_, known)| known.clone())
+}
+
+/// How many slips there may be in a name of so many letters: a short one is soon a word of its own.
+fn slips_max(letters: usize) -> usize {
+    match letters {
+        0..=3 => 0,
+        4..=5 => 1,
+        _ => 2,
+    }
 }
 
 /// The one of `known` that `name` was probably meant to be. A key without its section, or in the

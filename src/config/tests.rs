@@ -164,6 +164,55 @@ fn an_unknown_key_is_refused_with_the_nearest() {
     }
 }
 
+/// `WIBER_DATADIR=/srv/wiber` started a broker in `./data`.
+#[test]
+fn a_variable_that_is_nearly_ours_is_refused_and_others_are_let_pass() {
+    for (name, meant) in [
+        ("WIBER_DATADIR", "WIBER_DATA_DIR"),
+        ("WIBER_DATA_DIRS", "WIBER_DATA_DIR"),
+        ("WIBER_PROT", "WIBER_PORT"),
+        ("WIBER_PORTS", "WIBER_PORT"),
+        ("WIBER_HOSTS", "WIBER_HOST"),
+        ("WIBER_CONF", "WIBER_CONFIG"),
+        ("WIBER_CONFG", "WIBER_CONFIG"),
+        ("WIBER_FSYNC", "WIBER_STORAGE__FSYNC"),
+        ("WIBER_FSNYC", "WIBER_STORAGE__FSYNC"),
+        ("WIBER_ACK_TIMEOUT", "WIBER_DELIVERY__ACK_TIMEOUT"),
+        ("WIBER_AGE", "WIBER_RETENTION__AGE"),
+        ("WIBER_STORAGE_FSNYC", "WIBER_STORAGE__FSYNC"),
+        ("WIBER_LOG_LEVELS", "WIBER_LOG__LEVEL"),
+    ] {
+        let said = refusal(by_variables(&[(name, "1")]));
+        let words = format!("there is no setting {name} (variable {name})\ndid you mean {meant}?");
+        assert!(said.ends_with(&words), "{name}: {said}");
+    }
+    for key in KEYS {
+        let leaf = key.name.rsplit('.').next().unwrap().to_ascii_uppercase();
+        let name = format!("WIBER_{leaf}");
+        assert!(
+            key.short_variable == Some(&name) || by_variables(&[(&name, "")]).is_err(),
+            "{name}"
+        );
+    }
+    for name in [
+        "WIBER_",
+        "WIBER_HOME",
+        "WIBER_ROOT",
+        "WIBER_USER",
+        "WIBER_IMAGE",
+        "WIBER_PAGE",
+        "WIBER_LABEL",
+        "WIBER_VERSION",
+        "WIBER_SERVICE_HOST",
+        "WIBER_SERVICE_PORT",
+        "WIBER_PORT_8888_TCP_ADDR",
+        "WIBERPORT",
+        "HOST",
+    ] {
+        assert!(by_variables(&[(name, "1")]).is_ok(), "{name}");
+    }
+}
+
 #[test]
 fn a_value_that_is_not_allowed_is_refused_with_what_is() {
     assert_eq!(
