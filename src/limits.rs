@@ -2,6 +2,8 @@
 //! here follows from the protocol or from other bounds, and const assertions relate those that
 //! depend on one another.
 
+use std::time::Duration;
+
 /// Longest name of a topic or group, in bytes. A topic's files need 25 bytes more
 /// (`.dlq` + `@` + 20 digits; `.log` replaces nothing), which stays under the 255 of file systems.
 pub const NAME_BYTES_MAX: usize = 200;
@@ -61,6 +63,9 @@ pub const LATE_BYTES_MAX: usize = 16 << 20;
 
 /// Distance of two entries of a log's sparse index, in bytes.
 pub const INDEX_STRIDE_BYTES: u64 = 64 << 10;
+
+/// How often a client says that it is alive.
+pub const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Most messages of one group that are neither settled nor still waiting in the log.
 pub const GROUP_UNSETTLED_MAX: usize = 100_000;

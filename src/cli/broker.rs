@@ -10,7 +10,8 @@ use super::signals::Signals;
 use super::{logging, runtime};
 use crate::broker::lock_file::Holder;
 use crate::broker::open::OpenError;
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, LogFormat, show_duration};
+use crate::limits::HEARTBEAT;
 use crate::memory;
 use crate::server::{Server, StartError, Started};
 
@@ -38,12 +39,28 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (config, _) = args.flags.load()?;
     logging::start(&config.log)?;
+    warn_of(&config);
     memory::keep_little();
     let runtime = runtime(&mut Builder::new_current_thread())?;
     let result = runtime.block_on(serve(&config, args.stop_with_stdin));
     // After a failure nothing is waited for: what is on disk is what the next start goes by.
     runtime.shutdown_background();
     result
+}
+
+/// Says which settings are likely to do what nobody wants.
+fn warn_of(config: &Config) {
+    let dead_after = config.delivery.dead_after;
+    if dead_after < 2 * HEARTBEAT {
+        let (dead_after, heartbeat) = (show_duration(dead_after), show_duration(HEARTBEAT));
+        tracing::warn!(
+            event = "dead_after_short",
+            dead_after,
+            heartbeat,
+            "delivery.dead_after is {dead_after}: under two heartbeats, which clients send every \
+             {heartbeat}, members that are well are taken for dead while they are idle"
+        );
+    }
 }
 
 async fn serve(config: &Config, stops_with_stdin: bool) -> Result<(), Failure> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::ClientError;
+use crate::limits::HEARTBEAT;
 
 /// Settings of a [`super::Client`]. Start from [`Options::new`] and change what you need.
 #[derive(Clone, Debug)]
@@ -28,7 +29,7 @@ impl Options {
         Self {
             addr: addr.into(),
             reconnect: Reconnect::default(),
-            heartbeat: Duration::from_secs(10),
+            heartbeat: HEARTBEAT,
             window: 10_000,
             connect_timeout: Duration::from_secs(5),
         }

@@ -272,7 +272,8 @@ pub const KEYS: &[Key] = &[
         default: "30s",
         allowed: "a duration from 1ms to 24h",
         doc: "A member silent for so long is dead, and its messages go to others. Clients send a \
-              heartbeat every 10 s.",
+              heartbeat every 10 s: under two of those, members that are well are taken for dead while \
+              they are idle.",
         set: |config, text| put(&mut config.delivery.dead_after, duration_from(text, MILLISECOND)),
         show: |config| show_duration(config.delivery.dead_after),
         ..PLAIN

@@ -6,6 +6,7 @@ mod bad_inputs;
 mod crash;
 mod disk;
 mod hostile;
+mod logged;
 mod peers;
 mod places;
 mod power_cut;

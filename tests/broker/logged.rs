@@ -1,0 +1,40 @@
+//! What the log says, to people and to machines.
+
+use serde_json::Value;
+
+use crate::support::{Broker, Setup, data_dir, quick};
+
+/// Starts it with the log for machines.
+fn in_json(setup: Setup) -> Broker {
+    setup.set("LOG__FORMAT", "json").start()
+}
+
+/// What of the events with this name is under `field`.
+fn logged(log: &str, event: &str, field: &str) -> Vec<Value> {
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|line| line["event"] == event).map(|line| line[field].clone()).collect()
+}
+
+/// A client that sends a heartbeat every ten seconds, as all do, was dead while it was idle, and nothing
+/// said why.
+#[test]
+fn a_time_to_be_dead_that_is_shorter_than_two_heartbeats_is_warned_of() {
+    let event = "dead_after_short";
+    let (_temp, dir) = data_dir();
+    let broker = in_json(quick(&dir).set("DELIVERY__DEAD_AFTER", "200ms"));
+    let mut member = broker.connect();
+    assert_eq!(member.ask("SUB jobs g"), "OK subscribed jobs in group g");
+    broker.wait_logged("consumer_dead");
+    let log = broker.logged();
+    assert_eq!(logged(&log, event, "level"), ["WARN"]);
+    assert_eq!(logged(&log, event, "dead_after"), ["200ms"]);
+    drop(broker);
+    for (dead_after, is_told) in [("20s", false), ("19999ms", true)] {
+        let (_temp, dir) = data_dir();
+        let broker = in_json(quick(&dir).set("DELIVERY__DEAD_AFTER", dead_after));
+        let log = broker.log.clone();
+        assert_eq!(broker.stop(), Some(0));
+        let log = std::fs::read_to_string(log).unwrap();
+        assert_eq!(!logged(&log, event, "level").is_empty(), is_told, "{dead_after}: {log}");
+    }
+}
