@@ -38,3 +38,17 @@ fn a_time_to_be_dead_that_is_shorter_than_two_heartbeats_is_warned_of() {
         assert_eq!(!logged(&log, event, "level").is_empty(), is_told, "{dead_after}: {log}");
     }
 }
+
+/// `--log-level wiber::broker=debug` silenced all that is logged elsewhere, errors too.
+#[test]
+fn a_level_for_one_module_leaves_the_others_as_they_are() {
+    for (level, is_told) in [("wiber::broker=debug", true), ("off,wiber::broker=debug", false)] {
+        let (_temp, dir) = data_dir();
+        let broker = in_json(quick(&dir).set("LOG__LEVEL", level));
+        let log = broker.log.clone();
+        assert_eq!(broker.stop(), Some(0));
+        let log = std::fs::read_to_string(log).unwrap();
+        assert_eq!(logged(&log, "stopped", "level").len(), usize::from(is_told), "{level}: {log}");
+        assert_eq!(logged(&log, "checkpoint", "level")[0], "DEBUG", "{level}: {log}");
+    }
+}
