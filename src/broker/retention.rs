@@ -150,7 +150,7 @@ impl Retaining {
             };
             if let Some((offset, group)) = needed.filter(|_| plan.is_held) {
                 if !self.held.contains(&topic) {
-                    tracing::warn!(event = "retention_held", %topic, %group, %offset,
+                    tracing::warn!(event = "retention_held", %topic, %group, offset = offset.get(),
                         "messages of topic {topic} stay beyond the retention, since group {group} \
                          has not handled message {offset}");
                 }

@@ -1,5 +1,7 @@
 //! One delivery that did not end in an acknowledgement, as it stands in a dead letter.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
@@ -16,6 +18,18 @@ pub enum Outcome {
     Disconnect,
     /// The member was not heard from for too long.
     Dead,
+}
+
+/// As in the records.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Outcome::Timeout => "timeout",
+            Outcome::Nack => "nack",
+            Outcome::Disconnect => "disconnect",
+            Outcome::Dead => "dead",
+        })
+    }
 }
 
 /// One delivery that did not end in an acknowledgement.

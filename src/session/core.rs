@@ -197,7 +197,7 @@ impl Core {
             return Vec::new();
         }
         (self.is_silent, self.is_untold) = (true, false);
-        tracing::warn!(event = "consumer_dead", conn = %self.conn, consumer = %self.consumer,
+        tracing::warn!(event = "consumer_dead", conn = self.conn.0, consumer = %self.consumer,
             silent_for = ?self.settings.dead_after,
             "no byte from a consumer for too long: its messages go to others");
         self.tell_all(|| Item::Silent)
@@ -462,9 +462,9 @@ impl Core {
         assert!(!self.outbox.is_lent(), "a session takes its wire back before it does anything");
         for missing in done.missing.iter().chain(&done.error) {
             if let LogError::Gone { .. } = missing {
-                tracing::warn!(event = "reader_too_late", conn = %self.conn, "{missing}");
+                tracing::warn!(event = "reader_too_late", conn = self.conn.0, "{missing}");
             } else {
-                tracing::error!(event = "read_failed", conn = %self.conn, "{missing}");
+                tracing::error!(event = "read_failed", conn = self.conn.0, "{missing}");
             }
         }
         self.readers.came(&job);

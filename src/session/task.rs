@@ -111,7 +111,7 @@ pub fn run(
     // A block that has the task for itself: an async function would have it twice in its state.
     async move {
         if let Err(error) = task.serve().await {
-            tracing::debug!(event = "connection_lost", %conn, peer = task.peer, "{error}");
+            tracing::debug!(event = "connection_lost", conn = conn.0, peer = task.peer, "{error}");
         }
         for (shard, letter) in task.core.closed() {
             task.broker.post(shard, letter);

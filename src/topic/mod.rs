@@ -340,7 +340,7 @@ impl Topic {
             }
             Err(LogError::Corrupt { .. } | LogError::Gone { .. }) => {
                 tracing::error!(event = "message_damaged", topic = %self.name, group = %slot.name,
-                    %offset, "a message is damaged on disk and goes to the dead letters; \
+                    offset = offset.get(), "a message is damaged on disk and goes to the dead letters; \
                     run wiber check");
                 let nack = Event::Nack {
                     member,
@@ -357,7 +357,7 @@ impl Topic {
             Err(error @ LogError::Io { .. }) => {
                 // It may be a passing shortage: the message is tried again when its time is over.
                 tracing::error!(event = "message_unreadable", topic = %self.name,
-                    group = %slot.name, %offset, "{error}");
+                    group = %slot.name, offset = offset.get(), "{error}");
                 Ok(())
             }
             Err(other) => Err(other),
@@ -365,7 +365,8 @@ impl Topic {
     }
 
     fn report(&self, key: GroupKey, report: &Report) {
-        report::log(&self.name, &self.groups[key.0].name, report);
+        let GroupSlot { name, group, .. } = &self.groups[key.0];
+        report::log(&self.name, name, group.members(), report);
     }
 
     fn insert_group(&mut self, name: GroupName, progress: Progress) -> GroupKey {

@@ -15,6 +15,26 @@ fn logged(log: &str, event: &str, field: &str) -> Vec<Value> {
     lines.filter(|line| line["event"] == event).map(|line| line[field].clone()).collect()
 }
 
+#[test]
+fn numbers_are_numbers_and_outcomes_are_those_of_the_records() {
+    let (_temp, dir) = data_dir();
+    let broker = in_json(quick(&dir).set("DELIVERY__MAX_RETRIES", "1"));
+    let mut members = [broker.connect(), broker.connect()];
+    for member in &mut members {
+        assert_eq!(member.ask("SUB jobs g"), "OK subscribed jobs in group g");
+    }
+    members[0].send("PUB jobs hello");
+    broker.wait_logged("dead_lettered");
+    let log = broker.logged();
+    assert_eq!(logged(&log, "member_joined", "members"), [1, 2]);
+    for event in ["retry", "dead_lettered"] {
+        assert_eq!(logged(&log, event, "offset"), [1], "{event}");
+        assert_eq!(logged(&log, event, "outcome"), ["timeout"], "{event}");
+    }
+    let letter = &broker.file("jobs.dlq.log")[0];
+    assert_eq!(letter["attempts"][0]["outcome"], "timeout");
+}
+
 /// A client that sends a heartbeat every ten seconds, as all do, was dead while it was idle, and nothing
 /// said why.
 #[test]
@@ -28,6 +48,7 @@ fn a_time_to_be_dead_that_is_shorter_than_two_heartbeats_is_warned_of() {
     let log = broker.logged();
     assert_eq!(logged(&log, event, "level"), ["WARN"]);
     assert_eq!(logged(&log, event, "dead_after"), ["200ms"]);
+    assert!(logged(&log, "consumer_dead", "conn")[0].is_u64(), "{log}");
     drop(broker);
     for (dead_after, is_told) in [("20s", false), ("19999ms", true)] {
         let (_temp, dir) = data_dir();
