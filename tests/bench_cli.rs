@@ -24,6 +24,18 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
+/// A broker in this directory, by a variable that is set, and where it listens.
+fn broker(dir: &Path, variable: (&str, &str)) -> (Child, String) {
+    let mut broker = Command::new(env!("CARGO_BIN_EXE_wiber"));
+    broker.args(["broker", "--port", "0", "--stop-with-stdin"]).env_clear();
+    broker.env(variable.0, variable.1).current_dir(dir).stdin(Stdio::piped());
+    let mut broker = broker.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(broker.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let addr = line.split_whitespace().nth(4).unwrap().to_owned();
+    (broker, addr)
+}
+
 /// What it prints, if it is content and leaves nothing behind.
 #[track_caller]
 fn bench(args: &[&str]) -> String {
@@ -262,14 +274,8 @@ fn what_the_broker_runs_by_is_told_wherever_it_was_said() {
 #[test]
 fn of_a_broker_that_was_there_before_it_does_not_claim_to_know() {
     let dir = tempfile::tempdir().unwrap();
-    let mut broker = Command::new(env!("CARGO_BIN_EXE_wiber"));
-    broker.args(["broker", "--port", "0", "--stop-with-stdin"]).env_clear();
-    broker.current_dir(dir.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut broker = broker.stderr(Stdio::null()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(broker.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let addr = line.split_whitespace().nth(4).unwrap();
-    let args = ["group", "--duration", "50ms", "--addr", addr];
+    let (mut broker, addr) = broker(dir.path(), ("WIBER_LOG__LEVEL", "warn"));
+    let args = ["group", "--duration", "50ms", "--addr", &addr];
     let run = |more: &[&str]| {
         let mut command = command(dir.path(), &[&args, more].concat());
         // What is set here is no matter of a broker that runs already.
@@ -280,6 +286,34 @@ fn of_a_broker_that_was_there_before_it_does_not_claim_to_know() {
     assert!(says("delivered") && !says("fsync") && !says("prefetch"), "{table}");
     let object: Value = serde_json::from_str(&run(&["--json"])).unwrap();
     assert!(object["fsync"].is_null() && object["prefetch"].is_null(), "{object}");
+    drop(broker.stdin.take());
+    assert!(broker.wait().unwrap().success());
+}
+
+/// `--size` goes to 16 MiB, and a broker takes messages of 1 MiB unless it is told otherwise: the run
+/// ended in the refusal of the broker that it had started itself.
+#[test]
+fn messages_may_be_as_large_as_the_help_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let load = ["--duration", "50ms", "--warmup", "0s", "--window", "1", "--fsync", "never"];
+    let run = |kind: &str, load: &[&str]| {
+        let mut command = command(dir.path(), &[&[kind, "--size", "3MiB"], load].concat());
+        command.env("WIBER_LIMITS__MESSAGE", "2MiB").output().unwrap()
+    };
+    for (kind, load) in [("sub", &load[..]), ("catchup", &["--messages", "1", "--fsync", "never"])]
+    {
+        let Output { status, stdout, stderr } = run(kind, load);
+        assert!(status.success() && stderr.is_empty(), "{}{}", text(stdout), text(stderr));
+    }
+    let (mut broker, addr) = broker(dir.path(), ("WIBER_LIMITS__MESSAGE", "2MiB"));
+    let output = run("pub", &["--addr", &addr]);
+    let err = text(output.stderr);
+    assert_eq!(output.status.code(), Some(7), "{err}");
+    assert!(err.contains("ERR MSG_TOO_BIG message of 3145728 bytes"), "{err}");
+    assert!(
+        err.contains("hint: take a smaller --size, or raise limits.message of that broker"),
+        "{err}"
+    );
     drop(broker.stdin.take());
     assert!(broker.wait().unwrap().success());
 }

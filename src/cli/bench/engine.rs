@@ -396,7 +396,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = Some(listener.local_addr().unwrap().to_string());
         let flags = TargetFlags { addr, ..TargetFlags::default() };
-        let target = Target::new(&flags, None).await.unwrap();
+        let target = Target::new(&flags, None, 1).await.unwrap();
         let plan = Plan { connections: 2, ..plan::PUB };
         let bar = ProgressBar::hidden();
         let progress = Progress::on(&bar);

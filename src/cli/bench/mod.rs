@@ -291,7 +291,7 @@ async fn measured(
     flags: &TargetFlags,
     settings: Option<&Settings>,
 ) -> Result<Report, Failure> {
-    let target = Target::new(flags, settings).await?;
+    let target = Target::new(flags, settings, plan.size).await?;
     match plan.messages {
         Some(messages) => catchup::run(plan, messages, &target).await,
         None => engine::run(plan, &target).await,

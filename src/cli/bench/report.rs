@@ -323,7 +323,8 @@ mod tests {
             Plan { connections: 64, subscribers: 100, ..plan::MIXED },
         ];
         let disk = DiskTimes { growing: row("", 0).times, preallocated: row("", 0).times };
-        let settings = Settings { fsync: "interval:86399999ms".to_owned(), prefetch: 10_000 };
+        let settings =
+            Settings { fsync: "interval:86399999ms".to_owned(), prefetch: 10_000, message: 1 };
         for plan in plans {
             let rows = vec![row("published", 999_999_999), row("delivered", 3)];
             let paced = Paced { sent: 1, unsent: u64::MAX, lag: row("", 0).times };

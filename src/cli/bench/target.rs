@@ -20,10 +20,13 @@ use crate::cli::settings;
 pub(super) struct Settings {
     pub(super) fsync: String,
     pub(super) prefetch: u32,
+    /// Its longest message, unless those of a run are longer.
+    pub(super) message: usize,
 }
 
-/// There is no flag of a broker for this one.
+/// There is no flag of a broker for these.
 const PREFETCH: &str = "WIBER_DELIVERY__PREFETCH";
+const MESSAGE: &str = "WIBER_LIMITS__MESSAGE";
 
 impl Settings {
     /// Not known of a broker that was there before.
@@ -34,7 +37,8 @@ impl Settings {
         let prefetch = flags.prefetch.map(|prefetch| (PREFETCH, prefetch.to_string()));
         let config = settings::of_broker(flags.fsync.as_deref(), prefetch)?;
         let fsync = config.storage.fsync.to_string();
-        Ok(Some(Settings { fsync, prefetch: config.delivery.prefetch }))
+        let (prefetch, message) = (config.delivery.prefetch, config.limits.message);
+        Ok(Some(Settings { fsync, prefetch, message }))
     }
 
     pub(super) fn words(&self) -> [String; 2] {
@@ -87,10 +91,12 @@ impl Target {
         }
     }
 
-    /// The broker that the flags name, or a new one that runs by the settings.
+    /// The broker that the flags name, or a new one that runs by the settings and takes messages of
+    /// this size.
     pub(super) async fn new(
         flags: &TargetFlags,
         settings: Option<&Settings>,
+        size: usize,
     ) -> Result<Target, Failure> {
         if let Some(addr) = &flags.addr {
             let process = flags.pid.map(Process::of);
@@ -98,10 +104,14 @@ impl Target {
             return Ok(Target { addr: addr.clone(), process, disk, own: None });
         }
         let settings = settings.expect("`Settings::of` has them of a broker of our own");
-        Self::start(flags, settings).await
+        Self::start(flags, settings, size).await
     }
 
-    async fn start(flags: &TargetFlags, settings: &Settings) -> Result<Target, Failure> {
+    async fn start(
+        flags: &TargetFlags,
+        settings: &Settings,
+        size: usize,
+    ) -> Result<Target, Failure> {
         let dir = flags.data_dir.as_deref().unwrap_or(Path::new("."));
         let folder = tempfile::Builder::new().prefix("wiber-bench-").tempdir_in(dir);
         let folder = folder.map_err(|error| {
@@ -121,6 +131,7 @@ impl Target {
         command.arg("--data-dir").arg(folder.path());
         command.args(["--fsync", &settings.fsync]);
         command.env(PREFETCH, settings.prefetch.to_string());
+        command.env(MESSAGE, settings.message.max(size).to_string());
         // What a terminal sends to all who were started together is for us alone: who goes first is
         // not left to chance.
         command.process_group(0);

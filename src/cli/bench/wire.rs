@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::cli::exit::{Exit, Failure};
+use crate::proto::ErrorCode;
 
 /// How much is read at once.
 const READ_BYTES: usize = 128 << 10;
@@ -35,7 +36,11 @@ pub(super) struct Wire {
 pub(super) fn unexpected(line: &[u8]) -> Failure {
     let shown: String = String::from_utf8_lossy(line).chars().take(200).collect();
     let text = format!("failed to go on: the broker answered {shown:?}");
-    Failure::new(Exit::Refused, text)
+    let failure = Failure::new(Exit::Refused, text);
+    if line.starts_with(format!("ERR {} ", ErrorCode::MsgTooBig).as_bytes()) {
+        return failure.hint("take a smaller --size, or raise limits.message of that broker");
+    }
+    failure
 }
 
 /// The connection is gone.
