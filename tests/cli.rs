@@ -243,6 +243,7 @@ impl StandIn {
             let answer = match words[..] {
                 ["PUB", "lost", ..] | ["PUB", "cut", "2000", ..] => return None,
                 ["PUB", "busy", ..] => "ERR BUSY too much to do retry_after=1s\n".to_owned(),
+                ["PUB", "full", ..] => "ERR DISK_FULL no room retry_after=1s\n".to_owned(),
                 ["PUB", "no.dlq", ..] => "ERR RESERVED_NAME the broker's own\n".to_owned(),
                 ["PUB", topic, ..] => {
                     let mut heard = self.heard.lock().unwrap();
@@ -344,7 +345,16 @@ fn pub_publishes_a_message_for_each_line() {
 #[test]
 fn what_the_broker_says_becomes_an_exit_code() {
     for (topic, code, words) in [
-        ("busy", 8, ["the broker can't at the moment: BUSY too much to do", " hint: nothing was"]),
+        (
+            "busy",
+            8,
+            ["the broker can't at the moment: BUSY too much to do", " hint: it was not done"],
+        ),
+        (
+            "full",
+            8,
+            ["DISK_FULL no room", " hint: it was not done; free space on the broker's disk"],
+        ),
         ("no.dlq", 7, ["wiber: failed to publish", "the broker refused: RESERVED_NAME the"]),
         (
             "lost",

@@ -112,8 +112,13 @@ impl Failure {
                 failed(Exit::Refused, format!("the broker refused: {code} {text}"))
             }
             ClientError::TryAgain { code, text } => {
-                failed(Exit::TryAgain, format!("the broker can't at the moment: {code} {text}"))
-                    .hint("nothing was done; try again in a moment")
+                let hint = if code == ErrorCode::DiskFull.name() {
+                    "it was not done; free space on the broker's disk, or lower storage.min_free there"
+                } else {
+                    "it was not done; try again in a moment"
+                };
+                let why = format!("the broker can't at the moment: {code} {text}");
+                failed(Exit::TryAgain, why).hint(hint)
             }
             ClientError::OutcomeUnknown => {
                 let why = "the connection was lost before the answer came";
