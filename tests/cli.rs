@@ -137,6 +137,43 @@ fn a_misspelt_setting_is_refused_with_the_nearest_one() {
     ran.fails(2, &["wiber: failed to read the settings: there is no setting server.prot"]);
 }
 
+/// `wiber ping --addr` failed at a settings file of which it used nothing.
+#[test]
+fn who_names_the_broker_needs_no_settings() {
+    let stand_in = StandIn::start();
+    let (host, port) = ("127.0.0.1", stand_in.addr.port().to_string());
+    let addr = stand_in.addr.to_string();
+    let wiber = Wiber::new();
+    wiber.file("wiber.toml", "[server]\nprot = 1\n");
+    let by_addr = wiber.command(&["ping", "--addr", &addr]);
+    let by_both = wiber.command(&["ping", "--host", host, "--port", &port]);
+    for mut command in [by_addr, by_both] {
+        command.env("WIBER_DELIVERY__NONSENSE", "1").env("WIBER_CONFIG", "not-there.toml");
+        assert_eq!(Ran::from(command.output().unwrap()).succeeds(), "OK pong\n");
+    }
+    wiber.run(&["ping", "--port", &port]).fails(2, &["there is no setting server.prot"]);
+    wiber.run(&["ping", "--addr", "a b:1"]).fails(2, &["failed to set server.host"]);
+    wiber.run(&["ping", "--addr", "a:x"]).fails(2, &["failed to set server.port"]);
+}
+
+/// Nothing said which address it was that is no broker's.
+#[test]
+fn what_is_no_broker_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let others = thread::spawn(move || {
+        for greeting in ["SSH-2.0-OpenSSH_9.2\r\n", ""] {
+            listener.accept().unwrap().0.write_all(greeting.as_bytes()).unwrap();
+        }
+    });
+    let wiber = Wiber::new();
+    let speaks = format!("expected a greeting of a broker from {addr}, got \"SSH-2.0-OpenSSH_9.2");
+    wiber.run(&["ping", "--addr", &addr]).fails(3, &[&speaks]);
+    let is_silent = format!("{addr} sent no greeting");
+    wiber.run(&["ping", "--addr", &addr]).fails(3, &[&is_silent]);
+    others.join().unwrap();
+}
+
 #[test]
 fn config_show_says_what_and_from_where_in_eighty_columns() {
     let wiber = Wiber::new();

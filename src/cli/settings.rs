@@ -75,7 +75,10 @@ impl ClientFlags {
             None => (self.host.as_deref(), self.port.as_deref()),
         };
         let flags = Overrides::default().with("--host", host).with("--port", port);
-        let (config, _) = load(&flags, None)?;
+        // Who names both needs nothing else of the settings: what is wrong with them is no matter here.
+        let is_named = host.is_some() && port.is_some();
+        let (config, _) =
+            if is_named { Config::load(&flags, [], None)? } else { load(&flags, None)? };
         if config.server.port == 0 {
             let text = "failed to connect: port 0 lets a broker choose, and names none";
             return Err(Failure::new(Exit::Usage, text)

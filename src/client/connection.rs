@@ -39,7 +39,7 @@ impl Connection {
             let stream = TcpStream::connect(&options.addr).await.map_err(cannot)?;
             stream.set_nodelay(true).map_err(cannot)?;
             let mut connection = Connection { stream, lines: Lines::default() };
-            connection.greeting().await?;
+            connection.greeting(&options.addr).await?;
             Ok(connection)
         };
         timeout(options.connect_timeout, opening).await.unwrap_or_else(|_elapsed| {
@@ -65,13 +65,18 @@ impl Connection {
         }
     }
 
-    async fn greeting(&mut self) -> Result<(), ClientError> {
-        let line = self.line().await?;
+    async fn greeting(&mut self, addr: &str) -> Result<(), ClientError> {
+        let line = self.line().await.map_err(|error| match error {
+            ClientError::Disconnected { why } => {
+                ClientError::disconnected(format!("{addr} sent no greeting: {why}"))
+            }
+            other => other,
+        })?;
         match ServerLine::parse(&line).kind {
             Kind::Ok("connected") => Ok(()),
             Kind::Err { code, text } => Err(ClientError::from_answer(code, text)),
             Kind::Ok(_) | Kind::Msg(_) | Kind::History(_) | Kind::Other => {
-                Err(unexpected("a greeting", &line))
+                Err(unexpected(&format!("a greeting of a broker from {addr}"), &line))
             }
         }
     }
