@@ -74,7 +74,7 @@ error_codes! {
     NotPending     "NOT_PENDING"     No             false "The message does not wait for an acknowledgment of this connection.";
     OffsetGone     "OFFSET_GONE"     No             false "The offset is no longer kept; `first=` is the first that is.";
     Busy           "BUSY"            Yes            false "The broker has too much to do at the moment.";
-    Limit          "LIMIT"           Yes            false "A limit of the broker has been reached.";
+    Limit          "LIMIT"           Yes            false "A limit of the broker has been reached; as a greeting, it closes the connection.";
     DiskFull       "DISK_FULL"       Yes            false "The broker's disk is full.";
     Draining       "DRAINING"        Yes            false "The broker is going down in order.";
     Paused         "PAUSED"          Yes            false "What the command needs has been paused.";
