@@ -75,21 +75,8 @@ impl Shard {
         late
     }
 
-    /// The commands that create the group, unless it exists.
-    pub(super) fn write_group(&mut self, topic: &TopicName, group: &GroupName) {
-        let known = self
-            .topics
-            .find(topic)
-            .is_some_and(|key| self.topics.slot(key).topic.group_key(group).is_some());
-        if !known {
-            self.open.commands.topic(topic);
-            self.open.commands.group(group);
-            self.open.commands.create_group();
-        }
-    }
-
-    /// Notes that a connection asks for a group that exists: an acknowledgement may come right behind, of
-    /// what it had before it was lost.
+    /// A connection asks for a group: the commands that create it, unless it exists. If it does, an
+    /// acknowledgement may come right behind, of what the connection had before it was lost.
     pub(super) fn ask(
         &mut self,
         conn: ConnId,
@@ -98,10 +85,21 @@ impl Shard {
         group: &GroupName,
         consumer: &Arc<str>,
     ) {
-        let Some(key) = self.topics.find(topic).filter(|_| !outbox.is_closed()) else { return };
-        let Some(group) = self.topics.slot(key).topic.group_key(group) else { return };
-        let known = self.conns.ensure(conn, outbox, consumer);
-        known.memberships.ask(topic.tag(), Membership { topic: key, group });
+        let place = self.topics.find(topic).and_then(|key| {
+            let group = self.topics.slot(key).topic.group_key(group)?;
+            Some(Membership { topic: key, group })
+        });
+        match place {
+            None => {
+                self.open.commands.topic(topic);
+                self.open.commands.group(group);
+                self.open.commands.create_group();
+            }
+            Some(place) if !outbox.is_closed() => {
+                self.conns.ensure(conn, outbox, consumer).memberships.ask(topic.tag(), place);
+            }
+            Some(_) => {}
+        }
     }
 
     /// What a session says of its connection, and wants no answer to.

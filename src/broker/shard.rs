@@ -163,7 +163,6 @@ impl Shard {
                     }
                 }
                 Item::Subscribe { tag, topic, group: Some(group), consumer } => {
-                    self.write_group(&topic, &group);
                     self.ask(letter.conn, &letter.outbox, &topic, &group, &consumer);
                     answers.push(Answer::Join { tag, topic, group, consumer });
                 }
