@@ -149,7 +149,9 @@ impl Decoder {
         self.searched = 0;
         self.first_line = false;
         let (used, line) = (start + end + 1, without_cr(&rest[..end]));
-        if let Some(Over::Line(tag, error)) = self.over(line) {
+        if line.len() > LINE_BYTES_MAX
+            && let Some(Over::Line(tag, error)) = self.over(line)
+        {
             return Step::Refused { used, tag, error };
         }
         let (tag, command) = match split_tag(line) {
@@ -277,6 +279,7 @@ impl Decoder {
     }
 
     /// The topic and the message of a `PUB`, however big that is.
+    #[inline]
     fn publication<'a>(&mut self, args: &'a [u8]) -> Result<(TopicName, &'a [u8]), WireError> {
         let (name, rest) = word(args);
         // The one byte behind the topic divides; all that follows is the message, blanks too.
