@@ -1,6 +1,7 @@
 //! The state machine of one group.
 
 mod check;
+mod dead_letters;
 
 use std::fmt;
 use std::sync::Arc;
@@ -233,12 +234,6 @@ impl Group {
     /// The durable attempts of an unsettled message, oldest first.
     pub fn attempts(&self, offset: Offset) -> &[Attempt] {
         self.progress.attempts(offset)
-    }
-
-    /// What a dead letter tells of a message whose last attempt is `last`: all attempts, durable or not yet,
-    /// as far as they are kept, and how many counted.
-    pub fn story(&self, offset: Offset, last: &Attempt) -> (Vec<Attempt>, u32) {
-        self.progress.story(offset, self.unsaved.of(offset).iter().chain([last]))
     }
 
     /// Attaches a number to a message that was delivered and is not settled; it is forgotten with
@@ -495,28 +490,6 @@ impl Group {
             }
         }
         Verdict::Nacked { retry, of, delay }
-    }
-
-    fn give_up(
-        &mut self,
-        slot: Slot,
-        name: Arc<str>,
-        attempt: Attempt,
-        out: &mut Vec<Action>,
-    ) -> Verdict {
-        let (offset, attempts, outcome) =
-            (self.leases.get(slot).offset, attempt.n, attempt.outcome);
-        if self.policy.dead_letters {
-            self.leases.set(slot, State::Dying);
-            out.push(Action::Commit(Change::DeadLettered { offset, attempt }));
-            out.push(Action::Report(Report::DeadLettering { offset, name, outcome, attempts }));
-            Verdict::DeadLettering
-        } else {
-            self.leases.set(slot, State::Settling);
-            out.push(Action::Commit(Change::Settled { offset }));
-            out.push(Action::Report(Report::GaveUp { offset, name, outcome, attempts }));
-            Verdict::GaveUp
-        }
     }
 
     fn deliver(&mut self, now: Now, slot: Slot, holder: MemberIndex, out: &mut Vec<Action>) {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::delivery::{Attempt, Change, Look, Outcome};
+use crate::delivery::{Action, Attempt, Change, Look, Outcome};
 use crate::ids::Offset;
 use crate::log::LogError;
 use crate::planted::{self, Bug};
@@ -21,15 +21,23 @@ impl Topic {
     }
 
     /// Makes a change that a group asks for into commands. A dead letter and the settling of its
-    /// original are in one batch: both are durable or none.
+    /// original are in one batch: both are durable or none. If the original can't be read at the moment, the
+    /// group is told so.
     pub(super) fn write_change(
         &mut self,
         key: GroupKey,
         change: &Change,
         desk: &mut Desk<'_>,
+        more: &mut Vec<Action>,
     ) -> Result<(), LogError> {
         if let Change::DeadLettered { offset, attempt } = change {
-            self.write_dead_letter(key, *offset, attempt, desk)?;
+            if let Err(error) = self.write_dead_letter(key, *offset, attempt, desk) {
+                let slot = &mut self.groups[key.0];
+                tracing::error!(event = "message_unreadable", topic = %self.name,
+                    group = %slot.name, offset = offset.get(), "{error}");
+                slot.group.postpone(desk.now, *offset, attempt.clone(), more);
+                return Ok(());
+            }
             if planted::has(Bug::DeadLetterApart) {
                 let mut later = Commands::default();
                 later.topic(&self.name);
@@ -45,6 +53,10 @@ impl Topic {
         Ok(())
     }
 
+    /// What is damaged becomes a dead letter with what is known of it.
+    ///
+    /// # Errors
+    /// What the disk says; it may be a passing shortage. Nothing is written.
     fn write_dead_letter(
         &mut self,
         key: GroupKey,
@@ -56,10 +68,14 @@ impl Topic {
         let slot = &mut self.groups[key.0];
         let (attempts, failures) = slot.group.story(offset, last);
         let mut failure_reason = reason(last);
-        let original = slot.feed.original(offset).unwrap_or_else(|error| {
-            write!(failure_reason, "; {error}").expect("a String takes all");
-            feed::Original::default()
-        });
+        let original = match slot.feed.original(offset) {
+            Ok(original) => original,
+            Err(error @ LogError::Io { .. }) => return Err(error),
+            Err(error) => {
+                write!(failure_reason, "; {error}").expect("a String takes all");
+                feed::Original::default()
+            }
+        };
         let record = DeadLetter {
             original_topic: self.name.as_str(),
             original_id: &original.id,

@@ -268,7 +268,7 @@ impl Topic {
                     Action::Deliver { member, offset, .. } => {
                         self.deliver(key, member, offset, desk, &mut more)?;
                     }
-                    Action::Commit(change) => self.write_change(key, &change, desk)?,
+                    Action::Commit(change) => self.write_change(key, &change, desk, &mut more)?,
                     // The first one: those that come later are about what is done because of it.
                     Action::Answer(answer) => verdict = verdict.or(Some(answer)),
                     Action::Report(report) => self.report(key, &report),

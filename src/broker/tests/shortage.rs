@@ -146,3 +146,28 @@ fn a_checkpoint_without_a_descriptor_does_not_count_and_the_next_one_syncs_what_
         life::check(&disk, &node, &ledger);
     }
 }
+
+/// A dead letter was written without its message if that could not be read at the moment.
+#[test]
+fn a_dead_letter_waits_until_its_message_can_be_read() {
+    let disk = SimDisk::new();
+    let (mut node, _found) = Node::start(&disk, now(0)).unwrap();
+    let mut ledger = Ledger::default();
+    let mut pass = |node: &mut Node, seconds| {
+        live(node, &[Op::Pass(seconds)], &mut ledger).unwrap();
+        node.held()
+    };
+    live(&mut node, &[Op::Subscribe("a"), Op::Publish("a", 1)], &mut Ledger::default()).unwrap();
+    assert_eq!([10, 1].map(|seconds| pass(&mut node, seconds)), [1, 2]);
+    let (op, path_has) = (Some(sim::Op::Open), "a.log".to_owned());
+    disk.fail(Fault { op, path_has, skip: 0, times: u64::MAX, failure: Failure::NoDescriptor });
+    let letters = Path::new("/srv/data/a.dlq.log");
+    assert_eq!((pass(&mut node, 10), disk.files().contains_key(letters)), (2, false));
+    disk.heal();
+    assert_eq!(pass(&mut node, 10), 3, "it is delivered once more");
+    assert_eq!(pass(&mut node, 10), 3);
+    let line = disk::read_all(&disk, letters).unwrap();
+    let letter: serde_json::Value = serde_json::from_slice(&line).unwrap();
+    assert!(letter["msg"].as_str().unwrap().starts_with("a-1-"), "{letter}");
+    assert_eq!(letter["attempts"].as_array().unwrap().len(), 3);
+}
