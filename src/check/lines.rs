@@ -3,10 +3,17 @@
 use std::path::PathBuf;
 
 use super::logs::{Segment, Topic, Trust};
-use super::{CheckError, Kind, Level, Mend};
+use super::repair::Filling;
+use super::{CheckError, Kind, Level, Mend, Rewrite, unusable};
 use crate::ids::{Offset, TopicName};
-use crate::log::{Entry, Lines, RawLine, parse_line, parse_lost};
+use crate::log::{Entry, Lines, RawLine, last_line, parse_line, parse_lost};
 use crate::time::Timestamp;
+
+/// How much is read at a time to find the next good line.
+const PEEK_BYTES: usize = 64 << 10;
+
+/// More messages than these are not missing in a row: what says so is wrong.
+const MISSING_MAX: u64 = 1 << 26;
 
 /// Lines that are none, one after the other.
 #[derive(Clone, Copy, Debug)]
@@ -54,10 +61,12 @@ pub(super) struct Walk<'a, 'b, 'm> {
     /// Whether the time of every line so far is known.
     is_timed: bool,
     index: IndexWalk,
+    /// Whether the file has to be written again.
+    is_again: bool,
 }
 
 /// What a line is.
-enum Seen {
+pub(super) enum Seen {
     Good(Offset, Timestamp),
     /// A repair wrote it.
     Lost(Offset),
@@ -66,7 +75,7 @@ enum Seen {
     Bad(String),
 }
 
-fn see(topic: &TopicName, raw: &RawLine<'_>, next: Offset, in_bad: u64) -> Seen {
+pub(super) fn see(topic: &TopicName, raw: &RawLine<'_>, next: Offset, in_bad: u64) -> Seen {
     if let Some(offset) = parse_lost(raw.bytes)
         && offset >= next
     {
@@ -127,7 +136,8 @@ impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {
         index: IndexWalk,
     ) -> Self {
         let (next, latest) = (segment.first, Timestamp::default());
-        Walk { topic, segment, lines, next, bad: None, latest, is_timed: true, index }
+        let (bad, is_timed, is_again) = (None, true, false);
+        Walk { topic, segment, lines, next, bad, latest, is_timed, index, is_again }
     }
 
     pub(super) fn run(mut self) -> Result<(), CheckError> {
@@ -140,15 +150,16 @@ impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {
     /// What has to be good.
     fn vouched(&mut self) -> Result<(), CheckError> {
         let name = self.topic.paths.topic.clone();
-        let until = self.segment.vouched.min(self.segment.len);
+        let limit = self.limit()?;
         let is_growing = self.is_growing();
+        let mut is_moved = limit > self.segment.vouched;
         let mut why = String::new();
-        loop {
+        while !self.is_behind(self.next) {
             let in_bad = self.bad.map_or(0, |bad| bad.lines);
             if self.topic.meter.is_over() {
                 return Ok(());
             }
-            let Some(raw) = self.lines.next(until)? else { break };
+            let Some(raw) = self.lines.next(limit)? else { break };
             let (at, len, is_whole) = (raw.at, raw.bytes.len() as u64 + 1, raw.is_whole);
             if !is_whole && is_growing {
                 break;
@@ -161,42 +172,83 @@ impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {
                     _ => cut(&name, &raw, self.next),
                 }
             };
-            match seen {
-                Seen::Good(offset, ts) => self.good(at, offset, Some(ts), &why),
-                Seen::Lost(offset) => {
-                    self.good(at, offset, None, &why);
-                    let what = format!("message {offset} was lost before an earlier repair");
-                    self.tell(Level::Note, Kind::Lost, Some(at), &what, Mend::Nothing);
-                }
-                Seen::Merged(end) if is_whole || !self.is_adopted() => {
-                    self.good(at, self.next, None, &why);
-                    let what = "the end of the line is damaged";
-                    self.tell(Level::Damage, Kind::Log, Some(end), what, Mend::LineEnd(end));
-                    if is_whole {
-                        self.good(end + 1, self.next, None, &why);
-                    }
-                }
-                Seen::Merged(_) => {
-                    self.good(at, self.next, None, &why);
-                    let what = "the last line has no end; the first start gives it one";
-                    self.tell(Level::Torn, Kind::Log, Some(at), what, Mend::Nothing);
-                }
-                Seen::Bad(_) if !is_whole && self.is_adopted() => {
-                    let what = "the last line is torn; the first start moves it to the quarantine";
-                    self.tell(Level::Torn, Kind::Log, Some(at), what, Mend::Nothing);
-                }
-                Seen::Bad(reason) => {
-                    let bad = self.bad.get_or_insert_with(|| {
-                        why = reason;
-                        Bad { at, lines: 0 }
-                    });
-                    bad.lines += 1;
-                }
+            if let Seen::Good(offset, _) | Seen::Lost(offset) = seen
+                && self.is_behind(offset)
+            {
+                self.lines.step_back(at);
+                is_moved = true;
+                break;
             }
+            self.take(seen, at, is_whole, &mut why);
             self.read(len);
         }
-        self.close(&why);
-        Ok(())
+        let until = if is_moved { self.lines.at } else { self.segment.vouched };
+        let end = self.close(until, &why);
+        self.ensure_shape(end)
+    }
+
+    /// Where to stop reading what is vouched for: at the mark, unless lines came to it or were made longer, so
+    /// that some of it stands behind.
+    fn limit(&self) -> Result<u64, CheckError> {
+        let Segment { path, vouched, len, is_marked, last, .. } = self.segment;
+        let (until, last) = (*vouched.min(len), last.unwrap_or_default());
+        if !is_marked || until == 0 || len <= vouched {
+            return Ok(until);
+        }
+        let file = self.topic.open(path).map_err(unusable(path))?;
+        let (at, _) = last_line(&*file, until).map_err(unusable(path))?;
+        let mut lines = Lines::new(file, path, at, PEEK_BYTES);
+        while let Some(raw) = lines.next(*len)? {
+            let end = raw.at + raw.bytes.len() as u64 + 1;
+            let record = parse_line(&self.topic.paths.topic, raw.bytes).ok();
+            if let Some(offset) = record.map(|line| line.offset).or_else(|| parse_lost(raw.bytes)) {
+                let is_moved = offset < last || offset == last && end != until;
+                return Ok(if is_moved { *len } else { until });
+            }
+        }
+        Ok(until)
+    }
+
+    /// Whether this message stands behind what is vouched for.
+    fn is_behind(&self, offset: Offset) -> bool {
+        let Segment { is_marked, vouched, last, .. } = self.segment;
+        *is_marked && *vouched > 0 && last.is_some_and(|last| offset > last)
+    }
+
+    /// A line of what has to be good.
+    fn take(&mut self, seen: Seen, at: u64, is_whole: bool, why: &mut String) {
+        match seen {
+            Seen::Good(offset, ts) => self.good(at, offset, Some(ts), why),
+            Seen::Lost(offset) => {
+                self.good(at, offset, None, why);
+                let what = format!("message {offset} was lost before an earlier repair");
+                self.tell(Level::Note, Kind::Lost, Some(at), &what, Mend::Nothing);
+            }
+            Seen::Merged(end) if is_whole || !self.is_adopted() => {
+                self.good(at, self.next, None, why);
+                let what = "the end of the line is damaged";
+                self.tell(Level::Damage, Kind::Log, Some(end), what, Mend::LineEnd(end));
+                if is_whole {
+                    self.good(end + 1, self.next, None, why);
+                }
+            }
+            Seen::Merged(_) => {
+                self.good(at, self.next, None, why);
+                let what = "the last line has no end; the first start gives it one";
+                self.tell(Level::Torn, Kind::Log, Some(at), what, Mend::Nothing);
+            }
+            Seen::Bad(_) if !is_whole && self.is_adopted() => {
+                let what = "the last line is torn; the first start moves it to the quarantine";
+                self.tell(Level::Torn, Kind::Log, Some(at), what, Mend::Nothing);
+            }
+            Seen::Bad(reason) => {
+                let bad = self.bad.get_or_insert_with(|| {
+                    *why = reason;
+                    Bad { at, lines: 0 }
+                });
+                bad.lines += 1;
+            }
+        }
     }
 
     fn is_active(&self) -> bool {
@@ -218,8 +270,7 @@ impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {
             self.is_timed = false;
             self.region(bad, at, false, offset.prev(), why);
         } else if offset > self.next {
-            let what = format!("messages {} to {} are missing", self.next, offset.prev());
-            self.tell(Level::Damage, Kind::Log, Some(at), &what, Mend::Cannot);
+            self.missing(at, offset.prev());
         }
         self.latest = self.latest.max(ts.unwrap_or_default());
         let before = self.topic.end.map_or(self.latest, |end| end.latest);
@@ -230,28 +281,50 @@ impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {
         self.next = offset.next();
     }
 
-    /// The end of what is vouched for.
-    fn close(&mut self, why: &str) {
+    /// The end of what is vouched for, at `until` if that is damaged. Gives where it ends when all is mended
+    /// that can be where it is.
+    fn close(&mut self, until: u64, why: &str) -> u64 {
         let lines = self.bad.map_or(0, |bad| bad.lines);
         let known = self.segment.last.filter(|_| self.segment.vouched > 0);
         let counted = Offset::new(self.next.get() + lines).prev();
         let last = known.unwrap_or(counted);
-        let until = self.segment.vouched;
+        let mut end = self.lines.at;
         if let Some(bad) = self.bad.take() {
             self.region(bad, until, !self.segment.is_marked, last, why);
+            end = until;
         } else if self.next <= last && until > self.segment.len {
             let bad = Bad { at: self.segment.len, lines: 0 };
             let why = format!("it ends here, and the checkpoint knows {until} bytes");
             self.region(bad, until, false, last, &why);
+            end = until;
         } else if self.next <= last && !self.segment.is_marked {
             self.topic.missing(self.next, last);
         } else if self.next <= last {
-            let what = format!("messages {} to {last} are missing", self.next);
-            self.tell(Level::Damage, Kind::Log, Some(until), &what, Mend::Rebuild);
+            self.missing(end, last);
         } else {
-            return;
+            return end;
         }
         self.next = last.next();
+        end
+    }
+
+    /// Messages from the next one up to `last` have no bytes here.
+    fn missing(&mut self, at: u64, last: Offset) {
+        let what = if self.next == last {
+            format!("message {last} is missing")
+        } else {
+            format!("messages {} to {last} are missing", self.next)
+        };
+        let count = last.get() - self.next.get();
+        let mend = if count < MISSING_MAX { self.again() } else { Mend::Cannot };
+        self.tell(Level::Damage, Kind::Log, Some(at), &what, mend);
+    }
+
+    /// The file has to be written again; [`Walk::ensure_shape`] says how.
+    fn again(&mut self) -> Mend {
+        self.is_again = true;
+        let (topic, first) = (self.topic.paths.topic.clone(), self.segment.first);
+        Mend::Rewrite(Rewrite { topic, first, last: first, len: None, keeps_rest: false })
     }
 
     /// Bytes that are no lines stand for the messages from the next one up to `last`.
@@ -262,12 +335,47 @@ impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {
             Some(0) => format!("message {first}: {why}"),
             Some(_) => format!("messages {first} to {last}: {why}"),
         };
-        let mend = if first > last {
-            Mend::Cannot
-        } else {
+        let has_room = || may_grow || Filling::new(first, last, 0).bytes <= until - at;
+        let mend = if first <= last && has_room() {
             Mend::Lines { at, until, may_grow, first, last }
+        } else {
+            self.again()
         };
         self.tell(Level::Damage, Kind::Log, Some(at), &what, mend);
+    }
+
+    /// The lines end where the mark says, which is at `end` now. If not, or if there is no room for what
+    /// is missing, the file is written again.
+    fn ensure_shape(&mut self, end: u64) -> Result<(), CheckError> {
+        let Segment { path, first, last, vouched, is_marked, .. } = self.segment;
+        let is_off = *is_marked && end != *vouched;
+        if !self.is_again && !is_off {
+            return Ok(());
+        }
+        let mut rewrite = Rewrite {
+            topic: self.topic.paths.topic.clone(),
+            first: *first,
+            last: last.unwrap_or(self.next.prev()),
+            len: is_marked.then_some(*vouched),
+            keeps_rest: *is_marked || self.is_active(),
+        };
+        let file = self.topic.open(path).map_err(unusable(path))?;
+        let is_fitting = !*is_marked || rewrite.fits(&file, path, *vouched)?;
+        rewrite.len = rewrite.len.filter(|_| is_fitting);
+        for finding in &mut self.topic.report.findings {
+            if finding.file == *path && matches!(finding.mend, Mend::Rewrite(_)) {
+                finding.mend = Mend::Rewrite(rewrite.clone());
+            }
+        }
+        if !is_fitting || !self.is_again {
+            let what = format!(
+                "its messages up to {} do not take the {vouched} bytes that the checkpoint knows",
+                rewrite.last
+            );
+            let mend = if is_fitting { Mend::Rewrite(rewrite) } else { Mend::Rebuild };
+            self.tell(Level::Damage, Kind::Log, Some(end), &what, mend);
+        }
+        Ok(())
     }
 
     /// What lies behind the mark: the next start cuts it and makes it again from the log.

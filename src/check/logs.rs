@@ -337,7 +337,7 @@ impl Topic<'_, '_> {
         Walk::new(self, segment, lines, index).run()
     }
 
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+    pub(super) fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         match &self.active {
             Some(active) if *path == self.paths.active() => Ok(Arc::clone(active)),
             _ => self.disk.open(path, Open::Read),

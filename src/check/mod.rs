@@ -10,7 +10,8 @@
 //! * Damage is what something vouches for and is not there; a torn tail is what a crash left behind
 //!   the last checkpoint, and is cut or made again by the next start without anybody's help.
 //! * A repair invents nothing. In the place of a message that is lost goes a line that says so, as
-//!   long as what was there: offsets stay dense, and no later message, index or checkpoint moves.
+//!   long as what was there: offsets stay dense, and no later message, index or checkpoint moves. Where
+//!   lines are gone or have moved, the file is written again.
 //! * A check without a repair keeps no broker out: it lets one in, and goes on beside it (`guest`).
 //! * Beside a broker that serves the directory what looks wrong may only be new: it is looked at again
 //!   (`beside`), and told if it is still so. A repair needs the directory for itself.
@@ -25,6 +26,7 @@ mod lines;
 mod logs;
 mod rebuild;
 mod repair;
+mod rewrite;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -45,6 +47,7 @@ use crate::wal::WalError;
 
 pub use guest::{Guest, check_as_guest};
 pub use repair::{Done, Seeds, repair};
+pub use rewrite::Rewrite;
 
 /// More findings than these are only counted.
 const FINDINGS_MAX: usize = 10_000;
@@ -102,6 +105,8 @@ pub enum Mend {
         /// The last.
         last: Offset,
     },
+    /// Lines are not where they were: the file is written again.
+    Rewrite(Rewrite),
     /// The line end that belongs at this byte is put back.
     LineEnd(u64),
     /// The file is moved to the quarantine.
@@ -123,6 +128,11 @@ impl Mend {
             }
             Mend::Lines { first, last, .. } => {
                 format!("marks messages {first} to {last} as lost; the bytes go to the quarantine")
+            }
+            Mend::Rewrite(_) => {
+                "writes the file again, with what is missing marked as lost; the file as \
+                                 it was goes to the quarantine"
+                    .to_owned()
             }
             Mend::LineEnd(_) => "puts the line end back; nothing is lost".to_owned(),
             Mend::SetAside => "moves the file to the quarantine; nothing is lost".to_owned(),

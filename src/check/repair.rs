@@ -1,13 +1,15 @@
 //! Doing what the findings say, with a copy of every byte that is replaced.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::rewrite::Rewrite;
 use super::{CheckError, Finding, Level, Mend, Report, check, rebuild, unusable};
 use crate::broker::layout::Layout;
 use crate::broker::open::Node;
-use crate::disk::{Disk, File, Open};
+use crate::disk::{Disk, Open};
 use crate::ids::Offset;
 use crate::limits::FILE_NAME_BYTES_MAX;
 use crate::log::write_lost;
@@ -49,18 +51,30 @@ pub fn repair(
 ) -> Result<Vec<Done>, CheckError> {
     let layout = Layout::new(dir);
     let aside = Aside { disk: disk.as_ref(), folder: layout.quarantine(), now };
-    let mut repair = Repair { layout: &layout, aside: &aside, done: Vec::new() };
-    let damages = || report.findings.iter().filter(|found| found.level == Level::Damage);
-    for finding in damages() {
+    let again = BTreeMap::new();
+    let mut repair = Repair { layout: &layout, aside: &aside, again, done: Vec::new() };
+    for finding in damages(report) {
         repair.mend(finding)?;
     }
-    let mut done = repair.done;
-    if damages().any(|finding| finding.mend == Mend::Rebuild) {
+    let Repair { again, mut done, .. } = repair;
+    for (file, rewrite) in &again {
+        done.push(rewrite.run(&aside, file)?);
+    }
+    let wants_rebuild =
+        |report: &Report| damages(report).any(|finding| finding.mend == Mend::Rebuild);
+    let is_wanted = wants_rebuild(report);
+    if is_wanted || !again.is_empty() {
         // What was mended first counts for where the topics end.
         let fresh = check(disk, dir, &mut |_, _| {})?;
-        done.extend(rebuild::rebuild(disk, &layout, &fresh, &aside, seeds)?);
+        if is_wanted || wants_rebuild(&fresh) {
+            done.extend(rebuild::rebuild(disk, &layout, &fresh, &aside, seeds)?);
+        }
     }
     Ok(done)
+}
+
+fn damages(report: &Report) -> impl Iterator<Item = &Finding> {
+    report.findings.iter().filter(|found| found.level == Level::Damage)
 }
 
 /// The quarantine.
@@ -147,6 +161,8 @@ impl Aside<'_> {
 struct Repair<'a> {
     layout: &'a Layout,
     aside: &'a Aside<'a>,
+    /// Files that are written again when all in them is mended that can be where it is.
+    again: BTreeMap<PathBuf, Rewrite>,
     done: Vec<Done>,
 }
 
@@ -155,6 +171,7 @@ impl Repair<'_> {
         let (disk, file) = (self.aside.disk, &finding.file);
         match &finding.mend {
             Mend::Nothing | Mend::Cannot | Mend::Rebuild => {}
+            Mend::Rewrite(rewrite) => drop(self.again.insert(file.clone(), rewrite.clone())),
             Mend::SetAside => {
                 let kept = self.aside.take(file)?;
                 self.say(file, "moved to the quarantine; nothing is lost", Some(kept));
@@ -185,7 +202,14 @@ impl Repair<'_> {
                 let kept = self.aside.copy(file, *at, until)?;
                 let filling = Filling::new(*first, *last, until - at);
                 let open = disk.open(file, Open::Create).map_err(unusable(file))?;
-                filling.write(&*open, *at).map_err(unusable(file))?;
+                let mut to = *at;
+                let mut put = |lines: &[u8]| {
+                    open.write_at(lines, to)?;
+                    to += lines.len() as u64;
+                    Ok(())
+                };
+                let written = filling.write(&mut put).and_then(|()| open.sync());
+                written.map_err(unusable(file))?;
                 disk.sync_dir(&self.layout.data).map_err(unusable(&self.layout.data))?;
                 let what = if first == last {
                     format!("message {first} is lost, and marked so at byte {at}")
@@ -204,35 +228,35 @@ impl Repair<'_> {
 }
 
 /// Lines for lost messages that fill a number of bytes exactly.
-struct Filling {
+pub(super) struct Filling {
     first: Offset,
     last: Offset,
     /// Bytes that are needed at least.
-    bytes: u64,
+    pub(super) bytes: u64,
     /// Blanks for each line, and for the last one besides.
     each: u64,
     rest: u64,
 }
 
 impl Filling {
-    fn new(first: Offset, last: Offset, room: u64) -> Self {
+    pub(super) fn new(first: Offset, last: Offset, room: u64) -> Self {
         let count = last.get() - first.get() + 1;
         // `{"lost":` and `}` and the line end, and the digits: all numbers of so many digits at once.
-        let mut bytes = count * 10;
+        let mut bytes = count.saturating_mul(10);
         let mut from = first.get();
         while from <= last.get() {
             let digits = from.to_string().len();
             let power = u32::try_from(digits).expect("twenty at most");
             let until =
                 10u64.checked_pow(power).map_or(last.get(), |next| last.get().min(next - 1));
-            bytes += (until - from + 1) * digits as u64;
+            bytes = bytes.saturating_add((until - from + 1).saturating_mul(digits as u64));
             from = until + 1;
         }
         let spare = room.saturating_sub(bytes);
         Self { first, last, bytes, each: spare / count, rest: spare % count }
     }
 
-    fn write(&self, file: &dyn File, mut at: u64) -> io::Result<()> {
+    pub(super) fn write(&self, put: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let mut block = Vec::new();
         let mut offset = self.first;
         while offset <= self.last {
@@ -240,12 +264,11 @@ impl Filling {
             let padding = usize::try_from(self.each + more).map_err(io::Error::other)?;
             write_lost(&mut block, offset, padding);
             if block.len() >= BLOCK_BYTES || offset == self.last {
-                file.write_at(&block, at)?;
-                at += block.len() as u64;
+                put(&block)?;
                 block.clear();
             }
             offset = offset.next();
         }
-        file.sync()
+        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 //! repair the broker starts and has every message that was not hit.
 
 mod crash;
+mod shape;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -37,6 +37,7 @@ pub use index::{Entry, entries};
 pub use reader::Reader;
 pub(crate) use record::write_lost;
 pub use record::{Line, LineError, NewRecord, parse_line, parse_lost, write_line};
+pub(crate) use recover::last_line;
 pub use recover::{Adopted, Scan, SegmentFile, scan};
 pub use retain::{Ages, Retention, RetentionPlan};
 pub use segment::{Lines, Paths, RawLine};

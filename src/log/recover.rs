@@ -243,7 +243,7 @@ fn offset_of(topic: &TopicName, line: &[u8]) -> Result<Offset, LineError> {
 }
 
 /// The line that ends at `end` (with its LF, if it has one), and where it begins.
-pub(super) fn last_line(file: &dyn File, end: u64) -> std::io::Result<(u64, Vec<u8>)> {
+pub(crate) fn last_line(file: &dyn File, end: u64) -> std::io::Result<(u64, Vec<u8>)> {
     let mut want = 4096;
     loop {
         let from = end.saturating_sub(want);

@@ -147,7 +147,7 @@ impl Lines {
     }
 
     /// Goes back to `at`, where the line begins that was read last.
-    pub(super) fn step_back(&mut self, at: u64) {
+    pub fn step_back(&mut self, at: u64) {
         let taken = usize::try_from(self.at - at).expect("a line is in memory");
         self.start -= taken;
         self.at = at;

@@ -292,3 +292,38 @@ fn a_second_signal_ends_it_at_once_and_nothing_is_lost() {
     assert!(broker.logged().contains("the next start will recover"), "{}", broker.logged());
     assert_eq!(Setup::new(&dir).start().connect().publish("chat", "next").1, 2);
 }
+
+/// A file that somebody had taken a line out of could not be repaired, and every start was refused.
+#[test]
+fn a_file_that_lost_a_line_is_repaired_and_served() {
+    let (_temp, dir) = data_dir();
+    let setup = Setup::new(&dir);
+    let broker = setup.start();
+    let mut nc = broker.connect();
+    for n in 1..=20 {
+        nc.publish("chat", &format!("message {n}"));
+    }
+    assert_eq!(broker.stop(), Some(0));
+    let path = dir.join("chat.log");
+    let whole = fs::read_to_string(&path).unwrap();
+    let without: Vec<_> =
+        whole.split_inclusive('\n').filter(|l| !l.contains("message 5\"")).collect();
+    fs::write(&path, without.concat()).unwrap();
+    let refused = setup.command().output().unwrap();
+    assert_eq!(refused.status.code(), Some(10));
+    let check = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wiber"));
+        command.env_clear().arg("check").arg("--data-dir").arg(&dir).args(args);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = check(&["--repair"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("message 5 is missing"), "{text}");
+    assert!(text.ends_with(": whole, but for 1 lost before a repair\n"), "{text}");
+    assert_eq!(fs::read(&path).unwrap().len(), whole.len(), "the checkpoint knows how long it is");
+    let broker = setup.start();
+    let (offsets, _) = history(&mut broker.connect(), "chat", 20);
+    assert_eq!(offsets, (1..=20).filter(|n| *n != 5).collect::<Vec<_>>());
+    assert_eq!(broker.stop(), Some(0));
+}

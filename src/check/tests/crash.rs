@@ -53,8 +53,11 @@ fn without_times(json: &[u8]) -> Vec<u8> {
 }
 
 fn repaired_at_every_crash(places: &[(&str, usize)]) {
-    let files = harmed(places);
-    let disk = || disk_of(&files).crash(Crash::KeepAll);
+    files_repaired_at_every_crash(&harmed(places), &format!("{places:?}"));
+}
+
+fn files_repaired_at_every_crash(files: &Files, places: &str) {
+    let disk = || disk_of(files).crash(Crash::KeepAll);
     let undisturbed = disk();
     let before = undisturbed.changes();
     assert!(!run(&undisturbed, 9).unwrap().is_empty());
@@ -64,7 +67,7 @@ fn repaired_at_every_crash(places: &[(&str, usize)]) {
     for cut in 0..changes {
         let variants = [Crash::LoseUnsynced, Crash::KeepAll, Crash::Random { seed: cut }];
         let how = variants[usize::try_from(cut % 3).unwrap()];
-        let place = format!("{places:?}, power cut at change {cut} of {changes}, {how:?}");
+        let place = format!("{places}, power cut at change {cut} of {changes}, {how:?}");
         let disk = disk();
         disk.cut_power_after(cut);
         run(&disk, 9).map(drop).unwrap_err();
@@ -92,6 +95,17 @@ fn repaired_at_every_crash(places: &[(&str, usize)]) {
 fn a_repair_of_lines_and_a_checkpoint_can_be_cut_short_anywhere() {
     repaired_at_every_crash(&[("/a.log", 60), ("/b@00000000000000000001.log", 200)]);
     repaired_at_every_crash(&[("/b@00000000000000000001.log", 100), ("3.json", 40)]);
+}
+
+#[test]
+fn a_file_that_is_written_again_is_there_as_it_was_or_whole() {
+    for part in ["/a@00000000000000000010.log", "/b@00000000000000000001.log"] {
+        let mut files = example();
+        let (_, bytes) = files.iter_mut().find(|(path, _)| path.ends_with(&part[1..])).unwrap();
+        let second = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        drop(bytes.drain(..second));
+        files_repaired_at_every_crash(&files, part);
+    }
 }
 
 #[test]

@@ -1,0 +1,68 @@
+//! Files whose lines are not where they were: some are gone, some came to them, some were edited. That
+//! costs the messages that are gone at most, and a repair comes to a directory that starts.
+
+use super::*;
+
+/// Every line of a file, and what is done to them.
+type Edit = fn(&mut Vec<Vec<u8>>, usize);
+
+/// What an editor or `sed -i` makes of a line, and how many messages that costs at most.
+const EDITS: [(&str, u64, Edit); 8] = [
+    ("removed", 1, |lines, n| drop(lines.remove(n))),
+    ("removed with the next", 2, |lines, n| drop(lines.drain(n..lines.len().min(n + 2)))),
+    ("doubled", 0, |lines, n| lines.insert(n, lines[n].clone())),
+    ("behind a foreign one", 0, |lines, n| lines.insert(n, b"not a message\n".to_vec())),
+    ("longer", 1, |lines, n| lines[n].splice(40..40, *b"more").for_each(drop)),
+    ("shorter", 1, |lines, n| drop(lines[n].drain(40..44))),
+    ("hardly there", 1, |lines, n| lines[n] = b"-\n".to_vec()),
+    ("in the place of the one before", 0, |lines, n| lines.swap(n, n.saturating_sub(1))),
+];
+
+fn edited(bytes: &[u8], n: usize, edit: Edit) -> Vec<u8> {
+    let mut lines: Vec<_> =
+        bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+    edit(&mut lines, n);
+    lines.concat()
+}
+
+/// Checks and repairs files with this file edited. What was there before is there, but for so many.
+fn mended(files: &Files, path: &Path, bytes: Vec<u8>, cost: u64, place: &str) {
+    let (before, _) = messages(&disk_of(files));
+    let mut harmed = files.clone();
+    harmed.insert(path.to_owned(), bytes);
+    let disk = disk_of(&harmed);
+    let report = checked(&disk);
+    let refused = start(&disk_of(&harmed)).is_err_and(|error| error.is_damage());
+    assert!(!refused || report.damages() > 0, "{place}: the start refuses it");
+    repaired(&disk, &report);
+    let after = checked(&disk);
+    assert_eq!(after.damages(), 0, "{place}: {} after {}", tell(&after), tell(&report));
+    // What is mended in its place first is kept by itself.
+    let is_once = |found: &Finding| matches!(found.mend, Mend::Rewrite(_) | Mend::Nothing);
+    let is_again = report.damages() > 0 && report.findings.iter().all(is_once);
+    let is_kept = |(_, bytes): (&PathBuf, &Vec<u8>)| *bytes == harmed[path];
+    assert!(!is_again || disk.files().iter().any(is_kept), "{place}: all of it is kept");
+    drop(start(&disk).unwrap_or_else(|error| panic!("{place}: {error}")));
+    let (there, lost) = messages(&disk);
+    assert!(lost <= cost, "{place}: {lost} lost; {}", tell(&report));
+    assert_eq!(there.len() as u64 + lost, before.len() as u64, "{place}; {}", tell(&report));
+    assert!(there.iter().all(|(key, message)| before.get(key) == Some(message)), "{place}");
+}
+
+#[test]
+fn lines_that_are_not_where_they_were_cost_what_is_gone_at_most() {
+    let files = example();
+    for (path, bytes) in
+        files.iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "log"))
+    {
+        let count = bytes.split(|byte| *byte == b'\n').count() - 1;
+        for (how, cost, edit) in EDITS {
+            for n in 0..count {
+                let place = format!("{} line {n} {how}", path.display());
+                // Two that are in each other's place are two that are not in theirs.
+                let cost = if how.starts_with("in the place") { 2 } else { cost };
+                mended(&files, path, edited(bytes, n, edit), cost, &place);
+            }
+        }
+    }
+}
