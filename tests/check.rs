@@ -9,8 +9,12 @@ use std::process::Command;
 
 /// Runs `wiber check` with the directory; gives the exit code, standard output and standard error.
 fn check(dir: &Path, args: &[&str]) -> (Option<i32>, String, String) {
+    run(dir, &[&["check"], args].concat())
+}
+
+fn run(dir: &Path, args: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wiber"));
-    command.env_clear().arg("check").arg("--data-dir").arg(dir).args(args);
+    command.env_clear().args(args).arg("--data-dir").arg(dir);
     let output = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
@@ -26,8 +30,49 @@ fn a_prototypes_directory_is_whole() {
     fs::write(dir.path().join("chat.log"), (1..=3).map(prototype).collect::<String>()).unwrap();
     let (code, out, err) = check(dir.path(), &[]);
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
-    assert!(out.starts_with("1 topic, 3 messages, "), "{out}");
-    assert!(out.ends_with(": all whole\n"), "{out}");
+    let (note, all) = out.split_at(out.find("1 topic, 3 messages, ").expect("it ends with that"));
+    assert!(all.ends_with(": all whole\n") && all.lines().count() == 1, "{out}");
+    assert!(note.starts_with("note    .wiber/node.json\n        it is not there: "), "{out}");
+    let words: Vec<_> = note.split_whitespace().collect();
+    let end = "the next start takes the messages over, and groups begin anew";
+    assert!(words.join(" ").ends_with(end), "{out}");
+}
+
+/// A path with a mistake in it was told to be whole, with exit code 0.
+#[test]
+fn what_is_no_data_directory_is_not_whole() {
+    let above = tempfile::tempdir().unwrap();
+    fs::create_dir(above.path().join("chat.logs")).unwrap();
+    fs::write(above.path().join("notes.txt"), "no topic's file").unwrap();
+    let told = |args: &[&str]| {
+        let (code, out, err) = run(above.path(), args);
+        assert_eq!((code, out.as_str()), (Some(5), ""), "{err}");
+        assert!(err.contains("it is no data directory: no .wiber and no topic's file"), "{err}");
+        err
+    };
+    let all: [&[&str]; 4] =
+        [&["check"], &["check", "--json"], &["check", "--repair"], &["history", "chat"]];
+    for args in all {
+        assert!(told(args).contains("hint: name one by --data-dir\n"));
+    }
+    let served = above.path().join("served");
+    fs::create_dir_all(served.join(".wiber")).unwrap();
+    fs::write(served.join(".wiber/node.json"), "{}").unwrap();
+    for args in all {
+        let hint = format!("hint: did you mean --data-dir {}?\n", served.display());
+        assert!(told(args).contains(&hint));
+    }
+    assert_eq!(fs::read_dir(above.path()).unwrap().count(), 3, "nothing was made");
+}
+
+/// A first start that came to nothing leaves folders.
+#[test]
+fn a_directory_that_is_about_to_be_served_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join(".wiber/checkpoint")).unwrap();
+    let (code, out, err) = check(dir.path(), &[]);
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    assert!(out.contains("no broker has served this directory yet\n0 topics"), "{out}");
 }
 
 #[test]
@@ -45,7 +90,9 @@ fn a_damaged_line_is_named_and_a_repair_keeps_its_bytes() {
     let json: Vec<serde_json::Value> =
         out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((&json[0]["file"], &json[0]["byte"]), (&"chat.log".into(), &at.into()));
-    assert_eq!((&json[1]["whole"], &json[1]["messages"]), (&false.into(), &2.into()));
+    assert_eq!((&json[1]["finding"], &json[1]["kind"]), (&"note".into(), &"identity".into()));
+    assert_eq!((&json[2]["whole"], &json[2]["messages"]), (&false.into(), &2.into()));
+    assert_eq!(json.len(), 3);
     assert_eq!(fs::read_to_string(dir.path().join("chat.log")).unwrap(), lines, "nothing changed");
 
     let (code, out, _) = check(dir.path(), &["--repair"]);

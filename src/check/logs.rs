@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::lines::{IndexWalk, Walk, record_in};
 use super::state::State;
-use super::{CheckError, Finding, Kind, Level, Mend, Report, unusable};
+use super::{CheckError, Finding, Kind, Level, Mend, Report, place, unusable};
 use crate::broker::layout::Layout;
 use crate::disk::{self, Disk, File, Open};
 use crate::ids::{Offset, TopicName};
@@ -35,6 +35,9 @@ pub(super) fn verify(
     report: &mut Report,
     tell: Tell<'_>,
 ) -> Result<(), CheckError> {
+    if !state.is_served {
+        place::ensure_data_dir(disk, &layout.data)?;
+    }
     let mut scan = log::scan(disk, &layout.data)?;
     for name in state.marks.keys() {
         scan.topics.entry(name.clone()).or_default();
@@ -53,6 +56,9 @@ pub(super) fn verify(
     let mut meter = Meter::new(total, tell);
     for (name, files) in &scan.topics {
         report.merge(each((name, files), &mut meter)?);
+    }
+    if !state.is_served {
+        place::note_unserved(layout, report);
     }
     // There is nothing left that need not be read.
     let _ = (meter.tell)(total, total);

@@ -24,6 +24,7 @@ mod beside;
 mod guest;
 mod lines;
 mod logs;
+mod place;
 mod rebuild;
 mod repair;
 mod rewrite;
@@ -46,6 +47,7 @@ use crate::log::{LogError, LogMark};
 use crate::wal::WalError;
 
 pub use guest::{Guest, check_as_guest};
+pub use place::ensure_data_dir;
 pub use repair::{Done, Seeds, repair};
 pub use rewrite::Rewrite;
 
@@ -221,6 +223,17 @@ pub enum CheckError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// It is none.
+    #[error(
+        "failed to use {}: it is no data directory: no .wiber and no topic's file is in it",
+        dir.display()
+    )]
+    Elsewhere {
+        /// The directory.
+        dir: PathBuf,
+        /// One that may be meant.
+        below: Option<PathBuf>,
     },
     /// Somebody else has it.
     #[error("failed to lock {}: {holder}", dir.display())]

@@ -247,12 +247,18 @@ fn counted(count: u64, what: &str) -> String {
     format!("{} {what}{}", indicatif::HumanCount(count), if count == 1 { "" } else { "s" })
 }
 
-fn failed(dir: &Path, error: &CheckError) -> Failure {
+pub(super) fn failed(dir: &Path, error: &CheckError) -> Failure {
     let text = error.to_string();
     match error {
         CheckError::Locked { .. } => Failure::new(Exit::DataDirUnusable, text).hint(
             "stop it first, or wait for it; beside a broker a check without --repair can run",
         ),
+        CheckError::Elsewhere { below, .. } => {
+            Failure::new(Exit::DataDirUnusable, text).hint(match below {
+                Some(below) => format!("did you mean --data-dir {}?", below.display()),
+                None => "name one by --data-dir".to_owned(),
+            })
+        }
         _ => Failure::new(Exit::DataDirUnusable, text).hint(format!(
             "{} has to be a data directory whose files this user can read",
             dir.display()

@@ -12,6 +12,7 @@ use super::settings::ClientFlags;
 use super::signals::Interrupt;
 use crate::broker::layout::Layout;
 use crate::broker::lock_file::{self, Held, Holder, Refused};
+use crate::check::{self, CheckError};
 use crate::client::{Client, Options};
 use crate::disk::Disk;
 use crate::disk::os::OsDisk;
@@ -88,6 +89,10 @@ async fn print(args: &Args, options: Options) -> Result<(), Failure> {
 pub(super) fn run_offline(args: &Args) -> Result<(), Failure> {
     let dir = args.data_dir.as_deref().unwrap_or(Path::new("./data"));
     let disk: Arc<dyn Disk> = Arc::new(OsDisk::default());
+    check::ensure_data_dir(disk.as_ref(), dir).map_err(|error| match error {
+        CheckError::Log(error) => failed(&error),
+        error => super::check::failed(dir, &error),
+    })?;
     let held = enter(disk.as_ref(), dir)?;
     let mut reader =
         Reader::offline(Arc::clone(&disk), dir, args.topic.clone()).map_err(|e| failed(&e))?;
