@@ -145,3 +145,26 @@ fn what_is_no_directory_and_what_is_no_flag_have_their_codes() {
     assert!(err.contains("failed to use"), "{err}");
     assert_eq!(check(dir.path(), &["--mend"]).0, Some(2));
 }
+
+/// Opening a pipe that nobody wrote to took for ever.
+#[test]
+fn what_is_no_file_is_not_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("chat.log"), prototype(1)).unwrap();
+    assert!(Command::new("mkfifo").arg(at("pipe.log")).status().unwrap().success());
+    std::os::unix::fs::symlink("pipe.log", at("link.log")).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(at("socket@00000000000000000001.log")).unwrap());
+    for args in [&[][..], &["--repair"]] {
+        let (code, out, err) = check(dir.path(), args);
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+        for name in ["pipe.log", "link.log", "socket@00000000000000000001.log"] {
+            let note = format!("note    {name}\n        it is no file, and is not looked at\n");
+            assert!(out.contains(&note), "{out}");
+        }
+        assert!(out.contains("\n1 topic, 1 message, "), "{out}");
+    }
+    let (code, _, err) = run(dir.path(), &["history", "pipe"]);
+    assert_eq!(code, Some(5), "{err}");
+    assert!(err.contains("pipe.log") && err.contains("it is no file"), "{err}");
+}

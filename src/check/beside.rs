@@ -18,7 +18,7 @@ use super::logs::{self, Look, Meter};
 use super::state::{self, State};
 use super::{CheckError, Finding, Kind, Level, Report, unusable};
 use crate::broker::layout::Layout;
-use crate::disk::{Disk, Open};
+use crate::disk::{Disk, Open, is_no_file};
 use crate::ids::TopicName;
 use crate::log::{self, Paths, SegmentFile};
 
@@ -56,7 +56,7 @@ pub(super) fn topic(
         let path = Paths { dir: layout.data.clone(), topic: name.clone() }.active();
         let active = match disk.open(&path, Open::Read) {
             Ok(file) => Some(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound || is_no_file(&error) => None,
             Err(error) => return Err(unusable(&path)(error)),
         };
         let mut files = log::scan(disk_ref, &layout.data)?.topics.remove(name).unwrap_or_default();

@@ -8,9 +8,9 @@ use super::lines::{IndexWalk, Walk, record_in};
 use super::state::State;
 use super::{CheckError, Finding, Kind, Level, Mend, Report, place, unusable};
 use crate::broker::layout::Layout;
-use crate::disk::{self, Disk, File, Open};
+use crate::disk::{self, Disk, File, Open, is_no_file};
 use crate::ids::{Offset, TopicName};
-use crate::log::{self, Lines, LogMark, Paths, SegmentFile};
+use crate::log::{self, Lines, LogMark, Paths, Scan, SegmentFile};
 
 /// How much is read at a time.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -39,6 +39,7 @@ pub(super) fn verify(
         place::ensure_data_dir(disk, &layout.data)?;
     }
     let mut scan = log::scan(disk, &layout.data)?;
+    let no_files = take_no_files(disk, layout, &mut scan);
     for name in state.marks.keys() {
         scan.topics.entry(name.clone()).or_default();
     }
@@ -47,7 +48,8 @@ pub(super) fn verify(
     let folders = scan.folders.iter().map(|name| (name, folder));
     let strangers = scan.strangers.iter();
     let strangers = strangers.map(|name| (name, "not a file of wiber; it is left alone"));
-    for (name, what) in folders.chain(strangers) {
+    let no_files = no_files.iter().map(|name| (name, "it is no file, and is not looked at"));
+    for (name, what) in folders.chain(strangers).chain(no_files) {
         let (level, kind, mend) = (Level::Note, Kind::Foreign, Mend::Nothing);
         let (file, what) = (layout.data.join(name), what.to_owned());
         report.add(Finding { level, kind, file, byte: None, what, mend });
@@ -63,6 +65,19 @@ pub(super) fn verify(
     // There is nothing left that need not be read.
     let _ = (meter.tell)(total, total);
     Ok(())
+}
+
+/// Takes out what has the name of a topic's file and is none, such as a pipe.
+fn take_no_files(disk: &dyn Disk, layout: &Layout, scan: &mut Scan) -> Vec<String> {
+    let mut all = Vec::new();
+    for files in scan.topics.values_mut() {
+        let is_none = |file: &mut SegmentFile| {
+            disk.open(&layout.data.join(&file.name), Open::Read).is_err_and(|e| is_no_file(&e))
+        };
+        all.extend(files.extract_if(.., is_none).map(|file| file.name));
+    }
+    scan.topics.retain(|_, files| !files.is_empty());
+    all
 }
 
 /// A look at the files of a topic.
@@ -254,7 +269,8 @@ impl Topic<'_, '_> {
         if let Trust::Mark(mark) = self.trust {
             // What is no longer kept is removed later, and by nobody else.
             segments.retain(|segment| segment.first >= mark.first);
-            let path = self.paths.active();
+            let (sealed, active) = (self.paths.sealed(mark.segment), self.paths.active());
+            let path = if self.taken_by(&sealed).is_some() { sealed } else { active };
             let is_there = segments.iter().any(|segment| segment.first == mark.segment);
             if !is_there && mark.len > 0 {
                 let (first, len) = (mark.segment, 0);
@@ -336,6 +352,10 @@ impl Topic<'_, '_> {
                 self.add(Level::Damage, Kind::Log, segment.path.clone(), Some(0), &what, mend);
                 return Ok(());
             }
+            Err(error) if is_no_file(&error) => {
+                self.blocked(&segment.path, &error, segment.last.unwrap_or_default());
+                return Ok(());
+            }
             Err(error) => return Err(unusable(&segment.path)(error)),
         };
         let index = self.index(segment)?;
@@ -367,9 +387,25 @@ impl Topic<'_, '_> {
 
     pub(super) fn missing(&mut self, first: Offset, last: Offset) {
         let path = self.paths.sealed(first);
+        if let Some(error) = self.taken_by(&path) {
+            return self.blocked(&path, &error, last);
+        }
         let what = format!("it is missing, and held messages {first} to {last}");
         let mend = Mend::Lines { at: 0, until: 0, may_grow: true, first, last };
         self.add(Level::Damage, Kind::Log, path, Some(0), &what, mend);
+    }
+
+    /// What the disk says if something else has the name of a file.
+    fn taken_by(&self, path: &Path) -> Option<io::Error> {
+        self.disk.open(path, Open::Read).err().filter(is_no_file)
+    }
+
+    /// Something else has the name of a file.
+    fn blocked(&mut self, path: &Path, error: &io::Error, last: Offset) {
+        let is_folder = error.kind() == io::ErrorKind::IsADirectory;
+        let is = if is_folder { "it is a folder" } else { "it is no file" };
+        let what = format!("{is}, and the file of this name held messages up to {last}");
+        self.add(Level::Damage, Kind::Log, path.to_owned(), None, &what, Mend::Blocked);
     }
 
     pub(super) fn add(

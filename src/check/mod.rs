@@ -93,6 +93,9 @@ pub enum Mend {
     Nothing,
     /// Nothing can be done without inventing data; the broker starts nevertheless and passes it by.
     Cannot,
+    /// Something else has the name of the file. Whoever put it there has to move it away before anything is
+    /// done.
+    Blocked,
     /// Messages are lost: lines that say so take their place, from `at` up to `until`, which may
     /// lie farther back if `may_grow`.
     Lines {
@@ -125,6 +128,7 @@ impl Mend {
         match self {
             Mend::Nothing => String::new(),
             Mend::Cannot => "cannot be repaired; readers pass it by".to_owned(),
+            Mend::Blocked => "move it to another place, and check again".to_owned(),
             Mend::Lines { first, last, .. } if first == last => {
                 format!("marks message {first} as lost; the bytes go to the quarantine")
             }

@@ -62,6 +62,10 @@ pub fn repair(
     }
     let wants_rebuild =
         |report: &Report| damages(report).any(|finding| finding.mend == Mend::Rebuild);
+    if damages(report).any(|finding| finding.mend == Mend::Blocked) {
+        // What is not in a topic's files would be forgotten for good, and this one may come back.
+        return Ok(done);
+    }
     let is_wanted = wants_rebuild(report);
     if is_wanted || !again.is_empty() {
         // What was mended first counts for where the topics end.
@@ -170,7 +174,7 @@ impl Repair<'_> {
     fn mend(&mut self, finding: &Finding) -> Result<(), CheckError> {
         let (disk, file) = (self.aside.disk, &finding.file);
         match &finding.mend {
-            Mend::Nothing | Mend::Cannot | Mend::Rebuild => {}
+            Mend::Nothing | Mend::Cannot | Mend::Blocked | Mend::Rebuild => {}
             Mend::Rewrite(rewrite) => drop(self.again.insert(file.clone(), rewrite.clone())),
             Mend::SetAside => {
                 let kept = self.aside.take(file)?;

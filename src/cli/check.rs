@@ -11,7 +11,7 @@ use super::exit::{Exit, Failure};
 use super::output::Out;
 use super::settings;
 use crate::broker::lock_file::Holder;
-use crate::check::{self, CheckError, Done, Finding, Guest, Kind, Level, Report, Seeds};
+use crate::check::{self, CheckError, Done, Finding, Guest, Kind, Level, Mend, Report, Seeds};
 use crate::disk::os::OsDisk;
 use crate::disk::{Disk, Gentle};
 use crate::time::Now;
@@ -229,6 +229,9 @@ impl Print<'_> {
             (0, 0) if report.is_beside => format!("{found}: all whole, beside a running broker"),
             (0, 0) => format!("{found}: all whole"),
             (0, lost) => format!("{found}: whole, but for {lost} lost before a repair"),
+            _ if report.findings.iter().any(|finding| finding.mend == Mend::Blocked) => {
+                format!("{found}; damage: {damages}\nmove away what is in a file's place first")
+            }
             _ if is_repaired => format!("{found}; damage that can't be repaired: {damages}"),
             _ if report.is_beside => format!(
                 "{found}; damage: {damages}\n\

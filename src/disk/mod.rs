@@ -51,7 +51,7 @@ pub trait Lock: Send + Sync {}
 
 /// A file system.
 pub trait Disk: Send + Sync + std::fmt::Debug {
-    /// Opens a file.
+    /// Opens a file. To be read, what is none is refused, as [`is_no_file`] says of the error.
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>>;
     /// What the folder `dir` holds, in name order. What is not UTF-8 in a name becomes U+FFFD: by that
     /// name the file can't be opened.
@@ -107,6 +107,11 @@ pub trait File: Send + Sync + std::fmt::Debug {
 /// Whether an operation failed because the disk, or the user's share of it, is full.
 pub fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether a file could not be opened since what has its name is a folder, a pipe or the like.
+pub fn is_no_file(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::IsADirectory | io::ErrorKind::InvalidInput)
 }
 
 /// Whether an operation failed for want of something that may be there later: room on the disk, or

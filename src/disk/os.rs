@@ -61,6 +61,9 @@ impl Lock for OsLock {}
 
 impl Disk for OsDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
+        if how == Open::Read {
+            ensure_file(path)?;
+        }
         let mut options = fs::OpenOptions::new();
         options.read(true);
         match how {
@@ -189,6 +192,16 @@ impl OpenDir {
             all: Syncs::default(),
         })
     }
+}
+
+/// A pipe would be waited for until somebody writes to it, and a folder can be opened, but not read.
+fn ensure_file(path: &Path) -> io::Result<()> {
+    let kind = fs::metadata(path)?.file_type();
+    if kind.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let no_file = || io::Error::new(io::ErrorKind::InvalidInput, "it is no file");
+    kind.is_file().then_some(()).ok_or_else(no_file)
 }
 
 impl File for OsFile {

@@ -327,3 +327,34 @@ fn a_file_that_lost_a_line_is_repaired_and_served() {
     assert_eq!(offsets, (1..=20).filter(|n| *n != 5).collect::<Vec<_>>());
     assert_eq!(broker.stop(), Some(0));
 }
+
+/// A check spoke of byte 4096 of the folder, and a repair failed at it.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a file is moved as an operator does it")]
+fn a_folder_in_the_place_of_a_topics_file_is_told() {
+    let (_temp, dir) = data_dir();
+    let setup = Setup::new(&dir);
+    let broker = setup.start();
+    broker.connect().publish("chat", "message");
+    assert_eq!(broker.stop(), Some(0));
+    fs::rename(dir.join("chat.log"), dir.join("moved")).unwrap();
+    fs::create_dir(dir.join("chat.log")).unwrap();
+    let check = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wiber"));
+        command.env_clear().arg("check").arg("--data-dir").arg(&dir).args(args);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    for args in [&[][..], &["--repair"]] {
+        let (code, text) = check(args);
+        assert_eq!(code, Some(10), "{text}");
+        let told =
+            "damage  chat.log\n        it is a folder, and the file of this name held messages";
+        assert!(text.contains(told), "{text}");
+        assert!(text.ends_with("\nmove away what is in a file's place first\n"), "{text}");
+    }
+    fs::remove_dir(dir.join("chat.log")).unwrap();
+    fs::rename(dir.join("moved"), dir.join("chat.log")).unwrap();
+    let (code, text) = check(&[]);
+    assert_eq!(code, Some(0), "{text}");
+}

@@ -66,3 +66,43 @@ fn lines_that_are_not_where_they_were_cost_what_is_gone_at_most() {
         }
     }
 }
+
+/// A check spoke of bytes of the folder, and a repair failed at it.
+#[test]
+fn a_folder_in_the_place_of_a_file_is_told_and_left_to_whoever_made_it() {
+    let files = example();
+    let logs = files.keys().filter(|path| path.extension().is_some_and(|end| end == "log"));
+    for path in logs {
+        let (place, mut harmed) = (path.display(), files.clone());
+        harmed.remove(path);
+        // The log is damaged, too: nothing may be made of what is there.
+        let (_, wal) =
+            harmed.iter_mut().find(|(path, _)| path.ends_with("0000000000000001.wal")).unwrap();
+        wal[4200] ^= 4;
+        let disk = disk_of(&harmed);
+        disk.create_dir(path).unwrap();
+        let report = checked(&disk);
+        let damage = report.findings.iter().filter(|found| found.level == Level::Damage);
+        let in_place: Vec<_> = damage.filter(|found| found.file == *path).collect();
+        // What is behind the mark is made again.
+        let is_behind = in_place.is_empty();
+        assert!(
+            is_behind || in_place[0].what.starts_with("it is a folder"),
+            "{place}: {in_place:?}"
+        );
+        assert!(in_place.iter().all(|found| found.mend == Mend::Blocked), "{place}: {in_place:?}");
+        if is_behind {
+            continue;
+        }
+        repaired(&disk, &report);
+        let again = checked(&disk);
+        assert!(again.damages() > 0 && again.findings.contains(in_place[0]), "{}", tell(&again));
+        // It was moved away.
+        let (before, moved) = (messages(&disk_of(&files)).0, disk_of(&disk.files()));
+        repaired(&moved, &checked(&moved));
+        assert_eq!(checked(&moved).damages(), 0, "{place}: {}", tell(&checked(&moved)));
+        drop(start(&moved).unwrap_or_else(|error| panic!("{place}: {error}")));
+        let there = messages(&moved).0;
+        assert!(there.len() >= 24 && there.iter().all(|(key, text)| before.get(key) == Some(text)));
+    }
+}
