@@ -1,16 +1,21 @@
 //! One file of a topic, line by line, and what its index says of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::logs::{Segment, Topic, Trust};
+use super::logs::{BLOCK_BYTES, Segment, Topic, Trust};
 use super::repair::Filling;
 use super::{CheckError, Kind, Level, Mend, Rewrite, unusable};
+use crate::disk::File;
 use crate::ids::{Offset, TopicName};
 use crate::log::{Entry, Lines, RawLine, last_line, parse_line, parse_lost};
 use crate::time::Timestamp;
 
 /// How much is read at a time to find the next good line.
 const PEEK_BYTES: usize = 64 << 10;
+
+/// How much is read at a time to see what comes next.
+const FOLLOWER_BYTES: usize = 4 << 10;
 
 /// More messages than these are not missing in a row: what says so is wrong.
 const MISSING_MAX: u64 = 1 << 26;
@@ -53,6 +58,7 @@ impl IndexWalk {
 pub(super) struct Walk<'a, 'b, 'm> {
     topic: &'a mut Topic<'b, 'm>,
     segment: &'a Segment,
+    file: Arc<dyn File>,
     lines: Lines,
     /// The message that comes next.
     next: Offset,
@@ -72,23 +78,47 @@ pub(super) enum Seen {
     Lost(Offset),
     /// Two lines between which the line end at this byte is damaged.
     Merged(u64),
+    /// A line without a checksum that does not stand where it belongs, if what is before it is whole.
+    Doubtful(Offset, Timestamp, String),
     Bad(String),
 }
 
-pub(super) fn see(topic: &TopicName, raw: &RawLine<'_>, next: Offset, in_bad: u64) -> Seen {
+/// What a line is, the next one considered.
+pub(super) fn look(
+    topic: &TopicName,
+    raw: &RawLine<'_>,
+    (next, in_bad): (Offset, u64),
+    (file, path): (&Arc<dyn File>, &Path),
+) -> Result<Seen, CheckError> {
+    let (offset, ts, why) = match see(topic, raw, next, in_bad) {
+        Seen::Doubtful(offset, ts, why) => (offset, ts, why),
+        seen => return Ok(seen),
+    };
+    let len = file.len().map_err(unusable(path))?;
+    let behind = raw.at + raw.bytes.len() as u64 + 1;
+    let mut lines = Lines::new(Arc::clone(file), path, behind, FOLLOWER_BYTES);
+    let follower = lines.next(len)?.and_then(|raw| Some(parse_line(topic, raw.bytes).ok()?.offset));
+    let is_believed = raw.is_whole
+        && offset.get() - next.get() < MISSING_MAX
+        && follower.is_some_and(|follower| follower == offset.next());
+    Ok(if is_believed { Seen::Good(offset, ts) } else { Seen::Bad(why) })
+}
+
+fn see(topic: &TopicName, raw: &RawLine<'_>, next: Offset, in_bad: u64) -> Seen {
     if let Some(offset) = parse_lost(raw.bytes)
         && offset >= next
     {
         return Seen::Lost(offset);
     }
     match parse_line(topic, raw.bytes) {
-        // A line without a checksum is believed only where it belongs.
+        // A line without a checksum is believed where it belongs, or if the next one agrees.
         Ok(line) if line.offset >= next => {
             let expected = Offset::new(next.get() + in_bad);
-            if line.is_checked || line.offset == expected {
+            if line.is_checked || line.offset == expected || line.offset == next {
                 Seen::Good(line.offset, line.ts())
             } else {
-                Seen::Bad(format!("offset {} where {expected} belongs", line.offset))
+                let why = format!("offset {} where {expected} belongs", line.offset);
+                Seen::Doubtful(line.offset, line.ts(), why)
             }
         }
         Ok(line) => Seen::Bad(format!("offset {} where {next} belongs", line.offset)),
@@ -132,12 +162,13 @@ impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {
     pub(super) fn new(
         topic: &'a mut Topic<'b, 'm>,
         segment: &'a Segment,
-        lines: Lines,
+        file: Arc<dyn File>,
         index: IndexWalk,
     ) -> Self {
         let (next, latest) = (segment.first, Timestamp::default());
         let (bad, is_timed, is_again) = (None, true, false);
-        Walk { topic, segment, lines, next, bad, latest, is_timed, index, is_again }
+        let lines = Lines::new(Arc::clone(&file), &segment.path, 0, BLOCK_BYTES);
+        Walk { topic, segment, file, lines, next, bad, latest, is_timed, index, is_again }
     }
 
     pub(super) fn run(mut self) -> Result<(), CheckError> {
@@ -164,10 +195,12 @@ impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {
             if !is_whole && is_growing {
                 break;
             }
+            let place = (&self.file, self.segment.path.as_path());
+            let seen = look(&name, &raw, (self.next, in_bad), place)?;
             let seen = if is_whole {
-                see(&name, &raw, self.next, in_bad)
+                seen
             } else {
-                match see(&name, &raw, self.next, in_bad) {
+                match seen {
                     Seen::Good(..) => Seen::Merged(at + raw.bytes.len() as u64),
                     _ => cut(&name, &raw, self.next),
                 }
@@ -195,9 +228,8 @@ impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {
         if !is_marked || until == 0 || len <= vouched {
             return Ok(until);
         }
-        let file = self.topic.open(path).map_err(unusable(path))?;
-        let (at, _) = last_line(&*file, until).map_err(unusable(path))?;
-        let mut lines = Lines::new(file, path, at, PEEK_BYTES);
+        let (at, _) = last_line(&*self.file, until).map_err(unusable(path))?;
+        let mut lines = Lines::new(Arc::clone(&self.file), path, at, PEEK_BYTES);
         while let Some(raw) = lines.next(*len)? {
             let end = raw.at + raw.bytes.len() as u64 + 1;
             let record = parse_line(&self.topic.paths.topic, raw.bytes).ok();
@@ -241,7 +273,7 @@ impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {
                 let what = "the last line is torn; the first start moves it to the quarantine";
                 self.tell(Level::Torn, Kind::Log, Some(at), what, Mend::Nothing);
             }
-            Seen::Bad(reason) => {
+            Seen::Bad(reason) | Seen::Doubtful(_, _, reason) => {
                 let bad = self.bad.get_or_insert_with(|| {
                     *why = reason;
                     Bad { at, lines: 0 }
@@ -359,8 +391,7 @@ impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {
             len: is_marked.then_some(*vouched),
             keeps_rest: *is_marked || self.is_active(),
         };
-        let file = self.topic.open(path).map_err(unusable(path))?;
-        let is_fitting = !*is_marked || rewrite.fits(&file, path, *vouched)?;
+        let is_fitting = !*is_marked || rewrite.fits(&self.file, path, *vouched)?;
         rewrite.len = rewrite.len.filter(|_| is_fitting);
         for finding in &mut self.topic.report.findings {
             if finding.file == *path && matches!(finding.mend, Mend::Rewrite(_)) {

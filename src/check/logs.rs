@@ -13,7 +13,7 @@ use crate::ids::{Offset, TopicName};
 use crate::log::{self, Lines, LogMark, Paths, Scan, SegmentFile};
 
 /// How much is read at a time.
-const BLOCK_BYTES: usize = 1 << 20;
+pub(super) const BLOCK_BYTES: usize = 1 << 20;
 
 /// How often it is told how much was read, in bytes; more often in tests, whose topics are small.
 const TOLD_BYTES: u64 = if cfg!(test) { 1 << 10 } else { BLOCK_BYTES as u64 };
@@ -359,11 +359,10 @@ impl Topic<'_, '_> {
             Err(error) => return Err(unusable(&segment.path)(error)),
         };
         let index = self.index(segment)?;
-        let lines = Lines::new(file, &segment.path, 0, BLOCK_BYTES);
-        Walk::new(self, segment, lines, index).run()
+        Walk::new(self, segment, file, index).run()
     }
 
-    pub(super) fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         match &self.active {
             Some(active) if *path == self.paths.active() => Ok(Arc::clone(active)),
             _ => self.disk.open(path, Open::Read),

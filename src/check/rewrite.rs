@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::lines::{Seen, see};
+use super::lines::{Seen, look};
 use super::repair::{Aside, Done, Filling};
 use super::{CheckError, unusable};
 use crate::disk::{File, Open, Replacement};
@@ -129,7 +129,7 @@ impl Rewrite {
             && let Some(raw) = lines.next(len)?
         {
             let behind = raw.at + raw.bytes.len() as u64 + u64::from(raw.is_whole);
-            match see(&self.topic, &raw, next, in_bad) {
+            match look(&self.topic, &raw, (next, in_bad), (file, path))? {
                 Seen::Good(offset, _) | Seen::Lost(offset) if offset > self.last => break,
                 Seen::Good(offset, _) if raw.is_whole => {
                     if from < offset {

@@ -106,3 +106,53 @@ fn a_folder_in_the_place_of_a_file_is_told_and_left_to_whoever_made_it() {
         assert!(there.len() >= 24 && there.iter().all(|(key, text)| before.get(key) == Some(text)));
     }
 }
+
+/// Lines of the prototype have no checksum: what comes next says whether one is believed.
+fn prototype(n: u64) -> Vec<u8> {
+    let text =
+        format!("{{\"id\": \"m{n}\", \"offset\": {n}, \"ts\": 1.5, \"msg\": \"message {n}\"}}\n");
+    text.into_bytes()
+}
+
+#[test]
+fn a_prototypes_file_keeps_what_stands_behind_a_line_that_is_gone() {
+    let bytes = (1..=20).flat_map(prototype).collect::<Vec<_>>();
+    let path = Path::new(DIR).join("a.log");
+    let new = Files::from([(path.clone(), bytes.clone())]);
+    let disk = disk_of(&new);
+    drop(start(&disk).unwrap());
+    for files in [&new, &disk.files()] {
+        for (how, cost, edit) in &EDITS[..4] {
+            // Nothing stands behind the last that would vouch for it.
+            for n in 1..17 {
+                let place = format!("line {n} {how}");
+                mended(files, &path, edited(&bytes, n, *edit), *cost, &place);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_prototypes_line_that_has_another_length_makes_a_new_checkpoint() {
+    let bytes = (1..=20).flat_map(prototype).collect::<Vec<_>>();
+    let path = Path::new(DIR).join("a.log");
+    let disk = disk_of(&Files::from([(path.clone(), bytes.clone())]));
+    drop(start(&disk).unwrap());
+    for text in ["message and more", "mess"] {
+        for n in [0, 10, 19] {
+            let edit = |from: &str| {
+                String::from_utf8_lossy(&bytes).replace(from, &format!("{text} {}\"", n + 1))
+            };
+            let edited = edit(&format!("message {}\"", n + 1));
+            let mut files = disk.files();
+            files.insert(path.clone(), edited.clone().into_bytes());
+            let disk = disk_of(&files);
+            let report = checked(&disk);
+            assert_eq!(report.damages(), 1, "{n} {text}: {}", tell(&report));
+            repaired(&disk, &report);
+            assert_eq!(checked(&disk).damages(), 0, "{n} {text}: {}", tell(&checked(&disk)));
+            drop(start(&disk).unwrap_or_else(|error| panic!("{n} {text}: {error}")));
+            assert_eq!(disk.files()[&path], edited.as_bytes(), "{n} {text}");
+        }
+    }
+}
