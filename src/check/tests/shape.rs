@@ -156,3 +156,47 @@ fn a_prototypes_line_that_has_another_length_makes_a_new_checkpoint() {
         }
     }
 }
+
+#[test]
+fn any_three_edits_leave_a_directory_that_can_be_repaired_at_once() {
+    let served = example();
+    let (before, _) = messages(&disk_of(&served));
+    let logs: Vec<_> =
+        served.keys().filter(|path| path.extension().is_some_and(|e| e == "log")).collect();
+    let mut random = 7_u64;
+    let mut draw = |below: usize| {
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(random >> 33).unwrap() % below
+    };
+    for round in 0..400 {
+        let mut harmed = served.clone();
+        let mut place = format!("{round}:");
+        for _ in 0..3 {
+            let path = logs[draw(logs.len())];
+            let bytes = &harmed[path];
+            let count = bytes.split(|byte| *byte == b'\n').count() - 1;
+            let (how, _, edit) = EDITS[draw(EDITS.len())];
+            if count == 0 {
+                continue;
+            }
+            let n = draw(count);
+            if bytes.split(|b| *b == b'\n').nth(n).unwrap().len() < 50 {
+                continue;
+            }
+            place += &format!(" {} line {n} {how};", path.display());
+            let edited = edited(bytes, n, edit);
+            harmed.insert(path.clone(), edited);
+        }
+        let disk = disk_of(&harmed);
+        let report = checked(&disk);
+        repaired(&disk, &report);
+        let after = checked(&disk);
+        assert_eq!(after.damages(), 0, "{place}: {} after {}", tell(&after), tell(&report));
+        drop(start(&disk).unwrap_or_else(|error| panic!("{place}: {error}")));
+        let (there, lost) = messages(&disk);
+        assert!(lost <= 6, "{place}: {lost} lost; {}", tell(&report));
+        assert!(there.iter().all(|(key, message)| before.get(key) == Some(message)), "{place}");
+        assert_eq!(there.len() as u64 + lost, 36, "{place}; {}", tell(&report));
+    }
+}
