@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Broker, Setup, data_dir, quick};
+use crate::support::{Broker, Setup, data_dir, quick, wait_for};
 
 /// Starts it with the log for machines.
 fn in_json(setup: Setup) -> Broker {
@@ -24,7 +24,9 @@ fn numbers_are_numbers_and_outcomes_are_those_of_the_records() {
         assert_eq!(member.ask("SUB jobs g"), "OK subscribed jobs in group g");
     }
     members[0].send("PUB jobs hello");
+    // It is told before it is on disk.
     broker.wait_logged("dead_lettered");
+    wait_for(|| broker.file("jobs.dlq.log").len() == 1, || "the dead letter".to_owned());
     let log = broker.logged();
     assert_eq!(logged(&log, "member_joined", "members"), [1, 2]);
     for event in ["retry", "dead_lettered"] {
