@@ -9,7 +9,7 @@ use super::exit::{Exit, Failure, warn};
 use super::output::Out;
 use super::settings::ClientFlags;
 use super::signals::Interrupt;
-use crate::client::{Client, ClientError, Message, Subscription};
+use crate::client::{Client, ClientError, Link, Message, Subscription};
 use crate::ids::{BadName, GroupName, Offset, TopicName};
 
 const EXAMPLES: &str = "\
@@ -156,10 +156,15 @@ impl Printer<'_> {
         interrupt: &mut Interrupt,
     ) -> Result<(), Failure> {
         let mut left = self.args.count.unwrap_or(u64::MAX);
+        let mut link = subscription.link();
         loop {
             let mut next = tokio::select! {
                 biased;
                 () = interrupt.wait() => return Err(Failure::quiet(Exit::Interrupted)),
+                Ok(()) = link.changed() => {
+                    tell(&link.borrow_and_update());
+                    continue;
+                }
                 next = subscription.next() => Some(next),
             };
             // What has come together is written out together.
@@ -208,9 +213,11 @@ impl Printer<'_> {
     /// Says what went wrong, if it is nothing that ends the subscription.
     fn note(&self, error: ClientError) -> Result<(), Failure> {
         match error {
-            ClientError::AckRefused { .. }
-            | ClientError::OutcomeUnknown
-            | ClientError::Gap { .. } => {
+            ClientError::OutcomeUnknown => {
+                warn("an acknowledgement may not have come: its message may be delivered again");
+                Ok(())
+            }
+            ClientError::AckRefused { .. } | ClientError::Gap { .. } => {
                 warn(&error.to_string());
                 Ok(())
             }
@@ -231,6 +238,16 @@ impl Printer<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Says how the connection is: nothing comes while it is lost, and that looks like a quiet topic.
+fn tell(link: &Link) {
+    match link {
+        Link::Up => warn("subscribed again"),
+        Link::Lost { why } => {
+            warn(&format!("the connection to the broker was lost: {why}; trying again"));
+        }
     }
 }
 

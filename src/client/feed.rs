@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::connection::{Connection, Lines, unexpected};
@@ -67,6 +67,18 @@ enum Pending {
     Quit(Option<oneshot::Sender<Result<(), ClientError>>>),
 }
 
+/// How the connection of a subscription is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Link {
+    /// It is subscribed.
+    Up,
+    /// It was lost, and another one is tried for.
+    Lost {
+        /// Why.
+        why: String,
+    },
+}
+
 /// Why a connection is no longer served.
 enum End {
     /// The consumer is done with the subscription.
@@ -89,6 +101,7 @@ pub(super) struct Feed {
     batch: Out,
     to_consumer: mpsc::Sender<Out>,
     asks: mpsc::Receiver<Ask>,
+    link: watch::Sender<Link>,
     /// Waits for the answer to the first `SUB`.
     ready: Option<oneshot::Sender<Result<(), ClientError>>>,
 }
@@ -98,8 +111,8 @@ impl Feed {
         options: Arc<Options>,
         topic: TopicName,
         group: Option<GroupName>,
-        to_consumer: mpsc::Sender<Out>,
-        asks: mpsc::Receiver<Ask>,
+        (to_consumer, asks): (mpsc::Sender<Out>, mpsc::Receiver<Ask>),
+        link: watch::Sender<Link>,
         ready: oneshot::Sender<Result<(), ClientError>>,
     ) -> Feed {
         Feed {
@@ -113,6 +126,7 @@ impl Feed {
             batch: Vec::new(),
             to_consumer,
             asks,
+            link,
             ready: Some(ready),
         }
     }
@@ -126,6 +140,11 @@ impl Feed {
                 End::Lost(why) | End::Over(why) => return self.over(why).await,
             };
             drop(connection);
+            let why = match &lost {
+                ClientError::Disconnected { why } => why.clone(),
+                other => other.to_string(),
+            };
+            self.link.send_replace(Link::Lost { why });
             let reopened = tokio::select! {
                 reopened = Connection::reopen(&self.options, &mut self.backoff, lost) => reopened,
                 () = self.to_consumer.closed() => return,
@@ -298,6 +317,7 @@ impl Feed {
             Some(Pending::Sub) => {
                 result.map_err(End::of_refusal)?;
                 self.backoff.reset();
+                self.link.send_if_modified(|link| std::mem::replace(link, Link::Up) != Link::Up);
                 if let Some(ready) = self.ready.take() {
                     // Whoever asked may have stopped waiting; then the queue is closed too.
                     drop(ready.send(Ok(())));

@@ -57,6 +57,7 @@ use connection::Connection;
 use pipe::{Pipe, Waiter};
 
 pub use error::ClientError;
+pub use feed::Link;
 pub use history::History;
 pub use message::Message;
 pub use options::{Options, Reconnect};

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::feed::{self, Ask, Feed};
+use super::feed::{self, Ask, Feed, Link};
 use super::options::Options;
 use super::sequence::Out;
 use super::{ClientError, Message};
@@ -25,6 +25,7 @@ pub struct Subscription {
     batches: mpsc::Receiver<Out>,
     current: std::vec::IntoIter<Result<Message, ClientError>>,
     acker: Acker,
+    link: watch::Receiver<Link>,
 }
 
 impl Subscription {
@@ -37,10 +38,12 @@ impl Subscription {
         let (to_consumer, batches) = mpsc::channel(feed::batches_max(group.as_ref()));
         let (asks, from_consumer) = mpsc::channel(feed::ASKS_MAX);
         let (ready, subscribed) = oneshot::channel();
-        let feed = Feed::new(options, topic, group, to_consumer, from_consumer, ready);
+        let (to_link, link) = watch::channel(Link::Up);
+        let queues = (to_consumer, from_consumer);
+        let feed = Feed::new(options, topic, group, queues, to_link, ready);
         tokio::spawn(feed.run(connection));
         subscribed.await.unwrap_or_else(|_gone| Err(ClientError::ended()))?;
-        Ok(Subscription { batches, current: Vec::new().into_iter(), acker: Acker { asks } })
+        Ok(Subscription { batches, current: Vec::new().into_iter(), acker: Acker { asks }, link })
     }
 
     /// The next message; `None` after the subscription has ended. May be cancelled without loss.
@@ -78,6 +81,12 @@ impl Subscription {
     /// If the subscription has ended.
     pub async fn ack_unanswered(&self, message: &Message) -> Result<(), ClientError> {
         self.acker.ack_unanswered(message).await
+    }
+
+    /// How its connection is, now and whenever that changes: while it is lost nothing comes, and who waits
+    /// for messages can't tell that from a topic without any.
+    pub fn link(&self) -> watch::Receiver<Link> {
+        self.link.clone()
     }
 
     /// Acknowledges from another task, as long as the subscription lives.

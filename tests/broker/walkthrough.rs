@@ -508,3 +508,43 @@ fn processors_are_kept_awake_while_messages_are_written() {
     wait_for(publishes, || "kept awake".to_owned());
     wait_for(|| !is_held(), || "let asleep".to_owned());
 }
+
+/// A subscriber whose broker was gone looked like one of a quiet topic.
+#[test]
+fn a_subscriber_says_that_its_broker_is_gone_and_that_it_is_back() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let (_temp, dir) = data_dir();
+    let broker = Setup::new(&dir).start();
+    let addr = broker.addr;
+    let mut sub = Command::new(env!("CARGO_BIN_EXE_wiber"))
+        .env_clear()
+        .args(["sub", "chat", "--addr", &addr.to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(sub.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut told = BufReader::new(sub.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let (sender, printed) = std::sync::mpsc::channel();
+    let reading = std::thread::spawn(move || lines.for_each(|line| drop(sender.send(line))));
+    let mut publisher = broker.connect();
+    // It is subscribed when it has one.
+    let is_there = || {
+        publisher.publish("chat", "is it there");
+        printed.try_recv().is_ok()
+    };
+    wait_for(is_there, || "a message".to_owned());
+    broker.kill();
+    let lost = told.next().unwrap();
+    assert!(lost.starts_with("wiber: the connection to the broker was lost: "), "{lost}");
+    assert!(lost.ends_with("; trying again"), "{lost}");
+    let broker = Setup::new(&dir).set("PORT", &addr.port().to_string()).start();
+    assert_eq!(told.next().unwrap(), "wiber: subscribed again");
+    broker.connect().publish("chat", "here again");
+    assert!(printed.iter().any(|line| line.ends_with(" here again")));
+    sub.kill().unwrap();
+    sub.wait().unwrap();
+    reading.join().unwrap();
+}
