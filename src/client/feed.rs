@@ -469,7 +469,8 @@ mod tests {
         let topic = TopicName::parse(b"chat").unwrap();
         let group = GroupName::parse(b"workers").ok();
         let options = Arc::new(Options::new("nowhere:0"));
-        let mut feed = Feed::new(options, topic, group, to_consumer, asks, ready);
+        let link = watch::Sender::new(Link::Up);
+        let mut feed = Feed::new(options, topic, group, (to_consumer, asks), link, ready);
         feed.out = b"TBEAT\n".to_vec();
         feed.pending.push_back(Pending::Probe);
         feed.hello();
