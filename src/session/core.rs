@@ -94,6 +94,8 @@ enum Slot {
 pub struct Input {
     /// Letters, each with the shard it goes to.
     pub letters: Vec<(u32, Letter)>,
+    /// How many commands they are.
+    pub commands: usize,
     /// The connection's first line looks like HTTP.
     pub is_http: bool,
     /// All whole commands were taken: what is left is the beginning of one.
@@ -212,6 +214,7 @@ impl Core {
     /// Takes commands from the front of `buf`.
     pub fn input(&mut self, buf: &mut BytesMut) -> Input {
         let mut drafts = Drafts::default();
+        let owed = self.owed;
         let (mut is_http, mut is_drained) = (false, false);
         let mut at = 0;
         while !self.is_closing && self.may_answer(&drafts) {
@@ -242,6 +245,7 @@ impl Core {
                 }
             }
         }
+        let commands = self.owed - owed;
         let mut bytes = take(buf, at);
         let mut letters = Vec::with_capacity(drafts.list.len());
         let mut drafts = drafts.list.into_iter().peekable();
@@ -252,7 +256,7 @@ impl Core {
             self.place(draft, bytes, &mut letters);
         }
         self.emit();
-        Input { letters, is_http, is_drained }
+        Input { letters, commands, is_http, is_drained }
     }
 
     /// Gives an answer its place, and sends the letter that brings it.

@@ -299,6 +299,7 @@ fn short_commands_are_not_taken_faster_than_their_answers_leave() {
         assert!(story.core.wants_input(), "{} bytes are left", buffer.len());
         let input = story.core.input(&mut buffer);
         assert_eq!(input.is_drained, buffer.is_empty());
+        assert!(input.commands > 0 && input.commands <= 16_384, "{}", input.commands);
         assert!(story.core.out().len() < 2 * SESSION_OUT_BYTES_MAX);
         story.leave();
         count += story.told.matches("< ERR UNKNOWN_COMMAND").count();

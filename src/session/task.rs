@@ -48,9 +48,9 @@ const SLICES_MAX: usize = 16;
 /// waiting.
 type Posting = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// After so many bytes of commands the others of the thread have their turn, if the peer always sends more:
-/// some milliseconds' work if the commands are very short.
-const TURN_BYTES_MAX: usize = 64 << 10;
+/// After so many commands the others of the thread have their turn, if the peer always sends more: that is a
+/// millisecond's work, or a few.
+const TURN_COMMANDS_MAX: usize = 4096;
 
 /// How long a closed connection is still read, and how much.
 const LINGER: Duration = Duration::from_secs(1);
@@ -175,7 +175,7 @@ struct Task {
     is_held: bool,
     /// A letter was brought to its shard in person, and this thread had to wait for the disk.
     has_visited: bool,
-    /// Bytes of commands taken since others had this thread.
+    /// Commands taken since others had this thread.
     taken: usize,
     /// Whether to wait for the peer awake.
     awake: Awake,
@@ -201,7 +201,7 @@ impl Task {
                 }
                 self.wait().await?;
             }
-            if std::mem::take(&mut self.has_visited) || self.taken >= TURN_BYTES_MAX {
+            if std::mem::take(&mut self.has_visited) || self.taken >= TURN_COMMANDS_MAX {
                 // It goes on at once; whoever had to wait meanwhile comes first.
                 self.taken = 0;
                 tokio::task::yield_now().await;
@@ -257,9 +257,8 @@ impl Task {
             }
             return;
         }
-        let before = self.buffer.len();
         let input = self.core.input(&mut self.buffer);
-        self.taken += before - self.buffer.len();
+        self.taken += input.commands;
         if input.is_http {
             tracing::warn!(
                 event = "http_refused",
