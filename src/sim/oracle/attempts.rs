@@ -7,6 +7,10 @@ use super::super::ledger::Unit;
 use super::super::node::MAX_RETRIES;
 use super::View;
 
+/// A message that the disk does not give when it is to become a dead letter is delivered once more. No fault
+/// lasts longer than so many times.
+const UNREAD_MAX: u32 = 3;
+
 /// How many attempts each unsettled message was seen to have.
 #[derive(Default)]
 pub(super) struct Attempts {
@@ -21,7 +25,7 @@ impl Attempts {
                 for (offset, attempts) in progress.histories() {
                     let failures = progress.failures(offset);
                     let name = topic.name();
-                    if failures > MAX_RETRIES + 1 {
+                    if failures > MAX_RETRIES + 1 + UNREAD_MAX {
                         return Err(format!("{name} {offset} failed {failures} times in {group}"));
                     }
                     let unit = (name.as_str().to_owned(), group.as_str().to_owned(), offset.get());
