@@ -150,6 +150,9 @@ fn from_variables(
         let Some(name) = name.to_str().filter(|name| name.starts_with("WIBER_")) else { continue };
         let name = name.to_owned();
         let Ok(value) = value.into_string() else { return Err(ConfigError::NotUtf8(name)) };
+        if is_of_a_link(&name, &value) {
+            continue;
+        }
         check_name(&name)?;
         ours.push((name, value));
     }
@@ -168,6 +171,12 @@ fn from_variables(
         given.push(Given { key, value: value.clone(), origin: Origin::Variable(name) });
     }
     Ok(())
+}
+
+/// Whether this is what Kubernetes tells each container of a service called `wiber`, and Docker one that is
+/// linked: where it is, as a URL. It is never a port.
+fn is_of_a_link(name: &str, value: &str) -> bool {
+    name == "WIBER_PORT" && (value.starts_with("tcp://") || value.starts_with("udp://"))
 }
 
 /// Variables with `__` are settings or mistakes. Others may belong to anyone, unless they are almost

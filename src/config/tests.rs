@@ -194,6 +194,9 @@ fn a_variable_that_is_nearly_ours_is_refused_and_others_are_let_pass() {
             "{name}"
         );
     }
+    // A Kubernetes service of this name.
+    let linked = by_variables(&[("WIBER_PORT", "tcp://10.0.0.1:8888")]).unwrap();
+    assert_eq!(linked.server.port, Config::default().server.port);
     for name in [
         "WIBER_",
         "WIBER_HOME",
