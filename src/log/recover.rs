@@ -276,8 +276,12 @@ pub(super) fn survey(disk: &dyn Disk, dir: &Path, topic: TopicName) -> Result<Lo
         let open = disk.open(&path, Open::Read).map_err(io)?;
         let mut len = file.len;
         let (at, line) = last_line(open.as_ref(), len).map_err(io)?;
-        // Only the newest file can end in a line that was being written.
-        if number + 1 == files.len() && !line.ends_with(b"\n") {
+        // Only the newest file can end in a line that was being written. One that is whole but for its end
+        // was not: that is damaged.
+        let is_whole = line
+            .split_last()
+            .is_some_and(|(end, text)| *end == b'\n' || offset_of(&paths.topic, text).is_ok());
+        if number + 1 == files.len() && !is_whole {
             len = at;
         }
         if len == 0 {

@@ -81,3 +81,35 @@ fn a_log_that_does_not_begin_with_the_first_message_begins_where_its_lines_say()
     }
     assert!(reader.next().unwrap().is_none());
 }
+
+/// Without a daemon, the last message of a topic whose newest file is sealed was taken for one that was being
+/// written when a bit of its line end was flipped, and was not there, as if it had never been.
+#[test]
+fn a_last_line_with_a_damaged_end_is_damaged_and_one_that_was_being_written_is_not_there() {
+    let disk = disk();
+    let mut log = fresh(&disk);
+    append(&mut log, 1..=5);
+    log.seal();
+    log.flush().unwrap();
+    let files = topic_files(&disk);
+    let (name, bytes) = &files[0];
+    assert!(name.contains('@') && files.len() == 1);
+    let path = Path::new(DIR).join(name);
+    let end = bytes.len() as u64;
+    let seen = |disk: &SimDisk| {
+        let mut reader = Reader::offline(arc(disk), Path::new(DIR), topic()).unwrap();
+        let mut seen = Vec::new();
+        loop {
+            match reader.next() {
+                Ok(Some(line)) => seen.push(Ok(line.offset.get())),
+                Ok(None) => return seen,
+                Err(LogError::Corrupt { offset, .. }) => seen.push(Err(offset.get())),
+                Err(other) => panic!("{other}"),
+            }
+        }
+    };
+    disk.flip_bit(&path, end - 1, 4).unwrap();
+    assert_eq!(seen(&disk), [Ok(1), Ok(2), Ok(3), Ok(4), Err(5)]);
+    disk.open(&path, Open::Write).unwrap().truncate(end - 20).unwrap();
+    assert_eq!(seen(&disk), [Ok(1), Ok(2), Ok(3), Ok(4)]);
+}
