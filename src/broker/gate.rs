@@ -9,8 +9,8 @@ use crate::proto::{ErrorCode, WireError};
 pub enum Full {
     /// Housekeeping: less is free than `storage.min_free` keeps.
     Reserve,
-    /// The write-ahead log: there is no room, or no file descriptor, for its next segment. What it has left is for
-    /// acknowledgements.
+    /// The write-ahead log: there is no room, or no file descriptor, for its next segment. What it has
+    /// left is for acknowledgements.
     Wal,
     /// A topic's file could not be written, for want of room or of file descriptors. Its messages
     /// are safe in the write-ahead log.

@@ -97,7 +97,8 @@ impl Home {
             let heard = Now::read();
             // A visitor may have been here until now.
             self.mailbox.drain(&mut messages, Some(Duration::ZERO));
-            stopping |= work(&mut shard, &mut messages, &self.commit, heard, &mut heard.clone())?;
+            let mut now = heard;
+            stopping |= work(&mut shard, &mut messages, &self.commit, heard, &mut now)?;
             if stopping && shard.is_idle() {
                 return Ok(());
             }

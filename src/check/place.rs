@@ -1,6 +1,7 @@
 //! Whether a directory is one of wiber's at all. Nothing is damaged in one that is not, so that a path with
 //! a mistake in it would be whole for ever.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{CheckError, Finding, Kind, Level, Mend, Report};
@@ -16,9 +17,13 @@ const LOOKS_MAX: usize = 1000;
 /// # Errors
 /// [`CheckError::Elsewhere`], or [`CheckError::Log`] if it can't be read.
 pub fn ensure_data_dir(disk: &dyn Disk, dir: &Path) -> Result<(), CheckError> {
-    let is_one =
-        !log::scan(disk, dir)?.topics.is_empty() || disk.list(&Layout::new(dir).meta).is_ok();
-    if is_one {
+    let meta = disk.list(&Layout::new(dir).meta);
+    // What this user may not look into is there.
+    let is_none = |error: &io::Error| {
+        matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    };
+    let is_served = !meta.is_err_and(|error| is_none(&error));
+    if is_served || !log::scan(disk, dir)?.topics.is_empty() {
         return Ok(());
     }
     Err(CheckError::Elsewhere { dir: dir.to_owned(), below: below(disk, dir) })
@@ -42,4 +47,19 @@ pub(super) fn note_unserved(layout: &Layout, report: &mut Report) {
     };
     let (level, kind, mend) = (Level::Note, Kind::Identity, Mend::Nothing);
     report.add(Finding { level, kind, file: layout.node(), byte: None, what: what.into(), mend });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::sim::{Failure, Op, SimDisk};
+
+    #[test]
+    fn a_directory_whose_dot_wiber_can_not_be_looked_into_is_one() {
+        let (disk, dir) = (SimDisk::new(), Path::new("/data"));
+        disk.create_dir(dir).unwrap();
+        assert!(matches!(ensure_data_dir(&disk, dir), Err(CheckError::Elsewhere { .. })));
+        disk.fail_next(Op::List, 1, Failure::Other(rustix::io::Errno::ACCESS));
+        assert!(ensure_data_dir(&disk, dir).is_ok());
+    }
 }

@@ -44,8 +44,9 @@ pub(super) fn log(topic: &TopicName, group: &GroupName, members: usize, report: 
         }
         Report::GaveUp { offset, name, outcome, attempts } => {
             tracing::error!(event = "gave_up", %topic, %group, offset = offset.get(),
-                member = %name, %outcome, attempts, "message {offset} of a dead-letter topic failed for good: it stays in \
-                 {topic} and is not tried again");
+                member = %name, %outcome, attempts,
+                "message {offset} of a dead-letter topic failed for good: it stays in {topic} and is \
+                 not tried again");
         }
         Report::LateAck { offset, .. } => {
             tracing::info!(event = "late_ack", %topic, %group, offset = offset.get(),
