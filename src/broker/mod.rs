@@ -19,6 +19,7 @@
 pub mod ahead;
 mod batch;
 pub mod bell;
+pub mod casing;
 pub mod checkpoint;
 pub mod commit;
 mod conns;

@@ -16,6 +16,7 @@ use crate::log::{self, LogError, LogMark, Scan, SegmentFile, TopicLog};
 use crate::time::{Now, Timestamp};
 use crate::wal::{self, Examined, Identity, Lsn, Torn, Wal, WalError};
 
+use super::casing::{Casing, Clash};
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::keeper::Checkpoints;
 use super::layout::Layout;
@@ -41,12 +42,14 @@ pub enum OpenError {
     },
     /// Topics whose names differ in capital letters only would write to the same file.
     #[error(
-        "failed to use {}: to its file system, names that differ in capital letters only are the \
-         same, and topics with such names would share a file", path.display()
+        "failed to use {}: topic {} would share its file with {}, since this file system does not tell \
+         capital letters from small ones", path.display(), clash.wanted, clash.taken
     )]
     FoldsCase {
         /// The directory.
         path: PathBuf,
+        /// Which.
+        clash: Clash,
     },
     /// A topic's file could not be made.
     #[error("failed to use {}: it is a folder, and has the name of a topic's file", path.display())]
@@ -204,12 +207,10 @@ pub fn open(disk: &Arc<dyn Disk>, settings: &Settings, now: Now) -> Result<Opene
             Refused::Io(source) => unusable(&path, source),
         }
     })?;
-    if folds_case(disk.as_ref(), &layout) {
-        return Err(OpenError::FoldsCase { path: layout.data });
-    }
     disk.hold_dir(&layout.data).map_err(|source| unusable(&layout.data, source))?;
     retention::empty(disk.as_ref(), &layout.trash());
-    let opening = Opening { disk, settings, layout, now, lock };
+    let casing = Casing::of(disk.as_ref(), &layout).map(Arc::new);
+    let opening = Opening { disk, settings, layout, now, lock, casing };
     match read_node(disk.as_ref(), &opening.layout)? {
         Some(node) => opening.reopen(node),
         None => opening.begin(),
@@ -222,6 +223,7 @@ struct Opening<'a> {
     layout: Layout,
     now: Now,
     lock: Held,
+    casing: Option<Arc<Casing>>,
 }
 
 impl Opening<'_> {
@@ -311,6 +313,7 @@ impl Opening<'_> {
         }
         let (mut messages, mut torn) = (0, 0);
         let topics = scan.topics.len();
+        self.claim(scan.topics.keys())?;
         for (name, files) in &scan.topics {
             let (log, adopted) = TopicLog::adopt(
                 Arc::clone(self.disk),
@@ -342,6 +345,9 @@ impl Opening<'_> {
             self.settings.wal,
             checkpoint.covered(),
         )?;
+        if self.casing.is_some() {
+            self.claim(&known_topics(&checkpoint, &examined)?)?;
+        }
         let mut shards = self.shards();
         self.open_logs(&checkpoint, &mut shards)?;
         self.adopt_news(&checkpoint, &examined, &mut shards)?;
@@ -380,8 +386,7 @@ impl Opening<'_> {
         let mut names = BTreeSet::new();
         let mut opened = Vec::new();
         for (lsn, state) in &checkpoint.topics {
-            let name = TopicName::parse(state.topic.as_bytes())
-                .map_err(|bad| damaged(format!("topic {:?}: {bad}", state.topic)))?;
+            let name = parse_topic(&state.topic).map_err(damaged)?;
             if !names.insert(name.clone()) {
                 return Err(damaged(format!("topic {name} is there twice")));
             }
@@ -473,7 +478,15 @@ impl Opening<'_> {
     }
 
     fn workshop(&self) -> Workshop {
-        self.settings.workshop(self.disk)
+        self.settings.workshop(self.disk, self.casing.as_ref())
+    }
+
+    /// These topics exist.
+    fn claim<'t>(&self, topics: impl IntoIterator<Item = &'t TopicName>) -> Result<(), OpenError> {
+        let Some(casing) = &self.casing else { return Ok(()) };
+        let path = || self.layout.data.clone();
+        let claimed = topics.into_iter().try_for_each(|topic| casing.claim(topic));
+        claimed.map_err(|clash| OpenError::FoldsCase { path: path(), clash })
     }
 
     fn shards(&self) -> Vec<Shard> {
@@ -491,14 +504,21 @@ impl Opening<'_> {
     }
 }
 
-/// Whether a file of the directory is also found by its name in capital letters.
-fn folds_case(disk: &dyn Disk, layout: &Layout) -> bool {
-    if disk.open(&layout.data.join(".WIBER").join("LOCK"), Open::Read).is_err() {
-        return false;
-    }
-    // Somebody may have put another folder there.
-    let entries = disk.list(&layout.data).unwrap_or_default();
-    entries.iter().filter(|entry| entry.name.eq_ignore_ascii_case(".wiber")).count() == 1
+/// The topics of a directory that was served before.
+fn known_topics(
+    checkpoint: &Checkpoint,
+    examined: &Examined,
+) -> Result<BTreeSet<TopicName>, OpenError> {
+    // What is no topic's name is damage, and found when it is opened.
+    let named = checkpoint.topics.iter().filter_map(|(_, state)| parse_topic(&state.topic).ok());
+    let mut topics = named.collect();
+    examined
+        .replay(&mut |record| topics_in(record.payload, &mut topics).map_err(OpenError::from))?;
+    Ok(topics)
+}
+
+fn parse_topic(name: &str) -> Result<TopicName, String> {
+    TopicName::parse(name.as_bytes()).map_err(|bad| format!("topic {name:?}: {bad}"))
 }
 
 /// Creates a folder. It and those above it that are new are there after a power cut only if each is

@@ -81,25 +81,30 @@ impl Shard {
         &mut self,
         conn: ConnId,
         outbox: &Arc<Outbox>,
-        topic: &TopicName,
-        group: &GroupName,
-        consumer: &Arc<str>,
-    ) {
-        let place = self.topics.find(topic).and_then(|key| {
-            let group = self.topics.slot(key).topic.group_key(group)?;
+        tag: Option<Tag>,
+        topic: TopicName,
+        group: GroupName,
+        consumer: Arc<str>,
+    ) -> Answer {
+        if let Some(refusal) = self.topics.refusal(&topic) {
+            return Answer::refused(tag.as_ref(), &refusal);
+        }
+        let place = self.topics.find(&topic).and_then(|key| {
+            let group = self.topics.slot(key).topic.group_key(&group)?;
             Some(Membership { topic: key, group })
         });
         match place {
             None => {
-                self.open.commands.topic(topic);
-                self.open.commands.group(group);
+                self.open.commands.topic(&topic);
+                self.open.commands.group(&group);
                 self.open.commands.create_group();
             }
             Some(place) if !outbox.is_closed() => {
-                self.conns.ensure(conn, outbox, consumer).memberships.ask(topic.tag(), place);
+                self.conns.ensure(conn, outbox, &consumer).memberships.ask(topic.tag(), place);
             }
             Some(_) => {}
         }
+        Answer::Join { tag, topic, group, consumer }
     }
 
     /// What a session says of its connection, and wants no answer to.

@@ -11,6 +11,7 @@ use crate::log::{LogSettings, Retention, TailBudget};
 use crate::wal;
 
 use super::ahead::Ahead;
+use super::casing::Casing;
 use super::gate::PublishGate;
 use super::topics::Workshop;
 
@@ -56,7 +57,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub(super) fn workshop(&self, disk: &Arc<dyn Disk>) -> Workshop {
+    pub(super) fn workshop(&self, disk: &Arc<dyn Disk>, casing: Option<&Arc<Casing>>) -> Workshop {
         Workshop {
             disk: Arc::clone(disk),
             dir: self.data_dir.clone(),
@@ -65,6 +66,7 @@ impl Settings {
             written_max: self.topics_written_max,
             tail: Arc::clone(&self.tail),
             ahead: Arc::clone(&self.ahead),
+            casing: casing.cloned(),
             policy: Arc::new(Policy { dead_letters: true, ..self.policy.clone() }),
             dead_letter_policy: Arc::new(Policy { dead_letters: false, ..self.policy.clone() }),
         }

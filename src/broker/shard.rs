@@ -130,7 +130,7 @@ impl Shard {
         for item in letter.items {
             match item {
                 Item::Publish { tag, topic, messages } => {
-                    let refusal = self.gate.refusal();
+                    let refusal = self.gate.refusal().or_else(|| self.topics.refusal(&topic));
                     if let Some(refusal) = &refusal {
                         let refused = |_| Answer::refused(tag.as_ref(), refusal);
                         answers.extend(messages.iter().map(refused));
@@ -163,8 +163,8 @@ impl Shard {
                     }
                 }
                 Item::Subscribe { tag, topic, group: Some(group), consumer } => {
-                    self.ask(letter.conn, &letter.outbox, &topic, &group, &consumer);
-                    answers.push(Answer::Join { tag, topic, group, consumer });
+                    let (conn, outbox) = (letter.conn, &letter.outbox);
+                    answers.push(self.ask(conn, outbox, tag, topic, group, consumer));
                 }
                 Item::Subscribe { tag, topic, group: None, .. } => {
                     let at = Place::Behind(self.open.commands.appends());
@@ -182,18 +182,12 @@ impl Shard {
         }
         let is_ready =
             answers.iter().all(|answer| matches!(answer, Answer::Line(_) | Answer::Acked { .. }));
-        if planted::has(Bug::AckBeforeCommit) && is_ready && !answers.is_empty() {
-            let (conn, outbox, seq) = (letter.conn, letter.outbox, letter.seq);
-            let ticket = Ticket { conn, outbox, seq, answers, permit: letter.permit };
+        let Letter { conn, outbox, seq, permit, .. } = letter;
+        let ticket = Ticket { conn, outbox, seq, answers, permit };
+        if planted::has(Bug::AckBeforeCommit) && is_ready && !ticket.answers.is_empty() {
             self.answer(now, ticket, &[])?;
-        } else if !answers.is_empty() {
-            self.open.tickets.push(Ticket {
-                conn: letter.conn,
-                outbox: letter.outbox,
-                seq: letter.seq,
-                answers,
-                permit: letter.permit,
-            });
+        } else if !ticket.answers.is_empty() {
+            self.open.tickets.push(ticket);
         }
         Ok(self.open.commands.len() >= BATCH_BYTES_TARGET)
     }

@@ -9,11 +9,13 @@ use crate::delivery::Policy;
 use crate::disk::Disk;
 use crate::ids::{ConnId, TopicName};
 use crate::log::{LogError, LogSettings, TailBudget, TopicLog};
+use crate::proto::WireError;
 use crate::time::Moment;
 use crate::topic::{Topic, TopicKey};
 use crate::wal::Lsn;
 
 use super::ahead::Ahead;
+use super::casing::Casing;
 use super::late::Late;
 use super::letter::Bookmark;
 use super::outbox::Outbox;
@@ -35,6 +37,8 @@ pub struct Workshop {
     pub tail: Arc<TailBudget>,
     /// Who syncs their files between checkpoints.
     pub ahead: Arc<Ahead>,
+    /// Who has which name, if the file system does not tell capital letters from small ones.
+    pub casing: Option<Arc<Casing>>,
     /// Timings and limits of groups.
     pub policy: Arc<Policy>,
     /// The same for groups that read dead letters.
@@ -155,6 +159,12 @@ impl Topics {
     /// Whether a topic of this name belongs to the shard.
     pub(super) fn is_mine(&self, name: &TopicName) -> bool {
         shard_of(name, self.shards) == self.shard
+    }
+
+    /// Why there can't be a topic of this name, or `None`.
+    pub(super) fn refusal(&self, name: &TopicName) -> Option<WireError> {
+        let clash = self.workshop.casing.as_ref()?.claim(name).err()?;
+        Some(clash.refusal())
     }
 
     pub(super) fn find(&self, name: &TopicName) -> Option<TopicKey> {

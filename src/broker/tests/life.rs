@@ -29,7 +29,7 @@ use crate::topic::Topic;
 use crate::wal::{self, Lsn};
 
 const DIR: &str = "/srv/data";
-const SHARDS: u32 = 2;
+pub(super) const SHARDS: u32 = 2;
 const MAX_RETRIES: u32 = 1;
 
 /// When somebody asks for it: no more than has to be kept.
@@ -122,7 +122,10 @@ impl<E: std::error::Error> From<E> for Dead {
 
 impl Node {
     pub(super) fn start(disk: &SimDisk, now: Now) -> Result<(Node, Found), OpenError> {
-        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        Node::open(Arc::new(disk.clone()), now)
+    }
+
+    pub(super) fn open(shared: Arc<dyn Disk>, now: Now) -> Result<(Node, Found), OpenError> {
         let opened = open::open(&shared, &settings(), now)?;
         let node = Node {
             shards: opened.shards,

@@ -1,6 +1,7 @@
 //! Whole lives of a broker in one thread, on a disk that forgets what was not synced and fails.
 
 mod acks;
+mod casing;
 mod crash;
 mod large;
 mod late;

@@ -1,7 +1,5 @@
 //! What a start costs, and what it leaves as it was.
 
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::checkpoint::Checkpoint;
@@ -13,7 +11,7 @@ use super::super::settings::Settings;
 use super::life::{self, Ledger, Node, Op, live, now, settings};
 use crate::check;
 use crate::disk::sim::{self, Crash, Failure, SimDisk};
-use crate::disk::{Disk, File, Lock, Open, Space};
+use crate::disk::{Disk, Open};
 use crate::wal::{self, Lsn};
 
 /// How often a start does this in a directory that has so many topics, all of them in the checkpoint or
@@ -244,73 +242,4 @@ fn a_folder_above_that_is_somebody_elses_hinders_no_start() {
         let refused = refused.unwrap_err().to_string();
         assert!(refused.contains(&format!("failed to use /srv/{above}: Permission")), "{refused}");
     }
-}
-
-/// A disk that finds a file by its name in capital letters, too.
-#[derive(Debug)]
-struct Folding(SimDisk);
-
-impl Folding {
-    /// The name by which the file was made.
-    fn real(&self, path: &Path) -> PathBuf {
-        path.iter().fold(PathBuf::new(), |dir, name| {
-            let listed = self.0.list(&dir).unwrap_or_default();
-            let known = listed.iter().find(|entry| name.eq_ignore_ascii_case(&entry.name));
-            known.map_or_else(|| dir.join(name), |entry| dir.join(&entry.name))
-        })
-    }
-}
-
-impl Disk for Folding {
-    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
-        self.0.open(&self.real(path), how)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<crate::disk::DirEntry>> {
-        self.0.list(&self.real(dir))
-    }
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0.create_dir(&self.real(dir))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.rename(&self.real(from), &self.real(to))
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.0.remove(&self.real(path))
-    }
-    fn is_only_name(&self, path: &Path) -> io::Result<bool> {
-        self.0.is_only_name(&self.real(path))
-    }
-    fn hold_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0.hold_dir(&self.real(dir))
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0.sync_dir(&self.real(dir))
-    }
-    fn sync_all(&self, dir: &Path) -> io::Result<()> {
-        self.0.sync_all(&self.real(dir))
-    }
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
-        self.0.lock(&self.real(path))
-    }
-    fn space(&self, dir: &Path) -> io::Result<Space> {
-        self.0.space(dir)
-    }
-}
-
-/// Topics `Orders` and `orders` both wrote to one file, each where it thought that its own ended. All was
-/// answered with OK, and the next start found the file damaged.
-#[test]
-fn a_disk_on_which_topics_would_share_a_file_is_refused() {
-    let disk: Arc<dyn Disk> = Arc::new(Folding(SimDisk::new()));
-    let refused = open::open(&disk, &settings(), now(0)).unwrap_err();
-    assert!(!refused.is_damage());
-    let refused = refused.to_string();
-    assert!(refused.contains("/srv/data: ") && refused.contains("capital letters"), "{refused}");
-
-    // A folder of that name is none of ours, and says nothing.
-    let disk = SimDisk::new();
-    let theirs = settings().data_dir.join(".WIBER");
-    disk.create_dir(&theirs).unwrap();
-    drop(disk.open(&theirs.join("LOCK"), Open::Create).unwrap());
-    drop(Node::start(&disk, now(0)).unwrap());
 }
