@@ -8,7 +8,7 @@ use super::repair::Filling;
 use super::{CheckError, Kind, Level, Mend, Rewrite, unusable};
 use crate::disk::File;
 use crate::ids::{Offset, TopicName};
-use crate::log::{Entry, Lines, RawLine, last_line, parse_line, parse_lost};
+use crate::log::{Entry, Lines, RawLine, last_line, parse_line, parse_lost, starts};
 use crate::time::Timestamp;
 
 /// How much is read at a time to find the next good line.
@@ -138,24 +138,6 @@ fn merged(topic: &TopicName, raw: &RawLine<'_>, next: Offset) -> Option<u64> {
     let found = starts(raw.bytes)
         .find(|at| is(&raw.bytes[..at - 1], next) && is(&raw.bytes[*at..], next.next()))?;
     Some(raw.at + found as u64 - 1)
-}
-
-/// Where a line may begin within one, because the end of the one before is damaged.
-fn starts(bytes: &[u8]) -> impl Iterator<Item = usize> {
-    memchr::memmem::find_iter(bytes, b"{\"id\":\"").filter(|at| *at > 0).take(64)
-}
-
-/// The first good record in a line, and how many begin in it before that one.
-pub(super) fn record_in(topic: &TopicName, bytes: &[u8]) -> Option<(Offset, u64)> {
-    let record = |bytes| parse_line(topic, bytes).ok();
-    let whole = record(bytes).map(|line| line.offset).or_else(|| parse_lost(bytes));
-    let within = || {
-        (1..).zip(starts(bytes)).find_map(|(before, at)| {
-            let line = record(&bytes[at..]).filter(|line| line.is_checked)?;
-            Some((line.offset, before))
-        })
-    };
-    whole.map(|offset| (offset, 0)).or_else(within)
 }
 
 impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {

@@ -4,13 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::lines::{IndexWalk, Walk, record_in};
+use super::lines::{IndexWalk, Walk};
 use super::state::State;
 use super::{CheckError, Finding, Kind, Level, Mend, Report, place, unusable};
 use crate::broker::layout::Layout;
 use crate::disk::{self, Disk, File, Open, is_no_file};
 use crate::ids::{Offset, TopicName};
-use crate::log::{self, Lines, LogMark, Paths, Scan, SegmentFile};
+use crate::log::{self, Lines, LogMark, Paths, Scan, SegmentFile, record_in};
 
 /// How much is read at a time.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;

@@ -323,7 +323,7 @@ fn a_segment_that_is_sealed_when_it_is_open_is_read_once() {
     let active = disk.open(&paths.active(), Open::Read).unwrap();
     let bytes = crate::disk::read_all(&disk, &paths.active()).unwrap();
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap();
-    let (first, _) = lines::record_in(&name, line).unwrap();
+    let (first, _) = log::record_in(&name, line).unwrap();
     disk.rename(&paths.active(), &paths.sealed(first)).unwrap();
     disk.open(&paths.active(), Open::Create).unwrap();
     let mut files = log::scan(&disk, &layout.data).unwrap().topics.remove(&name).unwrap();

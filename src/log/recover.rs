@@ -12,7 +12,7 @@ use super::index::{Entry, Index};
 use super::segment::{Lines, Paths, parse_name};
 use super::shared::LogShared;
 use super::writer::{LogMark, LogSettings, TopicLog};
-use super::{LineError, LogError, TailBudget, parse_line, parse_lost};
+use super::{LineError, LogError, TailBudget, parse_line, parse_lost, record_in};
 
 /// Block size for reading whole files.
 const SCAN_BYTES: usize = 1 << 20;
@@ -313,8 +313,8 @@ fn first_offset(
     let mut lines = Lines::new(Arc::clone(file), path, 0, SCAN_BYTES);
     let mut before = 0;
     while let Some(raw) = lines.next(len)? {
-        if let Ok(offset) = offset_of(topic, raw.bytes) {
-            return Ok(Some(Offset::new(offset.get().saturating_sub(before).max(1))));
+        if let Some((offset, joined)) = record_in(topic, raw.bytes) {
+            return Ok(Some(Offset::new(offset.get().saturating_sub(before + joined).max(1))));
         }
         before += 1;
     }
@@ -338,10 +338,10 @@ fn last_offset(
     let mut at = first.prev();
     while let Some(raw) = lines.next(len)? {
         let can_count = at.next() < Offset::new(u64::MAX);
-        at = match offset_of(topic, raw.bytes) {
-            Ok(offset) => offset,
-            Err(_) if can_count => at.next(),
-            Err(error) => return Err(LogError::damaged(path, raw.at, error.to_string())),
+        at = match record_in(topic, raw.bytes) {
+            Some((offset, _)) => offset,
+            None if can_count => at.next(),
+            None => return Err(LogError::damaged(path, raw.at, "no line can be behind the last")),
         };
     }
     Ok(at)

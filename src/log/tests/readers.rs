@@ -82,6 +82,20 @@ fn a_log_that_does_not_begin_with_the_first_message_begins_where_its_lines_say()
     assert!(reader.next().unwrap().is_none());
 }
 
+/// What a reader without a daemon finds, by offset: good messages, and damaged ones.
+fn offline(disk: &SimDisk) -> Vec<Result<u64, u64>> {
+    let mut reader = Reader::offline(arc(disk), Path::new(DIR), topic()).unwrap();
+    let mut seen = Vec::new();
+    loop {
+        match reader.next() {
+            Ok(Some(line)) => seen.push(Ok(line.offset.get())),
+            Ok(None) => return seen,
+            Err(LogError::Corrupt { offset, .. }) => seen.push(Err(offset.get())),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
 /// Without a daemon, the last message of a topic whose newest file is sealed was taken for one that was being
 /// written when a bit of its line end was flipped, and was not there, as if it had never been.
 #[test]
@@ -96,20 +110,28 @@ fn a_last_line_with_a_damaged_end_is_damaged_and_one_that_was_being_written_is_n
     assert!(name.contains('@') && files.len() == 1);
     let path = Path::new(DIR).join(name);
     let end = bytes.len() as u64;
-    let seen = |disk: &SimDisk| {
-        let mut reader = Reader::offline(arc(disk), Path::new(DIR), topic()).unwrap();
-        let mut seen = Vec::new();
-        loop {
-            match reader.next() {
-                Ok(Some(line)) => seen.push(Ok(line.offset.get())),
-                Ok(None) => return seen,
-                Err(LogError::Corrupt { offset, .. }) => seen.push(Err(offset.get())),
-                Err(other) => panic!("{other}"),
-            }
-        }
-    };
     disk.flip_bit(&path, end - 1, 4).unwrap();
-    assert_eq!(seen(&disk), [Ok(1), Ok(2), Ok(3), Ok(4), Err(5)]);
+    assert_eq!(offline(&disk), [Ok(1), Ok(2), Ok(3), Ok(4), Err(5)]);
     disk.open(&path, Open::Write).unwrap().truncate(end - 20).unwrap();
-    assert_eq!(seen(&disk), [Ok(1), Ok(2), Ok(3), Ok(4)]);
+    assert_eq!(offline(&disk), [Ok(1), Ok(2), Ok(3), Ok(4)]);
+}
+
+/// Two lines with a damaged end between them are one damaged line: at the beginning or the end of a file,
+/// without a daemon, only one message of the two was said to be damaged. The other was passed over.
+#[test]
+fn each_message_of_two_lines_that_became_one_is_damaged() {
+    for (joined, expected) in
+        [(0, [Err(1), Err(2), Ok(3), Ok(4)]), (2, [Ok(1), Ok(2), Err(3), Err(4)])]
+    {
+        let disk = disk();
+        let mut log = fresh(&disk);
+        append(&mut log, 1..=4);
+        let files = topic_files(&disk);
+        let (name, bytes) = &files[0];
+        assert!(name == "chat.log" && files.len() == 1);
+        let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+        let end = ends.map(|(at, _)| at).nth(joined).unwrap();
+        disk.flip_bit(&Path::new(DIR).join(name), end as u64, 4).unwrap();
+        assert_eq!(offline(&disk), expected);
+    }
 }
