@@ -64,6 +64,11 @@ pub const LATE_BYTES_MAX: usize = 16 << 20;
 /// Distance of two entries of a log's sparse index, in bytes.
 pub const INDEX_STRIDE_BYTES: u64 = 64 << 10;
 
+/// So many new entries of an active segment's index, for a mebibyte of lines, are worth a write to its
+/// file. What was not saved is found by reading the lines again, a mebibyte of them in a millisecond; and
+/// many topics with little each would have as many such files.
+pub const INDEX_SAVED_MIN: usize = 16;
+
 /// How often a client says that it is alive.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{self, Disk, File, Open};
 use crate::ids::{Offset, TopicName};
+use crate::limits::INDEX_SAVED_MIN;
 use crate::time::Timestamp;
 
 use super::index::{Entry, Index};
@@ -174,8 +175,7 @@ impl LogShared {
         let mut map = self.map();
         let segment = map.segments.last().expect("there is always an active one").first;
         let Known { index, is_whole, saved } = &mut map.active;
-        // That the segment begins with its first line is known.
-        if index.count() <= (*saved).max(1) {
+        if index.count() < *saved + INDEX_SAVED_MIN {
             return None;
         }
         if !*is_whole {
