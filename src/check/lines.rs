@@ -1,24 +1,22 @@
-//! One file of a topic, line by line, and what its index says of it.
+//! One file of a topic, line by line: what is damaged, and how it is mended.
+//!
+//! What has to be good ends at the mark of the checkpoint, if the file has one; what is behind it the next
+//! start makes again. What a line is by itself is in [`super::seen`].
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::logs::{BLOCK_BYTES, Segment, Topic, Trust};
 use super::repair::Filling;
+use super::seen::{MISSING_MAX, Seen, cut, look, see};
 use super::{CheckError, Kind, Level, Mend, Rewrite, unusable};
 use crate::disk::File;
-use crate::ids::{Offset, TopicName};
-use crate::log::{Entry, Lines, RawLine, last_line, parse_line, parse_lost, starts};
+use crate::ids::Offset;
+use crate::log::{Entry, Lines, last_line, parse_line, parse_lost};
 use crate::time::Timestamp;
 
 /// How much is read at a time to find the next good line.
 const PEEK_BYTES: usize = 64 << 10;
-
-/// How much is read at a time to see what comes next.
-const FOLLOWER_BYTES: usize = 4 << 10;
-
-/// More messages than these are not missing in a row: what says so is wrong.
-const MISSING_MAX: u64 = 1 << 26;
 
 /// Lines that are none, one after the other.
 #[derive(Clone, Copy, Debug)]
@@ -69,75 +67,6 @@ pub(super) struct Walk<'a, 'b, 'm> {
     index: IndexWalk,
     /// Whether the file has to be written again.
     is_again: bool,
-}
-
-/// What a line is.
-pub(super) enum Seen {
-    Good(Offset, Timestamp),
-    /// A repair wrote it.
-    Lost(Offset),
-    /// Two lines between which the line end at this byte is damaged.
-    Merged(u64),
-    /// A line without a checksum that does not stand where it belongs, if what is before it is whole.
-    Doubtful(Offset, Timestamp, String),
-    Bad(String),
-}
-
-/// What a line is, the next one considered.
-pub(super) fn look(
-    topic: &TopicName,
-    raw: &RawLine<'_>,
-    (next, in_bad): (Offset, u64),
-    (file, path): (&Arc<dyn File>, &Path),
-) -> Result<Seen, CheckError> {
-    let (offset, ts, why) = match see(topic, raw, next, in_bad) {
-        Seen::Doubtful(offset, ts, why) => (offset, ts, why),
-        seen => return Ok(seen),
-    };
-    let len = file.len().map_err(unusable(path))?;
-    let behind = raw.at + raw.bytes.len() as u64 + 1;
-    let mut lines = Lines::new(Arc::clone(file), path, behind, FOLLOWER_BYTES);
-    let follower = lines.next(len)?.and_then(|raw| Some(parse_line(topic, raw.bytes).ok()?.offset));
-    let is_believed = raw.is_whole
-        && offset.get() - next.get() < MISSING_MAX
-        && follower.is_some_and(|follower| follower == offset.next());
-    Ok(if is_believed { Seen::Good(offset, ts) } else { Seen::Bad(why) })
-}
-
-fn see(topic: &TopicName, raw: &RawLine<'_>, next: Offset, in_bad: u64) -> Seen {
-    if let Some(offset) = parse_lost(raw.bytes)
-        && offset >= next
-    {
-        return Seen::Lost(offset);
-    }
-    match parse_line(topic, raw.bytes) {
-        // A line without a checksum is believed where it belongs, or if the next one agrees.
-        Ok(line) if line.offset >= next => {
-            let expected = Offset::new(next.get() + in_bad);
-            if line.is_checked || line.offset == expected || line.offset == next {
-                Seen::Good(line.offset, line.ts())
-            } else {
-                let why = format!("offset {} where {expected} belongs", line.offset);
-                Seen::Doubtful(line.offset, line.ts(), why)
-            }
-        }
-        Ok(line) => Seen::Bad(format!("offset {} where {next} belongs", line.offset)),
-        Err(error) => match merged(topic, raw, next) {
-            Some(at) => Seen::Merged(at),
-            None => Seen::Bad(error.to_string()),
-        },
-    }
-}
-
-/// Where in the bytes of two good lines, the first of which is `next`, the line end between is
-/// damaged.
-fn merged(topic: &TopicName, raw: &RawLine<'_>, next: Offset) -> Option<u64> {
-    let is = |bytes: &[u8], offset| {
-        parse_line(topic, bytes).is_ok_and(|line| line.offset == offset && line.is_checked)
-    };
-    let found = starts(raw.bytes)
-        .find(|at| is(&raw.bytes[..at - 1], next) && is(&raw.bytes[*at..], next.next()))?;
-    Some(raw.at + found as u64 - 1)
 }
 
 impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {
@@ -469,16 +398,5 @@ impl<'a, 'b, 'm> Walk<'a, 'b, 'm> {
 
     fn tell(&mut self, level: Level, kind: Kind, byte: Option<u64>, what: &str, mend: Mend) {
         self.topic.add(level, kind, self.segment.path.clone(), byte, what, mend);
-    }
-}
-
-/// A last line without an end: its last byte may be what became of it.
-fn cut(topic: &TopicName, raw: &RawLine<'_>, next: Offset) -> Seen {
-    let bytes = raw.bytes.split_last().map(|(_, rest)| rest).unwrap_or_default();
-    match parse_line(topic, bytes) {
-        Ok(line) if line.offset == next && line.is_checked => {
-            Seen::Merged(raw.at + bytes.len() as u64)
-        }
-        _ => Seen::Bad("the line has no end".to_owned()),
     }
 }

@@ -28,6 +28,7 @@ mod place;
 mod rebuild;
 mod repair;
 mod rewrite;
+mod seen;
 mod state;
 #[cfg(test)]
 mod tests;

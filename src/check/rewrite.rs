@@ -6,8 +6,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::lines::{Seen, look};
 use super::repair::{Aside, Done, Filling};
+use super::seen::{Seen, look};
 use super::{CheckError, unusable};
 use crate::disk::{File, Open, Replacement};
 use crate::ids::{Offset, TopicName};
