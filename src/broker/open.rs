@@ -345,6 +345,8 @@ impl Opening<'_> {
             self.settings.wal,
             checkpoint.covered(),
         )?;
+        // The older one as well, before anything is changed.
+        let checkpoints = Checkpoints::open(self.disk, &self.layout, self.now.moment)?;
         if self.casing.is_some() {
             self.claim(&known_topics(&checkpoint, &examined)?)?;
         }
@@ -364,7 +366,6 @@ impl Opening<'_> {
         let torn_bytes = examined.torn().map_or(0, |torn: &Torn| torn.bytes);
         // A removed checkpoint must not come back after a power cut, when its log is freed.
         disk.sync_dir(&folder).map_err(|source| unusable(&folder, source))?;
-        let checkpoints = Checkpoints::open(self.disk, &self.layout, self.now.moment)?;
         examined.keep_from(checkpoints.kept_from());
         let wal = examined.finish()?;
         for shard in &mut shards {

@@ -1,6 +1,6 @@
 //! Power cuts and failures of the disk at every operation of a workload.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use super::super::layout::Layout;
 use super::super::open::Found;
 use super::life::{self, Ledger, Node, Op, live, now, settings, workload};
 use crate::check::{self, Finding, Level, Report};
-use crate::disk::Disk;
 use crate::disk::sim::{Crash, Failure, Fault, SimDisk};
+use crate::disk::{Disk, Open};
 
 /// Lives until the power goes after `changes` changes of the disk; then recovers and checks.
 /// Returns whether the workload was over before.
@@ -245,4 +245,42 @@ proptest! {
     ) {
         live_and_crash(lives);
     }
+}
+
+/// A start once cut topics' files, removed those that the log would make again and put strangers aside before
+/// it had looked at the older checkpoint; when that was damaged it refused, and said that nothing was changed.
+#[test]
+fn a_start_that_refuses_has_changed_nothing() {
+    let disk = SimDisk::new();
+    let (mut node, _) = Node::start(&disk, now(0)).unwrap();
+    let mut ledger = Ledger::default();
+    let behind = [Op::Publish("a", 3), Op::Publish("new", 1), Op::Publish("a", 40)];
+    live(&mut node, &workload(), &mut ledger).unwrap();
+    node.checkpoint(false).unwrap();
+    live(&mut node, &behind, &mut ledger).unwrap();
+    drop(node);
+    let layout = Layout::new(&settings().data_dir);
+    drop(disk.open(&layout.data.join("stranger.log"), Open::Create).unwrap());
+    let left = |disk: &SimDisk| {
+        let mut files = disk.files();
+        // It says who has the directory; what is in the trash is gone for good.
+        files.retain(|path, _| *path != layout.lock() && !path.starts_with(layout.trash()));
+        files
+    };
+    let (mut refused, files) = (BTreeSet::new(), left(&disk));
+    for (path, bytes) in files.iter().filter(|(_, bytes)| !bytes.is_empty()) {
+        let name = path.extension().unwrap_or_default();
+        for at in (0..bytes.len().min(9000)).step_by(97) {
+            let copy = disk.copy(Crash::KeepAll);
+            copy.flip_bit(path, at as u64, 3).unwrap();
+            let before = left(&copy);
+            if let Err(error) = Node::start(&copy, now(1000)) {
+                assert!(left(&copy) == before, "changed, though {error}");
+                refused.insert((name, path.parent()));
+            }
+        }
+    }
+    let checkpoints = layout.checkpoints();
+    assert!(refused.iter().any(|(_, folder)| *folder == Some(&*checkpoints)), "{refused:?}");
+    assert!(refused.len() > 2, "{refused:?}");
 }
