@@ -146,7 +146,10 @@ mod tests {
             link(at("copy"), at("file")).unwrap();
             gentle.remove(&at("file")).unwrap();
             let left = disk.list(folder.path()).unwrap();
-            assert_eq!(left, [DirEntry { name: "copy".to_owned(), is_dir: false, len }]);
+            assert_eq!(
+                left,
+                [DirEntry { name: "copy".to_owned(), is_dir: false, len, is_link: false }]
+            );
         }
     }
 

@@ -44,6 +44,8 @@ pub struct DirEntry {
     pub is_dir: bool,
     /// Its length in bytes (zero for a folder); of a link, that of the file which it leads to.
     pub len: u64,
+    /// Whether it is a link: what it leads to may be on another file system.
+    pub is_link: bool,
 }
 
 /// A lock on a folder, held until dropped.

@@ -91,7 +91,8 @@ impl Disk for OsDisk {
             // No file of ours has a name that is no text.
             let name = entry.file_name().to_string_lossy().into_owned();
             let len = if meta.is_dir() { 0 } else { meta.len() };
-            entries.push(DirEntry { name, is_dir: meta.is_dir(), len });
+            let is_link = entry.file_type()?.is_symlink();
+            entries.push(DirEntry { name, is_dir: meta.is_dir(), len, is_link });
         }
         entries.sort();
         Ok(entries)
@@ -292,7 +293,12 @@ mod tests {
         link(other.path(), "2");
         link(Path::new("gone"), "3");
         link(Path::new("4"), "4");
-        let entry = |name: &str, is_dir, len| DirEntry { name: name.to_owned(), is_dir, len };
+        let entry = |name: &str, is_dir, len| DirEntry {
+            name: name.to_owned(),
+            is_dir,
+            len,
+            is_link: true,
+        };
         // What leads nowhere is there all the same: it must not be taken for a free name.
         let listed =
             [entry("1", false, 9), entry("2", true, 0), entry("3", false, 4), entry("4", false, 1)];

@@ -319,7 +319,7 @@ impl Disk for SimDisk {
                 Entry::Dir => (true, 0),
                 Entry::File(node) => (false, lock(&node.contents).live().len() as u64),
             };
-            DirEntry { name: name.clone(), is_dir, len }
+            DirEntry { name: name.clone(), is_dir, len, is_link: false }
         };
         Ok(tree.dir(&key)?.live.iter().map(entry).collect())
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::{Disk, File, Open};
+use crate::disk::{DirEntry, Disk, File, Open};
 use crate::ids::{Offset, TopicName};
 use crate::time::Timestamp;
 
@@ -26,6 +26,8 @@ pub struct SegmentFile {
     pub first: Option<Offset>,
     /// Its length in bytes.
     pub len: u64,
+    /// Whether it is a link to a file, perhaps one on another disk.
+    pub is_link: bool,
 }
 
 /// What a data directory holds.
@@ -50,7 +52,8 @@ pub fn scan(disk: &dyn Disk, dir: &Path) -> Result<Scan, LogError> {
             Some(_) if entry.is_dir => scan.folders.push(entry.name),
             None if entry.is_dir => {}
             Some((topic, first)) => {
-                let file = SegmentFile { name: entry.name, first, len: entry.len };
+                let DirEntry { name, len, is_link, .. } = entry;
+                let file = SegmentFile { name, first, len, is_link };
                 scan.topics.entry(topic).or_default().push(file);
             }
             None => scan.strangers.push(entry.name),
@@ -108,6 +111,9 @@ impl TopicLog {
         let shared = LogShared::new(paths, tail, segments, mark.end, index);
         let mut log = Self::with(disk, shared, settings, *mark);
         log.trimmed = trimmed;
+        // It may have been moved away when it was sealed after the mark.
+        let is_written = |file: &&SegmentFile| file.first.is_none_or(|first| first >= mark.segment);
+        log.is_elsewhere = files.iter().filter(is_written).any(|file| file.is_link);
         Ok(log)
     }
 
@@ -187,7 +193,9 @@ impl TopicLog {
         let end = next.prev();
         let mark = LogMark { first, end, segment, len, latest: adoption.latest };
         let shared = LogShared::new(paths, tail, segments, end, Some(adoption.index));
-        Ok((Self::with(disk, shared, settings, mark), adoption.adopted))
+        let mut log = Self::with(disk, shared, settings, mark);
+        log.is_elsewhere = files.iter().any(|file| file.first.is_none() && file.is_link);
+        Ok((log, adoption.adopted))
     }
 }
 

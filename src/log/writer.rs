@@ -85,6 +85,9 @@ pub struct TopicLog {
     active: Option<Arc<dyn File>>,
     /// In this life the active file was seen to end where it should.
     pub(super) is_cut: bool,
+    /// The file that it goes on in may be on another disk: it was a link, as a sealed segment may be that a
+    /// start makes the active one again.
+    pub(super) is_elsewhere: bool,
     /// With what is in the buffer: the last message.
     end: Offset,
     pub(super) mark: LogMark,
@@ -167,6 +170,7 @@ impl TopicLog {
             noted_at: None,
             active: None,
             is_cut: mark.len == 0,
+            is_elsewhere: false,
             end: mark.end,
             mark,
             unsynced: Unsynced::default(),
@@ -395,7 +399,8 @@ impl TopicLog {
             std::mem::take(&mut self.unsynced);
         segments.extend(is_active.then_some(self.mark.segment));
         indexes.extend(is_active.then(|| self.shared.take_unsaved()).flatten());
-        SyncJob { shared: Arc::clone(&self.shared), bytes, segments, is_dir, indexes }
+        let (shared, is_apart) = (Arc::clone(&self.shared), self.is_elsewhere);
+        SyncJob { shared, bytes, segments, is_dir, is_apart, indexes }
     }
 
     /// The active file, to be synced on another thread, if enough was written to it and there is no
@@ -435,6 +440,8 @@ pub struct SyncJob {
     bytes: u64,
     segments: Vec<Offset>,
     is_dir: bool,
+    /// A file may be on another disk than the others.
+    is_apart: bool,
     indexes: Vec<Unsaved>,
 }
 
@@ -482,20 +489,19 @@ impl SyncJob {
 /// # Errors
 /// As for [`SyncJob::run`]. After a shortage all for which there was none are done.
 pub fn sync_many(jobs: &mut Vec<SyncJob>, disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
-    let files: usize = jobs.iter().map(SyncJob::files).sum();
-    let bytes: u64 = jobs.iter().map(|job| job.bytes).sum();
+    let (apart, mut others): (Vec<_>, Vec<_>) =
+        std::mem::take(jobs).into_iter().partition(|job| job.is_apart);
+    let files: usize = others.iter().map(SyncJob::files).sum();
+    let bytes: u64 = others.iter().map(|job| job.bytes).sum();
     if files > FILES_SYNCED_APART_MAX && bytes < files as u64 * BYTES_SYNCED_APART_MIN {
         match disk.sync_all(dir) {
-            Ok(()) => {
-                jobs.drain(..).for_each(|mut job| job.save(disk));
-                return Ok(());
-            }
+            Ok(()) => others.drain(..).for_each(|mut job| job.save(disk)),
             Err(unsupported) if unsupported.kind() == std::io::ErrorKind::Unsupported => {}
             Err(source) => return Err(LogError::sync(dir, source)),
         }
     }
     let mut short = Ok(());
-    for mut job in std::mem::take(jobs) {
+    for mut job in apart.into_iter().chain(others) {
         match job.run(disk) {
             Err(error) if error.is_shortage() => {
                 jobs.push(job);

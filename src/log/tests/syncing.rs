@@ -36,6 +36,44 @@ fn many_logs_are_synced_at_once_if_they_have_little_and_are_there_after_a_power_
     assert_eq!(disk.count(Op::Sync), syncs + files as u64, "those that have much, one by one");
 }
 
+/// A sealed segment may be moved to another disk, with a link in its place. A start that makes it the active
+/// one again wrote to it there, and with many topics a checkpoint synced the disk of the directory alone.
+#[test]
+fn a_file_that_may_be_on_another_disk_is_synced_by_itself() {
+    let disk = disk();
+    let mut log = fresh(&disk);
+    append(&mut log, 1..=2);
+    let mark = checkpoint(&mut log, &disk);
+    append(&mut log, 3..=5);
+    log.seal();
+    log.flush().unwrap();
+    drop(log);
+    let many = FILES_SYNCED_APART_MAX + 10;
+    for (life, is_link) in [(0, true), (1, true), (2, false)] {
+        let mut files = files(&disk);
+        files.iter_mut().for_each(|file| file.is_link = is_link);
+        let (dir, tail) = (Path::new(DIR), budget());
+        let log = TopicLog::open(arc(&disk), dir, topic(), SETTINGS, tail, &mark, &files);
+        let mut log = log.unwrap();
+        assert_eq!(files[0].first.is_some(), life == 0, "{files:?}");
+        log.cut(&files).unwrap();
+        append(&mut log, 3..=3);
+        let mut others: Vec<_> = (0..many)
+            .map(|n| {
+                let topic = TopicName::parse(format!("t{life}-{n}").as_bytes()).unwrap();
+                TopicLog::create(arc(&disk), dir, topic, SETTINGS, budget())
+            })
+            .collect();
+        others.iter_mut().for_each(|other| append(other, 1..=1));
+        let mut jobs: Vec<_> = others.iter_mut().map(TopicLog::unsynced).collect();
+        jobs.insert(many / 2, log.unsynced());
+        let syncs = disk.count(Op::Sync);
+        sync_many(&mut jobs, &disk, dir).unwrap();
+        assert!(jobs.is_empty());
+        assert_eq!(disk.count(Op::Sync), syncs + 1 + u64::from(is_link), "{life}");
+    }
+}
+
 /// A start cuts off what is behind the checkpoint. If the sync of that fails, the file seems to end there
 /// for whoever looks, and later syncs succeed, but what was cut off is there again after a power cut.
 #[test]
