@@ -22,7 +22,7 @@ use crate::time::{Moment, Now};
 use super::drafts::{Draft, Drafts, span, take};
 use super::out::Out;
 use super::read::{Form, ReadDone, ReadJob, Reading};
-use super::reading::{History, Readers, unreadable};
+use super::reading::{History, Readers, unreadable, unwritten};
 use super::shares::Shares;
 use subscriptions::Subscriptions;
 
@@ -414,15 +414,20 @@ impl Core {
         log: Option<Arc<LogShared>>,
         last: Offset,
     ) {
+        let mut failure = None;
         let job = log.and_then(|log| {
-            let first = log.first();
+            let (first, visible) = (log.first(), log.end());
+            if count > 0 && visible < last {
+                failure = Some(unwritten(visible.next(), last));
+            }
             let wanted = Offset::new((last.get() + 1).saturating_sub(count)).max(first);
-            let is_any = count > 0 && last >= first && last > Offset::ZERO;
+            let last = last.min(visible);
+            let is_any = count > 0 && last >= wanted && last > Offset::ZERO;
             let form = Form::History(tag);
             let disk = &self.settings.disk;
             is_any.then(|| ReadJob::new(disk, log, topic.clone(), form, wanted, last))
         });
-        self.readers.history = Some(Box::new(History { tag, topic, job, failure: None }));
+        self.readers.history = Some(Box::new(History { tag, topic, job, failure }));
         self.end_history_if_read();
     }
 

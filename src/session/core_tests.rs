@@ -363,6 +363,41 @@ fn a_history_of_which_messages_go_meanwhile_gives_the_others_and_says_so() {
     assert_eq!(told[2..], [gone, "OK pong"]);
 }
 
+/// While the disk is full, acknowledged messages may wait to be written to their topic's file. A history once
+/// left them out, and said that this was all.
+#[test]
+fn a_history_of_which_messages_are_not_written_yet_gives_the_others_and_says_so() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let topic = TopicName::parse(b"a").unwrap();
+    let (settings, tail) = (LogSettings { segment_bytes: 300 }, Arc::new(TailBudget::new(0)));
+    let mut log = TopicLog::create(Arc::clone(&disk), Path::new("/"), topic, settings, tail);
+    let mut publish = |message, log: &mut TopicLog| {
+        log.append(&NewRecord { ts: Timestamp::default(), id: None, message, extra: "" })
+    };
+    publish(b"one", &mut log);
+    log.flush().unwrap();
+    publish(b"two", &mut log);
+    let end = publish(b"three", &mut log);
+    let why = "ERR DISK_FULL messages 2 to 3 are stored, but not in the topic's file yet: the disk is full \
+               retry_after=1s";
+    for (count, expected) in [(9, &["one"][..]), (3, &["one"]), (2, &[]), (1, &[]), (0, &[])] {
+        let mut story = Story::on(1, Arc::clone(&disk));
+        story.receive(&format!("HISTORY a {count}\n"));
+        story.reply(0, "", Some(Then::Read { log: Some(log.shared()), end }));
+        if let Some((reading, mut job)) = story.core.pull().pop() {
+            let done = job.run();
+            story.core.read(reading, job, done);
+        }
+        story.leave();
+        let told = story.told.lines().filter_map(|line| line.strip_prefix("  < ")).skip(1);
+        let mut told: Vec<_> = told.collect();
+        let last = if count == 0 { "OK history end" } else { why };
+        assert_eq!(told.pop(), Some(last), "{count}");
+        let told: Vec<_> = told.iter().map(|line| line.rsplit(' ').next().unwrap()).collect();
+        assert_eq!(told, expected, "{count}");
+    }
+}
+
 /// A client goes by that: to whoever is told of damage alone, all else has come.
 #[test]
 fn a_history_that_is_cut_short_says_so_and_not_what_it_lacks_besides() {

@@ -244,6 +244,14 @@ impl Readers {
     }
 }
 
+/// What a reader is told of messages that are stored, and can't be read before the disk has taken them.
+pub(super) fn unwritten(first: Offset, last: Offset) -> WireError {
+    let text = format!(
+        "messages {first} to {last} are stored, but not in the topic's file yet: the disk is full"
+    );
+    WireError::new(ErrorCode::DiskFull, text).with("retry_after", "1s")
+}
+
 /// What a reader is told of a message that can't be read; those behind it follow all the same.
 pub(super) fn unreadable(topic: &TopicName, error: &LogError) -> WireError {
     if let LogError::Gone { first, .. } = error {
