@@ -78,7 +78,9 @@ pub struct Shard {
     pub(super) dirty: Vec<TopicKey>,
     /// Topics with appends that were flushed, and of which nobody was told.
     pub(super) fresh: Vec<TopicKey>,
-    /// When to try again to flush those for which the disk had no room.
+    /// Topics with appends for which the disk had no room.
+    pub(super) postponed: VecDeque<TopicKey>,
+    /// When to try again to flush those.
     pub(super) retry_at: Option<Moment>,
     /// Bytes of records applied since the last flush, on replay.
     pub(super) unflushed: usize,
@@ -114,6 +116,7 @@ impl Shard {
             spare: Done::default(),
             dirty: Vec::new(),
             fresh: Vec::new(),
+            postponed: VecDeque::new(),
             retry_at: None,
             unflushed: 0,
             buffers: Vec::new(),

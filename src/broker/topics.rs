@@ -94,6 +94,8 @@ pub(super) struct TopicSlot {
     pub(super) covered: Lsn,
     /// It has new lines, and is in the list of those.
     pub(super) is_dirty: bool,
+    /// The disk had no room for them when that was last tried.
+    pub(super) is_postponed: bool,
     /// So many bytes of its lines wait to be written ([`super::late`]).
     late: Option<usize>,
     /// Whether it is in the queue of those whose file is open, and was written since it came up there.
@@ -151,7 +153,15 @@ impl Topics {
         topic.set_key(key);
         self.keys.insert(topic.name().clone(), key);
         let followers = Vec::new();
-        let slot = TopicSlot { topic, followers, covered, is_dirty: false, late: None, open: None };
+        let slot = TopicSlot {
+            topic,
+            followers,
+            covered,
+            is_dirty: false,
+            is_postponed: false,
+            late: None,
+            open: None,
+        };
         self.slots[key.get()] = Some(slot);
         key
     }
@@ -274,8 +284,14 @@ impl Topics {
     /// Writes what was appended to a topic to its file. If that fails nothing has changed.
     pub(super) fn flush(&mut self, key: TopicKey) -> Result<(), LogError> {
         let slot = self.slots[key.get()].as_mut().expect("a key is dropped with its topic");
-        slot.topic.flush()?;
-        slot.is_dirty = false;
+        if let Err(error) = slot.topic.flush() {
+            // It is in no queue of those that may be closed, and there may be thousands of them.
+            if slot.open.is_none() {
+                slot.topic.log_mut().close();
+            }
+            return Err(error);
+        }
+        (slot.is_dirty, slot.is_postponed) = (false, false);
         self.late.shrink(slot.late.take().unwrap_or_default());
         let spare = slot.topic.log_mut().spare();
         self.workshop.ahead.offer(|| slot.topic.log_mut().sync_ahead());

@@ -17,6 +17,10 @@ use super::shard::{Shard, ShardError};
 /// How long to wait before a file that could not be written is tried again.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(500);
 
+/// So many files that still can't be written are tried before the others wait for the next time: each try
+/// takes system calls, and there may be thousands.
+const RETRIED_MAX: usize = 16;
+
 /// So many topics whose lines have waited are written in one turn, or twice as many as have begun to wait.
 const LATE_WRITTEN_MIN: usize = 128;
 
@@ -27,6 +31,7 @@ impl Shard {
     pub(super) fn flush(&mut self, now: Moment) -> Result<(), ShardError> {
         self.unflushed = 0;
         let mut full = Vec::new();
+        self.retry(now, &mut full)?;
         let mut dirty = std::mem::take(&mut self.dirty);
         let may_wait = self.retry_at.is_none() && self.topics.are_many(dirty.len());
         let mut put_off = 0;
@@ -43,11 +48,39 @@ impl Shard {
             self.write(key, &mut full)?;
         }
         if self.retry_at.is_some() || !full.is_empty() {
-            self.gate.set(Full::Topic { shard: self.number }, !full.is_empty());
-            self.retry_at = (!full.is_empty()).then(|| now + SHORTAGE_PAUSE);
-            self.dirty = full;
+            self.postponed.extend(full);
+            let is_full = self.next_postponed().is_some();
+            self.gate.set(Full::Topic { shard: self.number }, is_full);
+            let pending = self.retry_at.filter(|at| *at > now);
+            self.retry_at = is_full.then(|| pending.unwrap_or(now + SHORTAGE_PAUSE));
         }
         Ok(())
+    }
+
+    /// When it is time, tries those again for which the disk had no room.
+    fn retry(&mut self, now: Moment, full: &mut Vec<TopicKey>) -> Result<(), LogError> {
+        if self.retry_at.is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        while full.len() < RETRIED_MAX
+            && let Some(key) = self.next_postponed()
+        {
+            self.postponed.pop_front();
+            self.topics.slot_mut(key).is_postponed = false;
+            self.write(key, full)?;
+        }
+        Ok(())
+    }
+
+    /// The first of those for which the disk had no room. Some were written since, for another reason.
+    fn next_postponed(&mut self) -> Option<TopicKey> {
+        while let Some(key) = self.postponed.front() {
+            if self.topics.slot(*key).is_postponed {
+                return Some(*key);
+            }
+            self.postponed.pop_front();
+        }
+        None
     }
 
     /// Writes a topic's file; adds it to those for which the disk has no room.
@@ -59,8 +92,11 @@ impl Shard {
                     tracing::error!(event = "write_postponed", path = %path.display(),
                         "failed to write a topic's file, and will try again: {source}");
                 }
-                self.topics.slot_mut(key).is_dirty = true;
-                full.push(key);
+                let slot = self.topics.slot_mut(key);
+                slot.is_dirty = true;
+                if !std::mem::replace(&mut slot.is_postponed, true) {
+                    full.push(key);
+                }
             }
             Err(other) => return Err(other),
         }
@@ -78,7 +114,7 @@ impl Shard {
         if !full.is_empty() {
             self.gate.set(Full::Topic { shard: self.number }, true);
             self.retry_at.get_or_insert(now + SHORTAGE_PAUSE);
-            self.dirty.extend(full);
+            self.postponed.extend(full);
         }
         Ok(())
     }

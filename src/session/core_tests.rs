@@ -371,7 +371,7 @@ fn a_history_of_which_messages_are_not_written_yet_gives_the_others_and_says_so(
     let topic = TopicName::parse(b"a").unwrap();
     let (settings, tail) = (LogSettings { segment_bytes: 300 }, Arc::new(TailBudget::new(0)));
     let mut log = TopicLog::create(Arc::clone(&disk), Path::new("/"), topic, settings, tail);
-    let mut publish = |message, log: &mut TopicLog| {
+    let publish = |message, log: &mut TopicLog| {
         log.append(&NewRecord { ts: Timestamp::default(), id: None, message, extra: "" })
     };
     publish(b"one", &mut log);

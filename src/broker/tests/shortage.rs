@@ -6,6 +6,46 @@ use super::life::{self, Ledger, Node, Op, live, now};
 use crate::disk;
 use crate::disk::sim::{self, Crash, Failure, Fault, SimDisk};
 
+/// With thousands of topics whose files the disk did not take, every turn of the shard tried all of them
+/// again, whoever had to wait for it, and each kept a file descriptor.
+#[test]
+fn many_files_without_room_are_tried_a_few_at_a_time_and_closed() {
+    let disk = SimDisk::new();
+    let (mut node, _found) = Node::start(&disk, now(0)).unwrap();
+    let mut ledger = Ledger::default();
+    live(&mut node, &[], &mut ledger).unwrap();
+    let names: Vec<String> = (0..60).map(|n| format!("t{n}")).collect();
+    for name in &names {
+        node.publish(0, name, 1, &mut ledger).unwrap();
+    }
+    let written = node.write().unwrap();
+    let (op, path_has) = (Some(sim::Op::Write), "t".to_owned());
+    disk.fail(Fault { op, path_has, skip: 0, times: u64::MAX, failure: Failure::NoSpace });
+    let count = |disk: &SimDisk| [sim::Op::Create, sim::Op::Write].map(|op| disk.count(op));
+    let [opened, tried] = count(&disk);
+    node.apply(written, &mut ledger).unwrap();
+    // Lines of so many topics wait for a moment.
+    node.stall(1, &mut ledger).unwrap();
+    assert_eq!(count(&disk), [opened + 60, tried + 60]);
+    for _ in 0..10 {
+        node.stall(0, &mut ledger).unwrap();
+    }
+    assert_eq!(count(&disk), [opened + 60, tried + 60], "it is not time yet");
+    for times in 1..5 {
+        node.stall(1, &mut ledger).unwrap();
+        let some = 60 + times * 2 * 16;
+        assert_eq!(count(&disk), [opened + some, tried + some], "on two shards, each opened again");
+    }
+    disk.heal();
+    live(&mut node, &[Op::Pass(1)], &mut ledger).unwrap();
+    let files = disk.files();
+    let is_there = |name: &String| files[&Path::new("/srv/data").join(format!("{name}.log"))].len();
+    assert!(names.iter().all(|name| is_there(name) > 0));
+    node.publish(0, "t0", 1, &mut ledger).unwrap();
+    live(&mut node, &[Op::Pass(1)], &mut ledger).unwrap();
+    life::check(&disk, &node, &ledger);
+}
+
 /// A checkpoint that found room for what had to wait once told nobody of it: a group had messages and
 /// credit, and nothing was delivered before somebody published again.
 #[test]
