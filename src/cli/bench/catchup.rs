@@ -58,9 +58,9 @@ struct Run<'a> {
 impl Run<'_> {
     async fn publish(&self, topic: &str) -> Result<Row, Failure> {
         let wire = Wire::open(&self.target.addr).await?;
-        let load = load(topic, Vec::new());
         let round = Round::new(0, 1, 1);
-        let ring = round.ring(&load, self.plan.size, self.plan.window);
+        let ring = round.ring(&[named(topic, Vec::new())], self.plan.size, self.plan.window);
+        let load = load(topic, Vec::new());
         let limits = publish::Limits {
             window: self.plan.window.into(),
             backlog: self.plan.backlog,
@@ -172,12 +172,16 @@ impl Run<'_> {
 fn load(topic: &str, consumers: Vec<Arc<Consumer>>) -> Arc<Load> {
     let begin = Moment::read();
     let span = Span { begin, start: begin, end: begin + FOR_EVER };
-    let (sent, moved) = (AtomicU64::new(0), Notify::new());
     Arc::new(Load {
         span,
-        topics: vec![Topic { name: topic.to_owned(), consumers, sent, moved }],
+        topics: vec![named(topic, consumers)],
         published: Tally::new(span),
         delivered: Tally::new(span),
         is_over: AtomicBool::new(false),
     })
+}
+
+fn named(topic: &str, consumers: Vec<Arc<Consumer>>) -> Topic {
+    let (sent, moved) = (AtomicU64::new(0), Notify::new());
+    Topic { name: topic.to_owned(), consumers, sent, moved }
 }

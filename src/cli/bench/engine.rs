@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::consume::{Reader, wrong};
 use super::load::{Consumer, Load, Round, Span, Tally, Topic};
+use super::messages::Ring;
 use super::pace::{Lane, Paced, Schedule, pace};
 use super::plan::Plan;
 use super::progress::Progress;
@@ -33,7 +34,10 @@ const LEAD: Duration = Duration::from_millis(10);
 pub(super) async fn run(plan: &Plan, target: &Target) -> Result<Report, Failure> {
     let progress = Progress::new(plan.name);
     let topics = topics(plan);
-    let (readers, writers) = connect(plan, target, &topics, &progress).await?;
+    let rings = make_rings(plan, &topics, &progress).await;
+    let (readers, wires) = connect(plan, target, &topics, &progress).await?;
+    let writers = rings.into_iter().zip(wires).collect();
+    // The time begins when there is nothing left to do before the load.
     let begin = Moment::read() + LEAD;
     let start = begin + plan.warmup;
     let span = Span { begin, start, end: start + plan.duration };
@@ -59,6 +63,27 @@ pub(super) async fn run(plan: &Plan, target: &Target) -> Result<Report, Failure>
 /// Connections that read, each with the index of its topic and the consumer that it is, or is a
 /// member of.
 type Readers = Vec<(usize, Arc<Consumer>, Wire)>;
+
+/// What each connection publishes to, and the lines that it publishes.
+type Rings = Vec<(Round, Ring)>;
+
+/// Connections that publish, each with what it publishes.
+type Writers = Vec<((Round, Ring), Wire)>;
+
+/// Makes all messages. Where they are many that takes seconds: a signal is heard between two rings.
+async fn make_rings(plan: &Plan, topics: &[Topic], progress: &Progress) -> Rings {
+    let mut rings = Vec::new();
+    for n in 0..plan.connections {
+        progress.show(n as u64, plan.connections as u64, || {
+            format!("messages made for {n} of {}", plan.connections)
+        });
+        let round = Round::new(n, plan.connections, plan.topics);
+        let ring = round.ring(topics, plan.size, plan.window);
+        rings.push((round, ring));
+        tokio::task::yield_now().await;
+    }
+    rings
+}
 
 /// Opens all connections: those that read, and those that publish.
 async fn connect(
@@ -146,7 +171,7 @@ impl Run<'_> {
         mut self,
         target: &Target,
         readers: Readers,
-        writers: Vec<Wire>,
+        writers: Writers,
     ) -> Result<Report, Failure> {
         for (topic, consumer, wire) in readers {
             let reader = Reader::new(Arc::clone(self.load), topic, consumer, wire);
@@ -178,27 +203,21 @@ impl Run<'_> {
         })
     }
 
-    fn publish_in_closed_loops(&mut self, writers: Vec<Wire>) {
-        let Plan { window, size, topics, backlog, .. } = *self.plan;
+    fn publish_in_closed_loops(&mut self, writers: Writers) {
+        let Plan { window, backlog, .. } = *self.plan;
         let limits = publish::Limits { window: window.into(), backlog, messages: u64::MAX };
-        let connections = writers.len();
-        for (n, wire) in writers.into_iter().enumerate() {
-            let round = Round::new(n, connections, topics);
-            let ring = round.ring(self.load, size, window);
+        for ((round, ring), wire) in writers {
             let load = Arc::clone(self.load);
             self.publishers.spawn(publish::closed_loop(load, round, wire, ring, limits));
         }
     }
 
-    fn publish_at(&mut self, rate: u64, writers: Vec<Wire>) -> Result<(), Failure> {
-        let Plan { size, topics, window, .. } = *self.plan;
-        let connections = writers.len();
-        let schedule = Schedule { begin: self.load.span.begin, rate, lanes: connections as u64 };
+    fn publish_at(&mut self, rate: u64, writers: Writers) -> Result<(), Failure> {
+        let lanes = writers.len() as u64;
+        let schedule = Schedule { begin: self.load.span.begin, rate, lanes };
         let (sent, sent_in_all) = watch::channel(None);
         let mut lanes = Vec::new();
-        for (n, wire) in writers.into_iter().enumerate() {
-            let round = Round::new(n, connections, topics);
-            let ring = round.ring(self.load, size, window);
+        for (n, ((round, ring), wire)) in writers.into_iter().enumerate() {
             lanes.push(Lane { round, writer: wire.writer(), ring });
             let load = Arc::clone(self.load);
             let answers = publish::answers(load, wire, n as u64, schedule, sent_in_all.clone());
@@ -411,6 +430,25 @@ mod tests {
         };
         let (connected, ()) = tokio::join!(connect(&plan, &target, &[], &progress), greet);
         assert_eq!(connected.unwrap().1.len(), 2);
+    }
+
+    /// Rings of 4 MiB take seconds to make, on the task that listens for signals as well.
+    #[tokio::test]
+    async fn while_messages_are_made_a_signal_is_heard() {
+        let plan = Plan { connections: 3, window: 1, ..plan::PUB };
+        let bar = ProgressBar::hidden();
+        let (topics, progress) = (topics(&plan), Progress::on(&bar));
+        let heard = async {
+            said(&bar, "messages made for 0 of 3").await;
+            "a signal"
+        };
+        let what = tokio::select! {
+            biased;
+            rings = make_rings(&plan, &topics, &progress) => format!("{} rings", rings.len()),
+            heard = heard => heard.to_owned(),
+        };
+        assert_eq!(what, "a signal");
+        assert_eq!(make_rings(&plan, &topics, &progress).await.len(), 3);
     }
 
     /// A run whose topic was sent so many, of which some were answered and none has arrived.

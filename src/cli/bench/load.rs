@@ -168,8 +168,8 @@ impl Round {
     }
 
     /// Their lines, as many as fit on the way.
-    pub(super) fn ring(&self, load: &Load, size: usize, window: u32) -> Ring {
-        let names: Vec<&str> = self.topics.iter().map(|t| &*load.topics[*t].name).collect();
+    pub(super) fn ring(&self, topics: &[Topic], size: usize, window: u32) -> Ring {
+        let names: Vec<&str> = self.topics.iter().map(|t| &*topics[*t].name).collect();
         Ring::new(&names, size, window)
     }
 

@@ -29,9 +29,9 @@ impl Ring {
         let words: Vec<String> = topics.iter().map(|topic| format!("PUB {topic} ")).collect();
         let words_bytes = words[0].len();
         let line_bytes = words_bytes + size + 1;
-        let lines = (RING_BYTES_MAX / line_bytes).min(window as usize);
-        let rounds = lines.div_ceil(topics.len()).max(1);
-        let mut bytes = Vec::with_capacity(rounds * topics.len() * line_bytes);
+        let ring_bytes = Self::bytes(topics.len(), line_bytes, window);
+        let rounds = ring_bytes / line_bytes / topics.len();
+        let mut bytes = Vec::with_capacity(ring_bytes);
         let mut letters = Letters(0x9e37_79b9_7f4a_7c15);
         for words in std::iter::repeat_n(&words, rounds).flatten() {
             assert_eq!(words.len(), words_bytes, "all lines are of one length");
@@ -41,6 +41,13 @@ impl Ring {
         }
         let stamp_at = (size >= STAMP_BYTES).then_some(words_bytes);
         Self { bytes, line_bytes, stamp_at, head: 0, tail: 0, unsent: 0 }
+    }
+
+    /// How much memory a ring of such lines to so many topics takes.
+    pub(super) fn bytes(topics: usize, line_bytes: usize, window: u32) -> usize {
+        let lines = (RING_BYTES_MAX / line_bytes).min(window as usize);
+        let rounds = lines.div_ceil(topics).max(1);
+        rounds.saturating_mul(topics).saturating_mul(line_bytes)
     }
 
     /// How many more lines can be added before some are written.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::args::{CatchupFlags, LoadFlags};
+use super::messages::Ring;
 use crate::cli::exit::{Exit, Failure};
 use crate::config::show_size;
 
@@ -31,6 +32,9 @@ const MESSAGES_BYTES_MAX: usize = 4 << 30;
 
 /// About what a topic takes beside its message, in bytes.
 const TOPIC_BYTES: usize = 256;
+
+/// About what a line has beside its message: its words, with the name of the topic.
+const LINE_BYTES: usize = 64;
 
 /// What every preset starts from.
 const BASE: Plan = Plan {
@@ -157,21 +161,31 @@ impl Plan {
             let text = "failed to plan the load: --duration has to be longer than nothing";
             return Err(Failure::new(Exit::Usage, text));
         }
-        // Messages are made beforehand, one at least for each topic.
-        let messages = plan.topics.max(plan.connections);
-        if messages.saturating_mul(plan.size + TOPIC_BYTES) > MESSAGES_BYTES_MAX {
-            let text = format!(
-                "failed to plan the load: {} topics and {} connections with messages of {} bytes \
-                 take more than {} of memory",
-                plan.topics,
-                plan.connections,
-                plan.size,
-                show_size(MESSAGES_BYTES_MAX as u64),
-            );
-            let hint = "take fewer, or a smaller --size";
-            return Err(Failure::new(Exit::Usage, text).hint(hint));
-        }
+        plan.fits_memory()?;
         Ok(plan)
+    }
+
+    /// Refuses more messages than can be made beforehand: a window of them on each connection, and one
+    /// at least for each topic.
+    fn fits_memory(&self) -> Result<(), Failure> {
+        let topics_each = self.topics.div_ceil(self.connections);
+        let ring = Ring::bytes(topics_each, self.size + LINE_BYTES, self.window);
+        let topics = self.topics.saturating_mul(TOPIC_BYTES);
+        if self.connections.saturating_mul(ring).saturating_add(topics) <= MESSAGES_BYTES_MAX {
+            return Ok(());
+        }
+        let text = format!(
+            "failed to plan the load: {} topics and {} connections with messages of {} bytes \
+             take more than {} of memory",
+            self.topics,
+            self.connections,
+            self.size,
+            show_size(MESSAGES_BYTES_MAX as u64),
+        );
+        Err(Failure::new(Exit::Usage, text).hint(match self.rate {
+            Some(_) => "take fewer, or a smaller --size",
+            None => "take fewer, or a smaller --size or --window",
+        }))
     }
 
     /// Whether anyone reads what is published.
@@ -241,5 +255,27 @@ impl LoadFlags {
             return refused("--members", "without a group", "leave it out, or add --groups 1");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thousand messages of 16 KiB are 16 MiB, of which 4 MiB are made beforehand on each connection:
+    /// with 1,100 connections they would be more than 4 GiB.
+    #[test]
+    fn what_is_made_beforehand_counts_with_its_window() {
+        let plan = |connections, window| {
+            let (connections, window) = (Some(connections), Some(window));
+            let flags =
+                LoadFlags { connections, window, size: Some(16 << 10), ..Default::default() };
+            PUB.with(&flags)
+        };
+        let refused = format!("{:?}", plan(1_100, 1_000).unwrap_err());
+        assert!(refused.contains("1100 connections") && refused.contains("--window"), "{refused}");
+        for (connections, window) in [(1_000, 1_000), (1_100, 100), (100_000, 1)] {
+            assert!(plan(connections, window).is_ok(), "{connections} of {window}");
+        }
     }
 }
