@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::consume::{Reader, parse, wrong};
-use super::engine::{Quiet, TICK, flat, fresh_name, subscribe};
+use super::engine::{PATIENCE, Quiet, TICK, flat, fresh_name, subscribe};
 use super::load::{Consumer, Load, Round, Span, Tally, Topic};
 use super::plan::Plan;
 use super::progress::Progress;
@@ -27,7 +27,8 @@ const FOR_EVER: Duration = Duration::from_secs(1_000_000);
 
 /// Publishes, then reads everything by `HISTORY`, then lets a group work it off.
 pub(super) async fn run(plan: &Plan, messages: u64, target: &Target) -> Result<Report, Failure> {
-    let run = Run { plan, messages, target, progress: Progress::new(plan.name) };
+    let progress = Progress::new(plan.name);
+    let run = Run { plan, messages, target, progress, patience: PATIENCE };
     let consumer = Consumer { group: Some("late".to_owned()), ..Consumer::default() };
     let consumer = Arc::new(consumer);
     let topic = fresh_name(plan.name);
@@ -53,6 +54,8 @@ struct Run<'a> {
     messages: u64,
     target: &'a Target,
     progress: Progress,
+    /// How long nothing of the history may come.
+    patience: Duration,
 }
 
 impl Run<'_> {
@@ -82,7 +85,8 @@ impl Run<'_> {
         let mut last = 0;
         let mut is_over = false;
         while !is_over {
-            wire.turn(&mut output).await?;
+            let turned = tokio::time::timeout(self.patience, wire.turn(&mut output)).await;
+            turned.unwrap_or_else(|_elapsed| Err(self.stopped(last)))?;
             let unread = wire.unread();
             let mut start = 0;
             for end in memchr_iter(b'\n', unread) {
@@ -104,6 +108,11 @@ impl Run<'_> {
             return Err(wrong(format!("{last} came of {} in the history", self.messages)));
         }
         Ok(self.row("history", begin, Times::new()))
+    }
+
+    fn stopped(&self, last: u64) -> Failure {
+        let patience = self.patience.as_secs();
+        wrong(format!("only {last} of the history came, and no more in {patience} s"))
     }
 
     async fn work_off(&self, topic: &str, consumer: &Arc<Consumer>) -> Result<Row, Failure> {
@@ -184,4 +193,37 @@ fn load(topic: &str, consumers: Vec<Arc<Consumer>>) -> Arc<Load> {
 fn named(topic: &str, consumers: Vec<Arc<Consumer>>) -> Topic {
     let (sent, moved) = (AtomicU64::new(0), Notify::new());
     Topic { name: topic.to_owned(), consumers, sent, moved }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::super::args::TargetFlags;
+    use super::super::plan;
+    use super::*;
+
+    /// It waited for ever.
+    #[tokio::test]
+    async fn a_history_that_stops_coming_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = Some(listener.local_addr().unwrap().to_string());
+        let flags = TargetFlags { addr, ..TargetFlags::default() };
+        let target = Target::new(&flags, None, 1).await.unwrap();
+        let (progress, patience) = (Progress::new("catchup"), Duration::from_millis(10));
+        let run = Run { plan: &plan::PUB, messages: 2, target: &target, progress, patience };
+        let broker = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            socket.write_all(b"OK connected\n").await.unwrap();
+            let mut lines = BufReader::new(socket).lines();
+            // It goes when the history was given up.
+            while lines.next_line().await.is_ok_and(|line| line.is_some()) {}
+        };
+        let history = async { run.history("chat").await };
+        let history = async { tokio::join!(history, broker).0 };
+        let failure = tokio::time::timeout(Duration::from_secs(20), history).await;
+        let failure = format!("{:?}", failure.expect("it gives up").unwrap_err());
+        assert!(failure.contains("only 0 of the history came"), "{failure}");
+    }
 }

@@ -22,7 +22,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::time::{Moment, Now};
 
 /// How long nothing at all may come while something is to come.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often to look how far it is.
 pub(super) const TICK: Duration = Duration::from_millis(5);
