@@ -63,7 +63,7 @@ impl Run<'_> {
         let wire = Wire::open(&self.target.addr).await?;
         let round = Round::new(0, 1, 1);
         let ring = round.ring(&[named(topic, Vec::new())], self.plan.size, self.plan.window);
-        let load = load(topic, Vec::new());
+        let load = load(topic, Vec::new(), None);
         let limits = publish::Limits {
             window: self.plan.window.into(),
             backlog: self.plan.backlog,
@@ -116,7 +116,7 @@ impl Run<'_> {
     }
 
     async fn work_off(&self, topic: &str, consumer: &Arc<Consumer>) -> Result<Row, Failure> {
-        let load = load(topic, vec![Arc::clone(consumer)]);
+        let load = load(topic, vec![Arc::clone(consumer)], self.target.again_after);
         let stop = watch::Sender::new(false);
         let mut members = JoinSet::new();
         for _ in 0..self.plan.members {
@@ -178,7 +178,7 @@ impl Run<'_> {
 }
 
 /// A load that begins now and is measured from its beginning, until it is done.
-fn load(topic: &str, consumers: Vec<Arc<Consumer>>) -> Arc<Load> {
+fn load(topic: &str, consumers: Vec<Arc<Consumer>>, again_after: Option<Duration>) -> Arc<Load> {
     let begin = Moment::read();
     let span = Span { begin, start: begin, end: begin + FOR_EVER };
     Arc::new(Load {
@@ -186,6 +186,7 @@ fn load(topic: &str, consumers: Vec<Arc<Consumer>>) -> Arc<Load> {
         topics: vec![named(topic, consumers)],
         published: Tally::new(span),
         delivered: Tally::new(span),
+        again_after,
         is_over: AtomicBool::new(false),
     })
 }

@@ -15,7 +15,15 @@ use crate::cli::exit::{Exit, Failure};
 use crate::time::Moment;
 
 /// How often a member says that it is there.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// How the answer to an acknowledgment begins that came when the message had gone to another member.
+const NOT_PENDING: &[u8] = b"ERR NOT_PENDING ";
+
+/// Why a group may get a message again, or refuse an acknowledgment.
+const LATE: &str = "what a member does not acknowledge in time comes again: if this command stood \
+                    still, or the broker's delivery.ack_timeout or delivery.dead_after is short, \
+                    that is no mistake, and another run may do better; else please report it";
 
 /// What a consumer reads of a `MSG` or `HISTORY` line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,18 +112,23 @@ impl Reader {
                 match line {
                     b"OK ack_received" if is_member => acked += 1,
                     b"OK heartbeat_received" if is_member => {}
+                    _ if is_member && line.starts_with(NOT_PENDING) => {
+                        return Err(unexpected(line).hint(LATE));
+                    }
                     _ => return Err(unexpected(line)),
                 }
                 continue;
             };
             let message = parse(rest).ok_or_else(|| unexpected(line))?;
             messages += 1;
-            if let Some(meant) = stamped(message.message) {
+            let stamp = stamped(message.message);
+            if let Some(meant) = stamp {
                 recorder.add(meant, now, 1);
             }
             if is_member {
                 if !seen.insert(message.offset) {
-                    return Err(wrong(format!("message {} came twice", message.offset)));
+                    let age = now.since(self.load.span.begin.max(stamp.unwrap_or_default()));
+                    return Err(twice(message.offset, age, self.load.again_after));
                 }
                 self.output.extend_from_slice(b"ACK ");
                 self.output.extend_from_slice(message.id);
@@ -143,9 +156,39 @@ pub(super) fn wrong(what: String) -> Failure {
     )
 }
 
+/// It came to the group again. When it came first is not known, but not before it was published:
+/// sooner after that than it may come again, it is a mistake.
+fn twice(offset: u64, age: Duration, again_after: Option<Duration>) -> Failure {
+    let what = format!("message {offset} came twice");
+    if again_after.is_some_and(|again_after| age < again_after) {
+        return wrong(what);
+    }
+    let seconds = age.as_secs_f64();
+    let text = format!(
+        "failed to verify the messages: {what}, up to {seconds:.1} s after it was published"
+    );
+    Failure::new(Exit::Refused, text).hint(LATE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It was told as a mistake of the broker after this command had stood still for 42 s.
+    #[test]
+    fn what_was_not_acknowledged_in_time_comes_again_and_that_is_no_mistake() {
+        let seconds = Duration::from_secs;
+        let is_mistake = |age, again_after: Option<u64>| {
+            let failure = format!("{:?}", twice(7, seconds(age), again_after.map(seconds)));
+            assert!(failure.contains("message 7 came twice"), "{failure}");
+            assert_ne!(failure.contains("mistake in the broker"), failure.contains("in time"));
+            failure.contains("mistake in the broker")
+        };
+        assert!(is_mistake(1, Some(20)));
+        assert!(!is_mistake(42, Some(20)));
+        assert!(!is_mistake(1, Some(0)), "with settings that give no time");
+        assert!(!is_mistake(1, None), "of a broker whose settings are not known");
+    }
 
     #[test]
     fn a_message_line_is_read_to_its_message() {

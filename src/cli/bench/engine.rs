@@ -46,6 +46,7 @@ pub(super) async fn run(plan: &Plan, target: &Target) -> Result<Report, Failure>
         topics,
         published: Tally::new(span),
         delivered: Tally::new(span),
+        again_after: target.again_after,
         is_over: AtomicBool::new(false),
     });
     let run = Run {
@@ -461,7 +462,8 @@ mod tests {
         let published = Tally::new(span);
         published.done(answered, now);
         let (delivered, is_over) = (Tally::new(span), AtomicBool::new(false));
-        Arc::new(Load { span, topics: vec![topic], published, delivered, is_over })
+        let (topics, again_after) = (vec![topic], None);
+        Arc::new(Load { span, topics, published, delivered, again_after, is_over })
     }
 
     #[tokio::test]

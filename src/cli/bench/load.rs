@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -209,6 +210,8 @@ pub(super) struct Load {
     pub(super) topics: Vec<Topic>,
     pub(super) published: Tally,
     pub(super) delivered: Tally,
+    /// How soon after it was published a message may come to a group again; `None` if that is not known.
+    pub(super) again_after: Option<Duration>,
     /// The run has failed or was interrupted: threads shall end.
     pub(super) is_over: AtomicBool,
 }
@@ -220,8 +223,6 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -259,6 +260,7 @@ mod tests {
             topics: (0..5).map(topic).collect(),
             published: Tally::new(span),
             delivered: Tally::new(span),
+            again_after: None,
             is_over: AtomicBool::new(false),
         };
         let of = |n, connections| Round::new(n, connections, 5).topics;

@@ -299,6 +299,9 @@ mod tests {
     use super::super::plan;
     use super::*;
 
+    const SETTINGS: Settings =
+        Settings { fsync: String::new(), prefetch: 5, message: 1, again_after: Duration::ZERO };
+
     fn row(what: &'static str, messages: u64) -> Row {
         let mut times = Times::new();
         times.add(Duration::from_nanos(999_950), 1);
@@ -324,7 +327,7 @@ mod tests {
         ];
         let disk = DiskTimes { growing: row("", 0).times, preallocated: row("", 0).times };
         let settings =
-            Settings { fsync: "interval:86399999ms".to_owned(), prefetch: 10_000, message: 1 };
+            Settings { fsync: "interval:86399999ms".to_owned(), prefetch: 10_000, ..SETTINGS };
         for plan in plans {
             let rows = vec![row("published", 999_999_999), row("delivered", 3)];
             let paced = Paced { sent: 1, unsent: u64::MAX, lag: row("", 0).times };

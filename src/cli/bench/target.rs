@@ -5,14 +5,17 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::args::TargetFlags;
+use super::consume::HEARTBEAT;
 use super::device::Device;
 use super::process::{Process, Usage};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::settings;
+use crate::config::Delivery;
 
 /// What decides the numbers of a broker of our own, of what it runs by. The flags say so, else what
 /// any broker started here goes by; it is told again, so that what is shown is what it runs by.
@@ -22,6 +25,14 @@ pub(super) struct Settings {
     pub(super) prefetch: u32,
     /// Its longest message, unless those of a run are longer.
     pub(super) message: usize,
+    /// See [`again_after`].
+    pub(super) again_after: Duration,
+}
+
+/// How soon after it was published a message may come to a group again, though the broker does as it
+/// should: it was not acknowledged in time, or its member was silent since the last heartbeat.
+fn again_after(delivery: &Delivery) -> Duration {
+    delivery.ack_timeout.min(delivery.dead_after.saturating_sub(HEARTBEAT))
 }
 
 /// There is no flag of a broker for these.
@@ -38,7 +49,8 @@ impl Settings {
         let config = settings::of_broker(flags.fsync.as_deref(), prefetch)?;
         let fsync = config.storage.fsync.to_string();
         let (prefetch, message) = (config.delivery.prefetch, config.limits.message);
-        Ok(Some(Settings { fsync, prefetch, message }))
+        let again_after = again_after(&config.delivery);
+        Ok(Some(Settings { fsync, prefetch, message, again_after }))
     }
 
     pub(super) fn words(&self) -> [String; 2] {
@@ -54,6 +66,8 @@ pub(super) struct Target {
     pub(super) process: Option<Process>,
     /// Its disk, if it is known.
     pub(super) disk: Option<Device>,
+    /// See [`again_after`]; not known of a broker that was there before.
+    pub(super) again_after: Option<Duration>,
     #[expect(dead_code, reason = "it ends when this is dropped")]
     own: Option<Own>,
 }
@@ -101,7 +115,8 @@ impl Target {
         if let Some(addr) = &flags.addr {
             let process = flags.pid.map(Process::of);
             let disk = flags.data_dir.as_deref().and_then(Device::of);
-            return Ok(Target { addr: addr.clone(), process, disk, own: None });
+            let addr = addr.clone();
+            return Ok(Target { addr, process, disk, again_after: None, own: None });
         }
         let settings = settings.expect("`Settings::of` has them of a broker of our own");
         Self::start(flags, settings, size).await
@@ -154,7 +169,8 @@ impl Target {
             return Err(failed(why));
         };
         let disk = Device::of(dir);
-        Ok(Target { addr: addr.to_string(), process, disk, own: Some(own) })
+        let (addr, again_after) = (addr.to_string(), Some(settings.again_after));
+        Ok(Target { addr, process, disk, again_after, own: Some(own) })
     }
 }
 
@@ -167,6 +183,17 @@ fn listening_on(line: &str) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_may_come_again_as_soon_as_the_settings_let_it() {
+        let seconds = Duration::from_secs;
+        for (ack_timeout, dead_after, expected) in [(30, 30, 20), (5, 30, 5), (30, 5, 0)] {
+            let (ack_timeout, dead_after) = (seconds(ack_timeout), seconds(dead_after));
+            let (backoff, max_retries, prefetch) = (Vec::new(), 3, 5);
+            let delivery = Delivery { ack_timeout, dead_after, max_retries, backoff, prefetch };
+            assert_eq!(again_after(&delivery), seconds(expected), "{delivery:?}");
+        }
+    }
 
     #[test]
     fn the_start_up_line_says_where() {
