@@ -16,7 +16,7 @@ Examples:
 )]
 pub(crate) struct Args {
     /// How often everything is measured; the tables have medians
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,
 
     /// Seconds that a run is measured
@@ -65,5 +65,18 @@ impl Args {
     /// Whether this is less than what the document is about.
     pub(crate) fn is_partial(&self) -> bool {
         self.quick || !self.only.is_empty() || !self.work.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// They replaced the document by one in which nothing is measured.
+    #[test]
+    fn no_rounds_are_refused() {
+        let rounds = |n| Args::try_parse_from(["wiber-compare", "--rounds", n]);
+        assert!(rounds("0").unwrap_err().to_string().contains("--rounds"));
+        assert_eq!(rounds("1").unwrap().rounds, 1);
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! args → peers (find, install) → for each round, work and setup: a new server
 //!        works, stored: what is done with it ── load: sockets and threads ── protocol: bytes
-//!        results (a file after every work) → report: the terminal, the document, the plots
+//!        results (a file in parts, work by work) → report: the terminal, the document, the plots
 //! ```
 //!
 //! The brokers run in turn, one at a time, so that what the machine does meanwhile hits all of them

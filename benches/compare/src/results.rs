@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,11 @@ pub(crate) struct Results {
     pub(crate) runs: Vec<Run>,
 }
 
+/// Where the results stand until all is measured.
+fn part(path: &Path) -> PathBuf {
+    path.with_extension("part.json")
+}
+
 impl Results {
     pub(crate) fn load(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path)
@@ -57,14 +62,19 @@ impl Results {
         serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
     }
 
-    /// Replaces the file as a whole.
+    /// Writes what there is so far to a file beside this one, which stays as it is: the last results
+    /// are not lost to a run that is interrupted.
+    pub(crate) fn save_part(&self, path: &Path) -> Result<()> {
+        let part = part(path);
+        let write =
+            || -> Result<()> { Ok(fs::write(&part, serde_json::to_string_pretty(self)? + "\n")?) };
+        write().with_context(|| format!("failed to write {}", part.display()))
+    }
+
+    /// Replaces the file as a whole, when all is measured.
     pub(crate) fn save(&self, path: &Path) -> Result<()> {
-        let part = path.with_extension("part");
-        let write = || -> Result<()> {
-            fs::write(&part, serde_json::to_string_pretty(self)? + "\n")?;
-            Ok(fs::rename(&part, path)?)
-        };
-        write().with_context(|| format!("failed to write {}", path.display()))
+        self.save_part(path)?;
+        fs::rename(part(path), path).with_context(|| format!("failed to write {}", path.display()))
     }
 
     fn of(&self, work: &str, setup: &str) -> impl Iterator<Item = &Run> {
@@ -278,6 +288,20 @@ mod tests {
             repeats: 0,
             error: None,
         }
+    }
+
+    /// A run that was interrupted in its first minute left a torso in place of the last results.
+    #[test]
+    fn the_last_results_stay_until_all_is_measured() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("results.json");
+        let results = |rounds| Results { rounds, ..Results::default() };
+        results(1).save(&file).unwrap();
+        results(2).save_part(&file).unwrap();
+        assert_eq!(Results::load(&file).unwrap().rounds, 1);
+        results(2).save(&file).unwrap();
+        assert_eq!(Results::load(&file).unwrap().rounds, 2);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the part has become it");
     }
 
     #[test]

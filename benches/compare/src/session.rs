@@ -24,7 +24,8 @@ const CACHE_LINE: Duration = Duration::from_millis(50);
 /// How often it is done over at most.
 const REPEATS_MAX: u32 = 2;
 
-/// Measures everything that the flags ask for. `file` has the results after each work.
+/// Measures everything that the flags ask for. `file` has the results when all is
+/// done, and until then a file beside it has those of each work that is.
 pub(crate) fn measure(args: &Args, root: &Path, target: &Path, file: &Path) -> Result<Results> {
     let peers = peers(&args.only)?;
     let works = works(&args.work)?;
@@ -158,9 +159,10 @@ impl Session {
                         bar.inc(1);
                     }
                 }
-                self.results.save(&self.file)?;
+                self.results.save_part(&self.file)?;
             }
         }
+        self.results.save(&self.file)?;
         bar.finish_and_clear();
         Ok(self.results)
     }

@@ -38,8 +38,10 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Runs it in a group of its own: it comes to its end, even if this program is ended meanwhile by what
+/// a terminal sends to all of a group.
 fn run(command: &mut Command) -> Result<()> {
-    command.stdin(Stdio::null());
+    command.stdin(Stdio::null()).process_group(0);
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("failed to run {name}"))?;
     let text = String::from_utf8_lossy(&output.stderr);
@@ -64,13 +66,13 @@ fn has_candidate(package: &str) -> bool {
 }
 
 /// Installs a package without starting or enabling a service: `invoke-rc.d` and systemd's helper ask a
-/// file whether they may start one. It is a shell in a group of its own that does it, so that it comes
-/// to its end, and the file goes again, even if this program is ended meanwhile.
+/// file whether they may start one. It is a shell that does it, so that the file goes again, even if
+/// this program is ended meanwhile.
 const APT: &str = include_str!("install.sh");
 
 fn apt(package: &str, say: &dyn Fn(&str)) -> Result<()> {
     say(&format!("installing the package {package}"));
-    run(as_root("sh").args(["-c", APT, "install", package, ""]).process_group(0))
+    run(as_root("sh").args(["-c", APT, "install", package, ""]))
 }
 
 fn pip(package: &str, environment: &Path, say: &dyn Fn(&str)) -> Result<()> {
@@ -165,6 +167,13 @@ mv "$ROOT/etc/rc2.d/S01old" "$ROOT/etc/rc2.d/S02old"
             assert_eq!(self.links("etc/systemd/system/sockets.target.wants"), ["old.service"]);
             assert_eq!(self.links("etc/rc2.d"), ["K01new-server", "S02old"]);
         }
+    }
+
+    /// Ctrl-C ended an installation of a Python package half-way.
+    #[test]
+    fn what_is_installed_is_out_of_reach_of_ctrl_c() {
+        let is_leader = r#"read -r _ _ _ _ group _ </proc/$$/stat; [ "$group" = $$ ]"#;
+        run(Command::new("sh").args(["-c", is_leader])).unwrap();
     }
 
     #[test]
