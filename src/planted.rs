@@ -107,6 +107,18 @@ pub const ALL: [Bug; 31] = [
     Bug::RemovedTooSoon,
 ];
 
+/// Reads its name.
+#[cfg(any(test, feature = "sim"))]
+impl std::str::FromStr for Bug {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Bug, String> {
+        let names: Vec<String> = ALL.iter().map(|bug| format!("{bug:?}")).collect();
+        let found = names.iter().position(|known| known == name);
+        found.map(|at| ALL[at]).ok_or_else(|| format!("it is none of {}", names.join(", ")))
+    }
+}
+
 #[cfg(any(test, feature = "sim"))]
 mod here {
     use std::cell::{Cell, RefCell};
@@ -174,4 +186,19 @@ pub(crate) fn any<T: Copy>(all: Vec<T>) -> T {
 #[cfg(not(any(test, feature = "sim")))]
 pub(crate) fn kept(_: impl Fn(&str) -> bool) -> Vec<Vec<u8>> {
     Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `wiber-sim bugs --only Typo` planted nothing, and was content with that.
+    #[test]
+    fn a_bug_is_read_by_its_name_and_no_other() {
+        for bug in ALL {
+            assert_eq!(format!("{bug:?}").parse(), Ok(bug));
+        }
+        let refused = "Typo".parse::<Bug>().unwrap_err();
+        assert!(refused.contains("HashOrder"), "{refused}");
+    }
 }

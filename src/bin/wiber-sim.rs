@@ -52,7 +52,7 @@ enum Command {
     Bugs {
         /// Only this one.
         #[arg(long)]
-        only: Option<String>,
+        only: Option<Bug>,
         /// Most seeds for each.
         #[arg(long, default_value_t = 200)]
         seeds: u64,
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
         (Some(seed), _) => {
             replay(Options { is_printed: true, steps: args.steps, ..Options::seed(seed) })
         }
-        (None, Some(Command::Bugs { seeds, only })) => plant(seeds, only.as_deref()),
+        (None, Some(Command::Bugs { seeds, only })) => plant(seeds, only),
         (None, Some(Command::Run { from, seeds, time })) => many(from, seeds, time, args.steps),
         (None, None) => many(0, 300, None, args.steps),
     }
@@ -175,8 +175,8 @@ fn many(from: u64, seeds: u64, time: Option<u64>, steps: usize) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn plant(seeds: u64, only: Option<&str>) -> ExitCode {
-    let wanted = |bug: &&Bug| only.is_none_or(|only| only == format!("{bug:?}"));
+fn plant(seeds: u64, only: Option<Bug>) -> ExitCode {
+    let wanted = |bug: &&Bug| only.is_none_or(|only| only == **bug);
     let todo: Vec<Bug> = bugs::ALL.iter().filter(wanted).copied().collect();
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
