@@ -81,12 +81,10 @@ fn publish(addr: SocketAddr, name: &str, answers: &Mutex<Vec<Answer>>) {
     }
 }
 
-/// Pulls the plug so many times while four publishers are at work. What was answered longer ago than
-/// `age` has to be there.
-#[expect(clippy::print_stdout, reason = "a soak says what it saw")]
-fn pull_the_plug(fsync: &str, age: Duration, cuts: usize) -> Result<(), String> {
-    let temp = tempfile::tempdir().unwrap();
-    let at = |name: &str| temp.path().join(name);
+/// A disk whose plug can be pulled, or why this machine has none. A copy is made and mounted once: what
+/// fails later is no fault of the machine.
+fn disk(temp: &Path) -> Result<Mounts, String> {
+    let at = |name: &str| temp.join(name);
     let mut mounts = Mounts(Vec::new());
     run("truncate -s 4G", &[&at("host.img")])?;
     run("mkfs.xfs -q -m reflink=1", &[&at("host.img")])?;
@@ -94,6 +92,17 @@ fn pull_the_plug(fsync: &str, age: Duration, cuts: usize) -> Result<(), String> 
     run("truncate -s 1G", &[&at("host/disk.img")])?;
     run("mkfs.ext4 -q -F", &[&at("host/disk.img")])?;
     mounts.mount(&at("host/disk.img"), &at("disk"))?;
+    run("cp --reflink=always", &[&at("host/disk.img"), &at("host/cut.img")])?;
+    mounts.mount(&at("host/cut.img"), &at("cut"))?;
+    mounts.unmount_last();
+    Ok(mounts)
+}
+
+/// Pulls the plug so many times while four publishers are at work. What was answered longer ago than
+/// `age` has to be there.
+#[expect(clippy::print_stdout, reason = "a soak says what it saw")]
+fn pull_the_plug(temp: &Path, mounts: &mut Mounts, (fsync, age): (&str, Duration), cuts: usize) {
+    let at = |name: &str| temp.join(name);
     let setup = Setup::new(&at("disk/data"))
         .set("STORAGE__FSYNC", fsync)
         .set("STORAGE__CHECKPOINT_BYTES", "64KiB")
@@ -118,9 +127,11 @@ fn pull_the_plug(fsync: &str, age: Duration, cuts: usize) -> Result<(), String> 
             .filter(promised)
             .map(|(message, place, _)| (message.clone(), place.clone()))
             .collect();
-        run("cp --reflink=always", &[&at("host/disk.img"), &at("host/cut.img")])?;
+        let copied = run("cp --reflink=always", &[&at("host/disk.img"), &at("host/cut.img")]);
+        copied.unwrap_or_else(|why| panic!("cut {cut}: {why}"));
         kept = told.len();
-        mounts.mount(&at("host/cut.img"), &at("cut"))?;
+        let mounted = mounts.mount(&at("host/cut.img"), &at("cut"));
+        mounted.unwrap_or_else(|why| panic!("cut {cut}: what is on the disk is unusable: {why}"));
         let recovered = Setup::new(&at("cut/data")).start();
         Reading::new(&at("cut/data")).check(&mut told);
         println!("{fsync}: cut {cut}: {kept} promised, all there; {}", recovered.started);
@@ -130,7 +141,6 @@ fn pull_the_plug(fsync: &str, age: Duration, cuts: usize) -> Result<(), String> 
     broker.kill();
     publishers.into_iter().for_each(|publisher| publisher.join().unwrap());
     println!("{fsync}: {cuts} power cuts, {kept} messages promised before the last; 0 lost");
-    Ok(())
 }
 
 #[test]
@@ -141,11 +151,15 @@ fn what_was_acknowledged_survives_pulling_the_plug() {
     for (fsync, age) in
         [("always", Duration::ZERO), ("interval:100ms", Duration::from_millis(100) + SLACK)]
     {
-        if let Err(why) = pull_the_plug(fsync, age, cuts) {
-            // Not a failure of the broker, and nothing is known about it either.
-            println!("this machine can't pull the plug: {why}");
-            println!("it takes root, loop devices, and mkfs.xfs from xfsprogs");
-            return;
+        let temp = tempfile::tempdir().unwrap();
+        match disk(temp.path()) {
+            Ok(mut mounts) => pull_the_plug(temp.path(), &mut mounts, (fsync, age), cuts),
+            Err(why) => {
+                // Not a failure of the broker, and nothing is known about it either.
+                println!("this machine can't pull the plug: {why}");
+                println!("it takes root, loop devices, and mkfs.xfs from xfsprogs");
+                return;
+            }
         }
     }
 }
