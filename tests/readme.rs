@@ -1,7 +1,16 @@
 //! Every command of the README does what stands there.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+/// Longer than the tour takes on a busy machine; only a failing test waits for it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What differs from run to run is replaced by its kind.
 fn normal(line: &str) -> String {
@@ -48,6 +57,37 @@ fn console_blocks(text: &str) -> Vec<(String, Vec<String>)> {
     steps
 }
 
+/// What the script prints. If it takes longer than that, it and all that it started are ended.
+fn shell(script: &str, dir: &Path, patience: Duration) -> Output {
+    let binaries = Path::new(env!("CARGO_BIN_EXE_wiber")).parent().unwrap();
+    let child = Command::new("bash")
+        .args(["-c", script])
+        .current_dir(dir)
+        .env_clear()
+        .env("PATH", format!("{}:/usr/bin:/bin", binaries.display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let group = format!("-{}", child.id());
+    let (sender, output) = mpsc::channel();
+    thread::spawn(move || sender.send(child.wait_with_output().unwrap()));
+    output.recv_timeout(patience).unwrap_or_else(|_timeout| {
+        assert!(Command::new("kill").args(["-KILL", "--", &group]).status().unwrap().success());
+        output.recv().unwrap()
+    })
+}
+
+/// `cargo test` waited for ever.
+#[test]
+fn a_tour_that_hangs_is_ended_with_what_it_left_in_the_background() {
+    let temp = tempfile::tempdir().unwrap();
+    let output = shell("sleep 1000 & wait %1", temp.path(), Duration::from_millis(100));
+    assert!(!output.status.success(), "{output:?}");
+}
+
 #[test]
 fn the_tour_is_real() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -55,7 +95,7 @@ fn the_tour_is_real() {
     assert!(steps.len() > 8, "the tour was found");
     let temp = tempfile::tempdir().unwrap();
     // One shell runs all, as a reader would; a line marks where each command's output ends.
-    let mut script = String::from("set -m\nport() { :; }\n");
+    let mut script = String::from("port() { :; }\n");
     for (command, _) in &steps {
         // A free port instead of the usual one, for a test that fights with nobody.
         let command = command.replace("8888", "$WIBER_PORT");
@@ -71,17 +111,9 @@ fn the_tour_is_real() {
         }
         script.push_str("echo '#END#'\n");
     }
-    let binaries = Path::new(env!("CARGO_BIN_EXE_wiber")).parent().unwrap();
     // `nc` is not on every machine; a few lines of bash do what the tour needs of it.
     let nc = "nc() { exec 3<>/dev/tcp/$1/$2; cat >&3; cat <&3; exec 3>&-; }\n";
-    let output = Command::new("bash")
-        .args(["-c", &format!("{nc}{script}")])
-        .current_dir(temp.path())
-        .env_clear()
-        .env("PATH", format!("{}:/usr/bin:/bin", binaries.display()))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let output = shell(&format!("{nc}{script}"), temp.path(), PATIENCE);
     let stdout = String::from_utf8(output.stdout).unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     let mut parts = stdout.split("#END#\n");
