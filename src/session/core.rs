@@ -449,7 +449,12 @@ impl Core {
     /// Moves ready chunks of subscriptions to the output while there is room, and returns what has
     /// to be read from files, which the caller gives back to [`Core::read`].
     pub fn pull(&mut self) -> Vec<(Reading, ReadJob)> {
-        self.readers.pull(&mut self.out, &self.settings.disk)
+        let jobs = self.readers.pull(&mut self.out, &self.settings.disk);
+        if self.is_closing && self.slots.is_empty() {
+            // That was their last turn: whoever is behind may never have all.
+            self.readers.end_following();
+        }
+        jobs
     }
 
     /// Whether [`Core::pull`] would find something, now that output was sent.

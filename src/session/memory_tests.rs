@@ -220,3 +220,51 @@ fn a_subscription_does_not_wait_behind_one_that_always_has_more() {
     }
     assert!(story.told.contains("MSG calm"));
 }
+
+/// It never was, and held up the stop of the broker.
+#[test]
+fn a_subscriber_that_is_behind_is_closed_when_it_quits() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    for tail in [1 << 30, 0] {
+        let mut log = log_of(&disk, &format!("chat{tail}"), 0, tail);
+        (0..30).for_each(|_| append_to_tail(&mut log, 100));
+        let mut story = Story::on(1, Arc::clone(&disk));
+        let place = follow(&mut story, &log);
+        let mut jobs = story.core.pull();
+        story.core.input(&mut BytesMut::from("QUIT\n"));
+        let room = story.core.room();
+        assert!(room.bytes == 0 && !room.is_ample, "groups have nothing more: {room:?}");
+        let mut left = 0;
+        while !story.core.is_finished() && left < 4 << 20 {
+            jobs.extend(story.core.pull());
+            for (reading, mut job) in jobs.drain(..) {
+                let done = job.run();
+                story.core.read(reading, job, done);
+            }
+            append_to_tail(&mut log, 100);
+            story.core.more(&[Arc::clone(&place)]);
+            let sent = story.core.out().len().min(100_000);
+            story.core.out().advance(sent);
+            left += sent;
+        }
+        assert!(story.core.is_finished(), "{left} bytes of messages came, and more would");
+        assert!(story.core.is_sated() && !story.core.wants_pull());
+    }
+}
+
+/// What was answered before the end is sent, be it but a moment before.
+#[test]
+fn a_subscriber_that_quits_gets_what_was_published_before() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let mut log = log_of(&disk, "chat", 0, 1 << 30);
+    let mut story = Story::on(1, disk);
+    story.receive("SUB chat\nPUB chat hello\nQUIT\n");
+    assert!(story.core.pull().is_empty());
+    append_to_tail(&mut log, 1);
+    let (topic, log) = (log.shared().topic().clone(), log.shared());
+    let from = Arc::new(Bookmark::new(Offset::FIRST));
+    story.reply(0, "OK subscribed chat\n", Some(Then::Follow { topic, log, from }));
+    story.reply(1, "OK published …\nOK bye\n", None);
+    assert!(story.core.pull().is_empty() && !story.core.is_finished());
+    assert!(story.leave().told.contains("MSG chat") && story.core.is_finished());
+}

@@ -90,6 +90,8 @@ pub(super) struct Readers {
     follows: Vec<Follow>,
     /// How many of them are being read from files.
     reading: usize,
+    /// They get nothing more.
+    is_over: bool,
     /// Who may have more, the first one first when there is room: the history (0), or the subscription of
     /// this number less one. Nobody else is looked at, however many there are.
     due: VecDeque<usize>,
@@ -108,6 +110,7 @@ impl Readers {
             history: None,
             follows: Vec::new(),
             reading: 0,
+            is_over: false,
             due: VecDeque::new(),
             is_history_due: false,
             coming: 0,
@@ -128,9 +131,15 @@ impl Readers {
         due.iter().filter_map(|bookmark| bookmark.number()).for_each(|number| self.note(number));
     }
 
+    /// Subscriptions get nothing more, but what is being read for them.
+    pub(super) fn end_following(&mut self) {
+        self.is_over = true;
+        self.due.retain(|turn| *turn == 0);
+    }
+
     /// Puts a subscription into the queue.
     fn note(&mut self, number: usize) {
-        if !std::mem::replace(&mut self.follows[number].is_due, true) {
+        if !self.is_over && !std::mem::replace(&mut self.follows[number].is_due, true) {
             self.due.push_back(number + 1);
         }
     }
@@ -204,9 +213,9 @@ impl Readers {
     }
 
     /// Whether there is no use in more messages of its subscriptions: it has as many unsent as it may
-    /// have, or reads them from a file. Whatever changes that wakes it.
+    /// have, or reads them from a file, or they are over. Whatever changes that wakes it.
     pub(super) fn is_sated(&self, out: &Out) -> bool {
-        self.reading == self.follows.len() || self.is_full(out)
+        self.is_over || self.reading == self.follows.len() || self.is_full(out)
     }
 
     /// Whether there is no room for more. What waits to be taken does not count here: only the peer can

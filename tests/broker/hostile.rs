@@ -445,3 +445,32 @@ fn a_publisher_that_is_just_sending_gets_all_its_answers_when_the_broker_stops()
     broker.wait_logged("stopped in order");
     assert_eq!(broker.file("chat.log").len() as u64, answers);
 }
+
+/// Whoever reads more slowly than others publish was not closed at all, and each of them held up a stop.
+#[test]
+fn a_subscriber_that_is_far_behind_is_closed_when_it_quits_and_when_the_broker_stops() {
+    const MESSAGES: u64 = 300;
+    let (_temp, dir) = data_dir();
+    let broker = Setup::new(&dir).start();
+    let mut quits = Nc::dial_narrow(broker.addr);
+    let mut stays = Nc::dial_narrow(broker.addr);
+    for nc in [&mut quits, &mut stays] {
+        nc.expect("OK connected");
+        nc.ask("SUB chat");
+    }
+    let mut nc = broker.connect();
+    let body = "y".repeat(100_000);
+    for _ in 0..MESSAGES {
+        nc.publish("chat", &body);
+    }
+    quits.send("QUIT");
+    let rest = |nc: &mut Nc| std::iter::from_fn(|| nc.next()).collect::<Vec<_>>();
+    let lines = rest(&mut quits);
+    assert!(lines.iter().any(|line| line == "OK bye"));
+    assert!(lines.len() < 200, "{} messages that it no longer wanted", lines.len());
+    broker.signal("-TERM");
+    let lines = rest(&mut stays);
+    assert!(lines.len() < 200, "{} messages while the broker stops", lines.len());
+    broker.wait_logged("stopped in order");
+    assert!(!broker.logged().contains("drain_cut_short"), "{}", broker.logged());
+}

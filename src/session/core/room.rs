@@ -61,8 +61,11 @@ impl Core {
     }
 
     /// What groups may send. They have their turn beside a plain subscription that always has more: if
-    /// theirs has left, there need not be much room.
+    /// theirs has left, there need not be much room. But nothing that nobody could acknowledge.
     pub fn room(&self) -> Room {
+        if self.is_closing {
+            return Room { bytes: 0, is_ample: false };
+        }
         let limit = self.settings.shares.limit().min(self.settings.unsent_max);
         let unsent = self.out.len() + self.held_bytes();
         let bytes = limit.saturating_sub(unsent);
