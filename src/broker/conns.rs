@@ -58,6 +58,13 @@ impl Conns {
         })
     }
 
+    /// Before anything more is pushed to it, its outbox is asked for its room.
+    pub(super) fn ask_again(&mut self, id: ConnId) {
+        if let Some(conn) = self.by_id.get_mut(&id) {
+            (conn.unasked, conn.posted) = (0, 0);
+        }
+    }
+
     pub(super) fn get(&self, id: ConnId) -> Option<&Conn> {
         self.by_id.get(&id)
     }

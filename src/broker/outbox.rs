@@ -221,7 +221,6 @@ impl Outbox {
     }
 
     /// Says what the session has room for, if it does not sleep.
-    #[cfg(any(test, feature = "sim"))]
     pub fn grant(&self, room: Room) {
         self.set_room(&mut lock(&self.waiting), room);
     }

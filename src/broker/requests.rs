@@ -232,6 +232,7 @@ impl Shard {
             let tag = topic.tag();
             let conn = self.conns.ensure(ticket.conn, &ticket.outbox, consumer);
             if conn.memberships.insert(tag, place) {
+                self.conns.ask_again(ticket.conn);
                 self.join(now, ticket.conn, place, consumer)?;
             }
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use crate::broker::letter::{Item, Letter, Piece, Then};
-use crate::broker::outbox::{Outbox, Sent};
+use crate::broker::outbox::{Outbox, Room, Sent};
 use crate::disk::Disk;
 use crate::disk::os::OsDisk;
 use crate::disk::sim::SimDisk;
@@ -517,4 +517,32 @@ fn others_may_answer_only_what_comes_next() {
     assert_eq!(story.core.direct(), None);
     story.leave().core.finish();
     assert_eq!(story.core.direct(), None, "it has to see that it is finished");
+}
+
+/// Its messages were given to it, and held back until their time was over: dead letters that nobody had
+/// ever been sent.
+#[test]
+fn groups_send_nothing_while_a_history_comes_before_the_answer_to_a_sub() {
+    let mut story = Story::new(1);
+    story.leave();
+    story.receive("SUB chat g\n");
+    assert!(
+        story.core.room().is_ample && !story.core.joins_behind_history(),
+        "the answer comes at once"
+    );
+    story.receive("HISTORY chat 5\nPING\n");
+    assert!(
+        story.core.room().is_ample && !story.core.joins_behind_history(),
+        "nothing waits behind it"
+    );
+    story.receive("SUB jobs g\n");
+    let none = Room { bytes: 0, is_ample: false };
+    assert!(story.core.joins_behind_history());
+    assert_eq!(story.core.room(), none);
+    story.reply(0, "OK subscribed chat in group g\n", None);
+    assert_eq!(story.core.room(), none);
+    story.reply(2, "OK subscribed jobs in group g\n", None);
+    assert_eq!(story.core.room(), none, "the history has not come");
+    story.reply(1, "", Some(Then::Read { log: None, end: Offset::ZERO }));
+    assert!(story.core.room().is_ample && !story.core.joins_behind_history());
 }

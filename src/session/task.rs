@@ -266,6 +266,10 @@ impl Task {
                 "a connection that speaks HTTP was closed; this is not an HTTP port"
             );
         }
+        if self.core.joins_behind_history() {
+            // A group would have its turn before this sleeps.
+            self.outbox.grant(self.core.room());
+        }
         for (shard, letter) in input.letters {
             let bytes = letter.bytes.len();
             if let Some(posting) = self.bring(shard, letter) {

@@ -474,3 +474,34 @@ fn a_subscriber_that_is_far_behind_is_closed_when_it_quits_and_when_the_broker_s
     broker.wait_logged("stopped in order");
     assert!(!broker.logged().contains("drain_cut_short"), "{}", broker.logged());
 }
+
+/// Its message was given to it again and again, held back behind the history each time until it was a dead
+/// letter.
+#[test]
+fn a_member_gets_nothing_before_its_subscription_is_answered_behind_a_history() {
+    let (_temp, dir) = data_dir();
+    let broker = Setup::new(&dir).set("LOG__LEVEL", "debug").start();
+    let mut other = broker.connect();
+    for _ in 0..60 {
+        other.publish("big", &"y".repeat(100_000));
+    }
+    // The group is there, and nobody is in it.
+    let mut first = broker.connect();
+    first.ask("SUB jobs g");
+    first.send("QUIT");
+    first.expect("OK bye");
+    assert!(first.is_closed());
+    other.publish("jobs", "one");
+    let mut slow = Nc::dial_narrow(broker.addr);
+    slow.expect("OK connected");
+    slow.raw(b"HISTORY big 60\nSUB jobs g\n");
+    broker.wait_logged("member_paused");
+    for _ in 0..60 {
+        Msg::parse("HISTORY", "big", &slow.line());
+    }
+    slow.expect("OK history end");
+    slow.expect("OK subscribed jobs in group g");
+    let message = slow.message("jobs");
+    assert_eq!(message.body, "one");
+    assert_eq!(slow.ask(&format!("ACK {}", message.id)), "OK ack_received");
+}

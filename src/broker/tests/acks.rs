@@ -15,6 +15,7 @@ use crate::disk::Disk;
 use crate::disk::sim::SimDisk;
 use crate::ids::{ConnId, GroupName};
 use crate::log::TailBudget;
+use crate::time::Now;
 use crate::topic::Commands;
 use crate::wal::Lsn;
 
@@ -59,14 +60,7 @@ impl Room {
             permit: None,
         };
         self.shard.letter(now(0), letter).unwrap();
-        let mut other = commands.map(Commands::into_bytes);
-        while !self.shard.is_idle() {
-            if let Some(batch) = self.shard.submit() {
-                let payload = other.take().unwrap_or(batch.payload);
-                self.shard.committed(now(0), batch.index, Lsn::new(batch.index), payload).unwrap();
-            }
-            self.shard.send(now(0)).unwrap();
-        }
+        self.finish(now(0), commands);
         let mut pieces = Vec::new();
         self.outbox.take(&mut pieces);
         let bytes = pieces.into_iter().flat_map(|piece| match piece {
@@ -74,6 +68,21 @@ impl Room {
         });
         let text = String::from_utf8(bytes.collect()).unwrap();
         text.lines().map(str::to_owned).collect()
+    }
+
+    /// Does all that there is to do.
+    fn finish(&mut self, now: Now, commands: Option<Commands>) {
+        let mut other = commands.map(Commands::into_bytes);
+        loop {
+            if let Some(batch) = self.shard.submit() {
+                let payload = other.take().unwrap_or(batch.payload);
+                self.shard.committed(now, batch.index, Lsn::new(batch.index), payload).unwrap();
+            }
+            self.shard.send(now).unwrap();
+            if self.shard.is_idle() {
+                return;
+            }
+        }
     }
 
     fn subscribe(&mut self, name: &str, group: &str) -> Vec<String> {
@@ -247,4 +256,24 @@ fn an_acknowledgement_right_behind_the_subscription_counts() {
     assert_eq!(lines[..2], ["OK subscribed a in group g", "OK ack_received"]);
     assert_eq!((lines.len(), id(&lines[2..])), (3, two), "and the other one comes again");
     assert_eq!(room.lag("a"), 1);
+}
+
+/// It goes on with the room that it had when it was asked last, but not when it joins another group.
+#[test]
+fn who_joins_is_asked_for_its_room() {
+    let mut room = Room::open(&SimDisk::new());
+    for name in ["a", "b"] {
+        room.subscribe(name, "g");
+        assert_eq!(room.publish(name, "one", None).len(), 2, "the answer and the message");
+    }
+    room.ask(Item::Closed, b"");
+    (room.conn, room.outbox, room.seq) = (ConnId(2), Arc::default(), 0);
+    let ample = super::super::outbox::Room { bytes: 1 << 20, is_ample: true };
+    room.outbox.grant(ample);
+    assert_eq!(room.subscribe("a", "g").len(), 2, "the answer and the message");
+    room.outbox.grant(super::super::outbox::Room { bytes: 0, is_ample: false });
+    assert_eq!(room.subscribe("b", "g").len(), 1, "the answer alone");
+    assert_eq!(room.publish("a", "two", None).len(), 1);
+    room.outbox.grant(ample);
+    assert_eq!(room.ask(Item::Drained, b"").len(), 2, "both messages");
 }

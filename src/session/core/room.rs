@@ -1,7 +1,7 @@
 //! What a session may hold, and what it does not take or ask for meanwhile.
 
 use super::super::shares::{SHARE_BYTES_MIN, room};
-use super::Core;
+use super::{Core, Slot};
 use crate::broker::outbox::Room;
 use crate::limits::SESSION_OUT_BYTES_MAX;
 use crate::session::drafts::Drafts;
@@ -61,9 +61,10 @@ impl Core {
     }
 
     /// What groups may send. They have their turn beside a plain subscription that always has more: if
-    /// theirs has left, there need not be much room. But nothing that nobody could acknowledge.
+    /// theirs has left, there need not be much room. But nothing that would be held until its time is over,
+    /// or that nobody could acknowledge.
     pub fn room(&self) -> Room {
-        if self.is_closing {
+        if self.is_closing || self.joins_behind_history() {
             return Room { bytes: 0, is_ample: false };
         }
         let limit = self.settings.shares.limit().min(self.settings.unsent_max);
@@ -71,6 +72,21 @@ impl Core {
         let bytes = limit.saturating_sub(unsent);
         let has_left = self.held.is_empty() && self.pushed <= self.out.sent();
         Room { bytes, is_ample: room(limit, unsent).is_some() || bytes > 0 && has_left }
+    }
+
+    /// Whether the answer to a `SUB` in a group waits for a `HISTORY` before it, which comes as fast as the
+    /// peer reads.
+    pub fn joins_behind_history(&self) -> bool {
+        let mut is_behind = self.readers.history.is_some();
+        let mut joins = |slot: &Slot| match slot {
+            Slot::Lines(_) => false,
+            Slot::Letter { joins, .. } => is_behind && *joins > 0,
+            Slot::History { .. } => {
+                is_behind = true;
+                false
+            }
+        };
+        self.joining > 0 && self.slots.iter().any(&mut joins)
     }
 
     /// What has to wait for its turn.
