@@ -268,3 +268,25 @@ fn a_subscriber_that_quits_gets_what_was_published_before() {
     assert!(story.core.pull().is_empty() && !story.core.is_finished());
     assert!(story.leave().told.contains("MSG chat") && story.core.is_finished());
 }
+
+/// They got nothing as long as the peer was a little slower than the subscription.
+#[test]
+fn groups_have_their_turn_beside_a_subscription_that_always_has_more() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let mut log = log_of(&disk, "chat", 0, 1 << 30);
+    let mut story = Story::on(1, disk);
+    let place = follow(&mut story, &log);
+    for _ in 0..5 {
+        (0..30).for_each(|_| append_to_tail(&mut log, 100));
+        story.core.more(&[Arc::clone(&place)]);
+        assert!(story.core.pull().is_empty() && story.core.out().len() > SESSION_OUT_BYTES_MAX);
+        let room = story.core.room();
+        assert!(room.bytes > 0 && room.is_ample, "{room:?}");
+        story.core.piece(Piece::Push(b"MSG jobs\n".to_vec()));
+        let room = story.core.room();
+        assert!(room.bytes == 0 && !room.is_ample, "theirs has to leave first: {room:?}");
+        // The peer reads on.
+        let sent = story.core.out().len();
+        story.core.out().advance(sent);
+    }
+}

@@ -17,6 +17,9 @@ const OWED_BYTES: usize = 64;
 /// is a mebibyte of usual answers, however short its commands are. Refusals are two to four times as long.
 const OWED_MAX: usize = SESSION_OUT_BYTES_MAX / OWED_BYTES;
 
+/// Groups may send as much as this part of what a connection may have unsent, whatever else that is: 1/16.
+const TURN_PART: usize = 16;
+
 /// So many may be outstanding when the memory that all sessions share is used up.
 const OWED_MIN: usize = SHARE_BYTES_MIN / OWED_BYTES;
 
@@ -61,16 +64,18 @@ impl Core {
     }
 
     /// What groups may send. They have their turn beside a plain subscription that always has more: if
-    /// theirs has left, there need not be much room. But nothing that would be held until its time is over,
-    /// or that nobody could acknowledge.
+    /// theirs has left, there need not be much room, and there is some if there is memory. But nothing that
+    /// would be held until its time is over, or that nobody could acknowledge.
     pub fn room(&self) -> Room {
         if self.is_closing || self.joins_behind_history() {
             return Room { bytes: 0, is_ample: false };
         }
-        let limit = self.settings.shares.limit().min(self.settings.unsent_max);
+        let most = self.settings.shares.limit();
+        let limit = most.min(self.settings.unsent_max);
         let unsent = self.out.len() + self.held_bytes();
-        let bytes = limit.saturating_sub(unsent);
         let has_left = self.held.is_empty() && self.pushed <= self.out.sent();
+        let turn = if has_left { limit / TURN_PART } else { 0 };
+        let bytes = limit.saturating_sub(unsent).max(turn.min(most.saturating_sub(unsent)));
         Room { bytes, is_ample: room(limit, unsent).is_some() || bytes > 0 && has_left }
     }
 
