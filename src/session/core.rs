@@ -144,6 +144,14 @@ impl Core {
         &mut self.out
     }
 
+    /// The peer took so many bytes of the output. While none of its own are taken, since too much is
+    /// unsent, nothing else is heard of it.
+    pub fn taken(&mut self, bytes: usize, now: impl FnOnce() -> Moment) -> Vec<(u32, Letter)> {
+        let is_deaf = !self.is_closing && !self.wants_input();
+        self.out.advance(bytes);
+        if is_deaf { self.heard(now()) } else { Vec::new() }
+    }
+
     /// How many bytes are worth reading next, where so many came last time.
     pub fn read_hint(&self, last: usize) -> usize {
         last.max(self.decoder.read_hint())

@@ -104,10 +104,23 @@ impl Story {
     }
 
     fn pass(&mut self, time: Duration) -> &mut Self {
+        self.lapse(time).leave()
+    }
+
+    /// The same, while the peer takes nothing.
+    fn lapse(&mut self, time: Duration) -> &mut Self {
         self.now = self.now + time;
         let letters = self.core.wake(Now { moment: self.now, wall: Timestamp::default() });
         self.letters(letters);
-        self.leave()
+        self
+    }
+
+    /// The peer takes so many bytes, if there are.
+    fn take(&mut self, bytes: usize) -> &mut Self {
+        let (bytes, now) = (bytes.min(self.core.out().len()), self.now);
+        let letters = self.core.taken(bytes, || now);
+        self.letters(letters);
+        self
     }
 
     /// What leaves.
@@ -119,7 +132,7 @@ impl Story {
             for line in String::from_utf8(chunk.clone()).unwrap().lines() {
                 writeln!(self.told, "  < {line}").unwrap();
             }
-            self.core.out().advance(chunk.len());
+            self.take(chunk.len());
         }
         self
     }
@@ -545,4 +558,35 @@ fn groups_send_nothing_while_a_history_comes_before_the_answer_to_a_sub() {
     assert_eq!(story.core.room(), none, "the history has not come");
     story.reply(1, "", Some(Then::Read { log: None, end: Offset::ZERO }));
     assert!(story.core.room().is_ample && !story.core.joins_behind_history());
+}
+
+/// Heartbeats behind what is not read can't be heard: a member that took a large line was dead.
+#[test]
+fn who_takes_what_it_is_sent_is_alive_while_it_is_not_read() {
+    let nearly = Duration::from_millis(29_999);
+    let second = Duration::from_secs(1);
+    let mut story = Story::new(1);
+    story.receive("SUB a g\n").reply(0, "", None);
+    story.core.piece(Piece::Push(vec![b'x'; 3 << 20]));
+    for _ in 0..3 {
+        story.lapse(nearly).take(100_000);
+    }
+    // Then it takes nothing for too long, and the rest at last.
+    story.lapse(nearly).lapse(second).take(3 << 20);
+    // From now on its own bytes count, and those alone.
+    story.lapse(nearly).push("MSG a 1\n").lapse(second).receive("HEARTBEAT\n");
+    // And nobody waits for one whose acknowledgements would not be taken.
+    story.receive("QUIT\n").core.piece(Piece::Push(vec![b'x'; 100_000]));
+    story.lapse(nearly).take(50_000).lapse(second).is("
+        letter 0 to 0: join a g
+        < OK connected
+        letter 1 to 0: silent
+        letter 2 to 0: heard
+        < MSG a 1
+        letter 3 to 0: silent
+        letter 4 to 0: heard
+        < OK heartbeat_received
+        < OK bye
+        letter 5 to 0: silent
+    ");
 }

@@ -334,7 +334,9 @@ impl Task {
             match self.socket.0.try_write_vectored(&slices[..count]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(sent) => {
-                    self.core.out().advance(sent);
+                    for (shard, letter) in self.core.taken(sent, Moment::read) {
+                        self.broker.post(shard, letter);
+                    }
                     self.broker.count_moved(sent);
                     if let Some(seat) = &mut self.seat {
                         seat.moved(sent);
