@@ -84,6 +84,7 @@ pub(super) enum Answer {
         tag: Option<Tag>,
         topic: TopicName,
         at: Place,
+        consumer: Arc<str>,
     },
     Read {
         topic: TopicName,

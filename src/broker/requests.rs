@@ -206,9 +206,9 @@ impl Shard {
                         joins.push((topic, group, consumer));
                     }
                 }
-                Answer::Follow { tag, topic, at } => {
+                Answer::Follow { tag, topic, at, consumer } => {
                     encode::subscribed(&mut lines, tag.as_ref(), topic, None);
-                    then = self.follow(now.moment, &ticket, topic, at.end())?;
+                    then = self.follow(now.moment, &ticket, topic, at.end(), consumer)?;
                 }
                 Answer::Read { topic, at } => {
                     let key = self.topics.find(topic);
@@ -249,13 +249,14 @@ impl Shard {
         ticket: &Ticket,
         topic: &TopicName,
         end: Offset,
+        consumer: &Arc<str>,
     ) -> Result<Option<Then>, LogError> {
         if ticket.outbox.is_closed() {
             return Ok(None);
         }
         let key = self.topics.ensure(topic);
         self.write_late(now, key)?;
-        let conn = self.conns.ensure(ticket.conn, &ticket.outbox, &Arc::from(""));
+        let conn = self.conns.ensure(ticket.conn, &ticket.outbox, consumer);
         if conn.follows.contains(&key) {
             return Ok(None);
         }

@@ -169,9 +169,9 @@ impl Shard {
                     let (conn, outbox) = (letter.conn, &letter.outbox);
                     answers.push(self.ask(conn, outbox, tag, topic, group, consumer));
                 }
-                Item::Subscribe { tag, topic, group: None, .. } => {
+                Item::Subscribe { tag, topic, group: None, consumer } => {
                     let at = Place::Behind(self.open.commands.appends());
-                    answers.push(Answer::Follow { tag, topic, at });
+                    answers.push(Answer::Follow { tag, topic, at, consumer });
                 }
                 Item::Locate { topic } => {
                     let at = Place::Behind(self.open.commands.appends());

@@ -85,6 +85,17 @@ impl Room {
         }
     }
 
+    /// It is so many seconds later than it ever was.
+    fn wake(&mut self, seconds: u64) {
+        self.shard.wake(now(seconds)).unwrap();
+        self.finish(now(seconds), None);
+    }
+
+    fn follow(&mut self, name: &str) -> Vec<String> {
+        let (topic, consumer) = (topic(name), Arc::from("c1"));
+        self.ask(Item::Subscribe { tag: None, topic, group: None, consumer }, b"")
+    }
+
     fn subscribe(&mut self, name: &str, group: &str) -> Vec<String> {
         let group = Some(GroupName::parse(group.as_bytes()).unwrap());
         let (topic, consumer) = (topic(name), Arc::from("c1"));
@@ -256,6 +267,25 @@ fn an_acknowledgement_right_behind_the_subscription_counts() {
     assert_eq!(lines[..2], ["OK subscribed a in group g", "OK ack_received"]);
     assert_eq!((lines.len(), id(&lines[2..])), (3, two), "and the other one comes again");
     assert_eq!(room.lag("a"), 1);
+}
+
+/// A connection that followed a topic first had no name after it had been silent.
+#[test]
+fn a_member_that_is_heard_again_has_its_name_in_dead_letters() {
+    let disk = SimDisk::new();
+    let mut room = Room::open(&disk);
+    room.follow("chat");
+    room.subscribe("jobs", "g");
+    room.ask(Item::Silent, b"");
+    room.ask(Item::Heard, b"");
+    room.publish("jobs", "one", None);
+    for seconds in [11, 13, 24] {
+        room.wake(seconds);
+    }
+    let files = disk.files();
+    let letters = &files[Path::new("/srv/data/jobs.dlq.log")];
+    let letters = String::from_utf8_lossy(letters);
+    assert_eq!(letters.matches(r#""consumer":"c1""#).count(), 2, "{letters}");
 }
 
 /// It goes on with the room that it had when it was asked last, but not when it joins another group.
