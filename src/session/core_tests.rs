@@ -456,9 +456,9 @@ fn a_connection_has_so_many_subscriptions_and_no_more() {
     }
     story.leave();
     story.told.clear();
-    // A membership that there is already takes no place.
-    story.receive("SUB new\nSUB new g\nSUB t1 g\n").is("
-        letter 10000 to 0: join t1 g
+    // What there is already takes no place.
+    story.receive("SUB new\nSUB new g\nSUB t1 g\nSUB t2\n").is("
+        letter 10000 to 0: join t1 g follow t2
         < ERR LIMIT too many subscriptions on one connection max=10000 retry_after=1s
         < ERR LIMIT too many subscriptions on one connection max=10000 retry_after=1s
     ");
@@ -530,6 +530,19 @@ fn others_may_answer_only_what_comes_next() {
     assert_eq!(story.core.direct(), None);
     story.leave().core.finish();
     assert_eq!(story.core.direct(), None, "it has to see that it is finished");
+}
+
+/// Ten thousand times the same one were too many.
+#[test]
+fn a_subscription_that_is_repeated_takes_no_place() {
+    let mut story = Story::new(1);
+    for _ in 0..=SUBSCRIPTIONS_MAX {
+        for (_, letter) in story.core.input(&mut BytesMut::from("SUB t\n")).letters {
+            story.core.piece(Piece::Reply { seq: letter.seq, lines: Vec::new(), then: None });
+        }
+    }
+    story.leave();
+    assert_eq!(story.told, "  < OK connected\n");
 }
 
 /// Its messages were given to it, and held back until their time was over: dead letters that nobody had

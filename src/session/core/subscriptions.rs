@@ -11,8 +11,8 @@ use crate::proto::{ErrorCode, WireError};
 pub(super) struct Subscriptions {
     /// In order.
     groups: Vec<(TopicName, GroupName)>,
-    /// How many are without a group.
-    following: usize,
+    /// Those without a group, in order.
+    following: Vec<TopicName>,
     /// The tags in the ids of their messages, each with its topic's shard, in order.
     tags: Vec<(u32, u32)>,
     /// Shards that know this connection.
@@ -30,9 +30,12 @@ impl Subscriptions {
     ) -> Result<u32, WireError> {
         let shard = shard_of(topic, shards);
         let place = group.map(|group| (topic.clone(), group.clone()));
-        let at = place.as_ref().map_or(Err(0), |place| self.groups.binary_search(place));
+        let at = match &place {
+            Some(place) => self.groups.binary_search(place),
+            None => self.following.binary_search(topic),
+        };
         let Err(at) = at else { return Ok(shard) };
-        if self.following + self.groups.len() >= SUBSCRIPTIONS_MAX {
+        if self.following.len() + self.groups.len() >= SUBSCRIPTIONS_MAX {
             let text = "too many subscriptions on one connection";
             return Err(WireError::new(ErrorCode::Limit, text)
                 .with("max", SUBSCRIPTIONS_MAX)
@@ -46,7 +49,7 @@ impl Subscriptions {
                     self.tags.insert(at, tag);
                 }
             }
-            None => self.following += 1,
+            None => self.following.insert(at, topic.clone()),
         }
         if !self.shards.contains(&shard) {
             self.shards.push(shard);
