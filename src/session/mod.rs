@@ -24,6 +24,8 @@ mod core_tests;
 pub mod crowd;
 mod drafts;
 #[cfg(test)]
+mod history_tests;
+#[cfg(test)]
 mod memory_tests;
 pub mod out;
 pub mod read;
