@@ -2,9 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::{memchr, memrchr};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -20,6 +22,20 @@ const SERVER_LINE_BYTES_MAX: usize = 7 * MESSAGE_BYTES_CEILING;
 
 /// Least bytes that a read asks for.
 const READ_BYTES_MIN: usize = 16 << 10;
+
+/// How long a connection may be silent before its system asks whether the broker's is still there.
+const SILENT_MAX: Duration = Duration::from_secs(15);
+
+/// How often it then asks, without an answer.
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+
+/// After so many unanswered ones the connection is lost, where [`UNTAKEN_MAX`] is not to be had.
+const PROBES_MAX: u32 = 3;
+
+/// How long what was sent may go unanswered by the broker's system. It is as long for a broker that lives
+/// and takes nothing, and whose disk may be slow: so it is longer than any disk should take.
+#[cfg(target_os = "linux")]
+const UNTAKEN_MAX: Duration = Duration::from_secs(60);
 
 /// An open connection behind its greeting.
 #[derive(Debug)]
@@ -38,6 +54,7 @@ impl Connection {
         let opening = async {
             let stream = TcpStream::connect(&options.addr).await.map_err(cannot)?;
             stream.set_nodelay(true).map_err(cannot)?;
+            ask_for_signs_of_life(&stream);
             let mut connection = Connection { stream, lines: Lines::default() };
             connection.greeting(&options.addr).await?;
             Ok(connection)
@@ -90,6 +107,17 @@ impl Connection {
             self.lines.read_from(&mut self.stream).await?;
         }
     }
+}
+
+/// Has the system notice a broker whose host is gone without a word: who only waits for an answer never would.
+fn ask_for_signs_of_life(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new().with_time(SILENT_MAX).with_interval(PROBE_EVERY);
+    let set = socket.set_tcp_keepalive(&keepalive.with_retries(PROBES_MAX));
+    #[cfg(target_os = "linux")]
+    let set = set.and(socket.set_tcp_user_timeout(Some(UNTAKEN_MAX)));
+    // Where a system has no such thing, a connection without it is better than none.
+    drop(set);
 }
 
 /// What came instead of what was expected.
@@ -152,6 +180,32 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A connection to `host`, and the other end of it.
+    async fn open(host: &str) -> Result<(Connection, TcpStream), ClientError> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let options = Options::new(format!("{host}:{port}"));
+        let greet = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut socket, b"OK connected\n").await.unwrap();
+            Ok(socket)
+        };
+        tokio::try_join!(Connection::open(&options), greet)
+    }
+
+    /// A client that waits for an answer sends nothing, and would never hear that the broker's host is gone.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_host_that_is_gone_is_noticed_by_the_system() {
+        let (connection, _socket) = open("127.0.0.1").await.unwrap();
+        let socket = SockRef::from(&connection.stream);
+        assert!(socket.keepalive().unwrap(), "it is asked whether it is there");
+        assert_eq!(socket.tcp_keepalive_time().unwrap().as_secs(), 15);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap().as_secs(), 5);
+        assert_eq!(socket.tcp_user_timeout().unwrap().unwrap().as_secs(), 60);
+        assert!(socket.tcp_nodelay().unwrap());
+    }
 
     #[tokio::test]
     async fn lines_come_whole_however_they_are_cut() {
