@@ -32,7 +32,7 @@ pub(super) const ASKS_MAX: usize = 256;
 /// Most bytes of commands that wait to be written before no more asks are taken.
 const OUT_BYTES_MAX: usize = 64 << 10;
 
-/// After so many heartbeats without an answer the broker is taken for dead.
+/// After so many heartbeats in a row without a byte from it the broker is taken for dead.
 const PROBES_UNANSWERED_MAX: usize = 3;
 
 /// Most reads' worth of messages that wait for the consumer.
@@ -97,6 +97,8 @@ pub(super) struct Feed {
     /// The order of messages, where there is one: not in a group.
     sequence: Option<Sequence>,
     pending: VecDeque<Pending>,
+    /// Heartbeats since a byte came. Not those without an answer: it stands behind all that was on its way.
+    unheard: usize,
     out: Vec<u8>,
     batch: Out,
     to_consumer: mpsc::Sender<Out>,
@@ -122,6 +124,7 @@ impl Feed {
             topic,
             group,
             pending: VecDeque::new(),
+            unheard: 0,
             out: Vec::new(),
             batch: Vec::new(),
             to_consumer,
@@ -160,6 +163,7 @@ impl Feed {
     /// are sent again: twice does no harm.
     fn hello(&mut self) {
         self.out.clear();
+        self.unheard = 0;
         let unanswered = std::mem::take(&mut self.pending);
         let (topic, group) = (self.topic.clone(), self.group.clone());
         let sub = Request::Sub { topic, group };
@@ -256,11 +260,12 @@ impl Feed {
 
     /// Says that this member lives, and finds out whether the broker does.
     fn heartbeat(&mut self, read_on: bool) -> Result<(), End> {
-        let unanswered = self.pending.iter().filter(|p| matches!(p, Pending::Probe)).count();
-        if read_on && unanswered >= PROBES_UNANSWERED_MAX {
-            let why = format!("no answer to {unanswered} heartbeats");
+        if self.unheard >= PROBES_UNANSWERED_MAX && read_on {
+            let why = format!("no answer to {} heartbeats", self.unheard);
             return Err(End::Lost(ClientError::disconnected(why)));
         }
+        // What is not read can't be heard.
+        self.unheard = if read_on { self.unheard + 1 } else { 0 };
         if self.group.is_some() {
             self.send(&Request::Heartbeat, Pending::Probe);
         } else if read_on {
@@ -270,8 +275,9 @@ impl Feed {
         Ok(())
     }
 
-    /// All whole lines that have come.
+    /// Bytes have come: all whole lines of them.
     fn lines(&mut self, lines: &mut Lines) -> Result<(), End> {
+        self.unheard = 0;
         while let Some(line) = lines.next().map_err(End::Over)? {
             self.line(&line)?;
         }
@@ -461,16 +467,57 @@ impl End {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_new_connection_begins_with_whole_commands_only() {
+    /// A subscription to `chat` that has lost its first connection.
+    fn feed(group: Option<&str>) -> Feed {
         let (to_consumer, _batches) = mpsc::channel(1);
         let (_asks, asks) = mpsc::channel(1);
         let (ready, _subscribed) = oneshot::channel();
         let topic = TopicName::parse(b"chat").unwrap();
-        let group = GroupName::parse(b"workers").ok();
+        let group = group.map(|name| GroupName::parse(name.as_bytes()).unwrap());
         let options = Arc::new(Options::new("nowhere:0"));
         let link = watch::Sender::new(Link::Up);
         let mut feed = Feed::new(options, topic, group, (to_consumer, asks), link, ready);
+        feed.ready = None;
+        feed
+    }
+
+    /// Bytes come from the broker.
+    async fn come(feed: &mut Feed, lines: &mut Lines, bytes: &str) -> Result<(), End> {
+        lines.read_from(&mut bytes.as_bytes()).await.unwrap();
+        feed.lines(lines)
+    }
+
+    /// The answer to a `PING` stands behind what the broker was sending before, which may be a large message
+    /// on a slow line.
+    #[tokio::test]
+    async fn a_broker_of_which_bytes_come_is_not_dead() {
+        for group in [None, Some("workers")] {
+            let (mut feed, mut lines) = (feed(group), Lines::default());
+            feed.hello();
+            assert!(
+                come(&mut feed, &mut lines, "OK subscribed chat\nMSG chat m 1 1.0 ").await.is_ok()
+            );
+            for _ in 0..10 {
+                assert!(feed.heartbeat(true).is_ok(), "{group:?}");
+                assert!(come(&mut feed, &mut lines, "a part of it").await.is_ok());
+            }
+            // What its consumer does not let be read can't be heard.
+            for _ in 0..10 {
+                assert!(feed.heartbeat(false).is_ok(), "{group:?}");
+            }
+            for _ in 0..PROBES_UNANSWERED_MAX {
+                assert!(feed.heartbeat(true).is_ok(), "{group:?}");
+            }
+            let Err(End::Lost(why)) = feed.heartbeat(true) else { panic!("{group:?}") };
+            assert!(why.to_string().contains("no answer to 3 heartbeats"), "{why}");
+            feed.hello();
+            assert!(feed.heartbeat(true).is_ok(), "a new connection has its own time");
+        }
+    }
+
+    #[test]
+    fn a_new_connection_begins_with_whole_commands_only() {
+        let mut feed = feed(Some("workers"));
         feed.out = b"TBEAT\n".to_vec();
         feed.pending.push_back(Pending::Probe);
         feed.hello();
