@@ -38,6 +38,8 @@ enum Mode {
     Starting,
     /// What is pushed is given out.
     Live,
+    /// The topic held nothing, which says nothing about its end: what comes next has any offset, and tells.
+    Emptied,
     /// The history is being read.
     Filling(Filling),
 }
@@ -114,6 +116,12 @@ impl Sequence {
                 self.mode = Mode::Live;
                 out.push(Ok(message));
             }
+            Mode::Emptied => {
+                self.skip_to(offset, out);
+                self.next += 1;
+                self.mode = Mode::Live;
+                out.push(Ok(message));
+            }
             Mode::Live if offset == self.next => {
                 self.next += 1;
                 out.push(Ok(message));
@@ -166,6 +174,14 @@ impl Sequence {
         };
         let round = filling.round;
         let end = round.end;
+        if end == 0 {
+            // Before what was pushed meanwhile there is nothing any more.
+            match filling.held.front() {
+                Some(message) => self.skip_to(message.offset().get(), out),
+                None => self.mode = Mode::Emptied,
+            }
+            return self.release(filling, out);
+        }
         // Messages at the end of an answer may be among those that it lacks, unless only one was asked for.
         let is_end_known = !round.lacks || round.asked == 1;
         if is_end_known && end + 1 < self.next {
@@ -209,9 +225,14 @@ impl Sequence {
         None
     }
 
+    /// Goes on at `next`, and tells what is passed over. Before the first message of all there was nothing to
+    /// miss: where the topic stood is not known if it was empty then.
     fn skip_to(&mut self, next: u64, out: &mut Out) {
-        let (after, next) = (Offset::new(self.next - 1), Offset::new(next));
-        self.next = next.get();
+        let (before, next) = (std::mem::replace(&mut self.next, next), Offset::new(next));
+        if before == Offset::FIRST.get() || before == next.get() {
+            return;
+        }
+        let after = Offset::new(before - 1);
         out.push(Err(ClientError::Gap { topic: self.topic.clone(), after, next }));
     }
 }

@@ -201,6 +201,67 @@ fn a_topic_that_was_begun_anew_is_told_and_followed() {
 }
 
 #[test]
+fn a_topic_whose_messages_are_all_gone_goes_on_where_it_was() {
+    // Nothing was missed; some were, and are gone; and the same, if the next is pushed before the answer.
+    for (next, expected) in [(4, &["4", "5"][..]), (6, &["gap 3→6", "6", "7"])] {
+        for is_early in [false, true] {
+            let (mut sequence, _, mut out) = resumed(3);
+            if is_early {
+                assert_eq!(sequence.pushed(message(next), &mut out), None);
+            }
+            assert_eq!(sequence.history_end(&mut out), None);
+            assert_eq!(numbers(&out).is_empty(), !is_early, "nothing is told before it is known");
+            if !is_early {
+                assert_eq!(sequence.pushed(message(next), &mut out), None);
+            }
+            assert_eq!(sequence.pushed(message(next + 1), &mut out), None);
+            assert_eq!(numbers(&out), expected);
+        }
+    }
+}
+
+#[test]
+fn a_topic_whose_messages_are_all_gone_is_resumed_as_often_as_it_takes() {
+    let (mut sequence, _, mut out) = resumed(3);
+    for _ in 0..3 {
+        assert_eq!(sequence.history_end(&mut out), None);
+        sequence.resume();
+    }
+    history(&mut sequence, 4..=4, &mut out);
+    assert_eq!(sequence.history_end(&mut out), None);
+    assert_eq!(sequence.pushed(message(5), &mut out), None);
+    assert_eq!(numbers(&out), ["4", "5"]);
+}
+
+#[test]
+fn all_that_is_asked_for_may_be_gone_when_it_is_looked_for() {
+    let (mut sequence, mut out) = (Sequence::new("t"), Vec::new());
+    sequence.pushed(message(3), &mut out);
+    assert_eq!(sequence.pushed(message(7), &mut out), Some(4));
+    assert_eq!(sequence.history_end(&mut out), None);
+    assert_eq!(sequence.pushed(message(8), &mut out), None);
+    assert_eq!(numbers(&out), ["3", "gap 3→7", "7", "8"]);
+}
+
+#[test]
+fn a_subscription_that_has_given_out_nothing_misses_nothing() {
+    // The topic was empty when it began, and again when it came back, or had messages by then.
+    let (mut sequence, mut out) = (Sequence::new("t"), Vec::new());
+    sequence.resume();
+    assert_eq!(sequence.history_end(&mut out), None);
+    assert_eq!(sequence.pushed(message(4), &mut out), None);
+    assert_eq!(numbers(&out), ["4"]);
+    let (mut sequence, mut out) = (Sequence::new("t"), Vec::new());
+    sequence.resume();
+    history(&mut sequence, 7..=7, &mut out);
+    for expected in [Some(7 + 16), Some(4 + 32), None] {
+        assert_eq!(sequence.history_end(&mut out), expected);
+        history(&mut sequence, 4..=7, &mut out);
+    }
+    assert_eq!(numbers(&out), ["4", "5", "6", "7"]);
+}
+
+#[test]
 fn a_hole_that_nothing_fills_is_told_in_the_end() {
     let (mut sequence, _, mut out) = resumed(1);
     sequence.pushed(message(5), &mut out);
