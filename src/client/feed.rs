@@ -322,7 +322,10 @@ impl Feed {
             None => return Err(End::Over(unexpected("no answer", line))),
             Some(Pending::Sub) => {
                 result.map_err(End::of_refusal)?;
-                self.backoff.reset();
+                // A plain subscription is where it was only behind what it missed.
+                if self.group.is_some() {
+                    self.backoff.reset();
+                }
                 self.link.send_if_modified(|link| std::mem::replace(link, Link::Up) != Link::Up);
                 if let Some(ready) = self.ready.take() {
                     // Whoever asked may have stopped waiting; then the queue is closed too.
@@ -342,8 +345,9 @@ impl Feed {
                 if let Some(missing) = missing {
                     sequence.lacks(&missing);
                 }
-                if let Some(count) = sequence.history_end(&mut self.batch) {
-                    self.history(count, Pending::History);
+                match sequence.history_end(&mut self.batch) {
+                    Some(count) => self.history(count, Pending::History),
+                    None => self.backoff.reset(),
                 }
             }
             Some(Pending::Ack(ack)) => self.acked(ack, answer, result),
@@ -513,6 +517,28 @@ mod tests {
             feed.hello();
             assert!(feed.heartbeat(true).is_ok(), "a new connection has its own time");
         }
+    }
+
+    /// A broker that can't give the history answered the `SUB` before it, and was asked again at once.
+    #[tokio::test]
+    async fn a_plain_subscription_is_there_again_once_it_has_what_it_missed() {
+        let now = tokio::time::Instant::now();
+        let mut feed = feed(None);
+        feed.sequence.as_mut().unwrap().starts_behind(Offset::new(3));
+        let mut waits = Vec::new();
+        for answers in [
+            "ERR BUSY retry_after=1s\n",
+            "HISTORY chat m 9 1.0 nine\nOK history end\nERR BUSY retry_after=1s\n",
+            "HISTORY chat m 3 1.0 three\nOK history end\n",
+        ] {
+            waits.push(feed.backoff.delay(now, 1.0).unwrap().as_millis());
+            feed.hello();
+            let answers = format!("OK subscribed chat\n{answers}");
+            let end = come(&mut feed, &mut Lines::default(), &answers).await;
+            assert_eq!(end.is_err(), answers.contains("BUSY"), "{answers}");
+        }
+        waits.push(feed.backoff.delay(now, 1.0).unwrap().as_millis());
+        assert_eq!(waits, [50, 100, 200, 50]);
     }
 
     #[test]
