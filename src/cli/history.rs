@@ -74,7 +74,7 @@ async fn print(args: &Args, options: Options) -> Result<(), Failure> {
     let mut out = Out::new();
     let ended = async {
         while let Some(message) = history.next().await.map_err(failed)? {
-            out.message(&message, false, args.json);
+            out.wire_line(message.line(), args.json);
             if out.is_full() {
                 out.flush()?;
             }

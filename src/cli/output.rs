@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write as _};
 
+use memchr::memchr;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -25,11 +26,17 @@ impl Out {
         Self { lines: Vec::new(), is_terminal: io::stdout().is_terminal() }
     }
 
-    /// Adds a line. On a terminal control characters are shown instead of obeyed: what a publisher
-    /// sends must not move the cursor of who reads it.
+    /// Adds a line.
     pub(super) fn line(&mut self, line: &[u8]) {
-        if self.is_terminal && line.iter().any(|b| b.is_ascii_control() && *b != b'\t') {
-            for &byte in line {
+        self.text(line);
+        self.lines.push(b'\n');
+    }
+
+    /// Adds a part of a line. On a terminal control characters are shown instead of obeyed: what a publisher
+    /// sends must not move the cursor of who reads it.
+    fn text(&mut self, text: &[u8]) {
+        if self.is_terminal && text.iter().any(|b| b.is_ascii_control() && *b != b'\t') {
+            for &byte in text {
                 match byte {
                     b'\t' => self.lines.push(byte),
                     byte if byte.is_ascii_control() => {
@@ -39,9 +46,8 @@ impl Out {
                 }
             }
         } else {
-            self.lines.extend_from_slice(line);
+            self.lines.extend_from_slice(text);
         }
-        self.lines.push(b'\n');
     }
 
     /// Adds a value as a line of JSON.
@@ -50,7 +56,8 @@ impl Out {
         self.lines.push(b'\n');
     }
 
-    /// Adds a message as the broker sent it, or as JSON.
+    /// Adds a message of a subscription, as a line or as JSON. Of what is new some may have come as history: what
+    /// was missed while the connection was lost.
     pub(super) fn message(&mut self, message: &Message, is_history: bool, as_json: bool) {
         if as_json {
             self.json(&Json {
@@ -62,7 +69,10 @@ impl Out {
                 history: is_history,
             });
         } else {
-            self.line(message.line());
+            let line = message.line();
+            self.text(if is_history { b"HISTORY" } else { b"MSG" });
+            self.text(memchr(b' ', line).map_or(b"", |at| &line[at..]));
+            self.lines.push(b'\n');
         }
     }
 
@@ -146,4 +156,26 @@ fn number(ts: &str) -> Box<RawValue> {
         let text = serde_json::Value::from(ts).to_string();
         RawValue::from_string(text).expect("a JSON string")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn out(is_terminal: bool) -> Out {
+        Out { lines: Vec::new(), is_terminal }
+    }
+
+    /// After a lost connection what was missed comes from the history, and is no less a new message.
+    #[test]
+    fn the_word_in_front_says_what_a_message_is_and_not_how_it_came() {
+        for line in [&b"HISTORY chat msg_1_a 7 1.5  MSG x "[..], b"MSG chat msg_1_a 7 1.5  MSG x "]
+        {
+            let (mut out, message) = (out(false), Message::parse(line));
+            out.message(&message, false, false);
+            out.message(&message, true, false);
+            let lines = "MSG chat msg_1_a 7 1.5  MSG x \nHISTORY chat msg_1_a 7 1.5  MSG x \n";
+            assert_eq!(String::from_utf8_lossy(&out.lines), lines);
+        }
+    }
 }

@@ -96,11 +96,14 @@ mod tests {
     use super::*;
     use crate::proto::{Kind, ServerLine};
 
-    pub(super) fn message(line: &'static [u8]) -> Message {
-        let line = Bytes::from_static(line);
-        match ServerLine::parse(&line).kind {
-            Kind::Msg(record) | Kind::History(record) => Message::new(&line, &record),
-            other => panic!("{other:?}"),
+    impl Message {
+        /// The message of a line.
+        pub(crate) fn parse(line: &'static [u8]) -> Message {
+            let line = Bytes::from_static(line);
+            match ServerLine::parse(&line).kind {
+                Kind::Msg(record) | Kind::History(record) => Message::new(&line, &record),
+                other => panic!("{other:?}"),
+            }
         }
     }
 
@@ -113,7 +116,7 @@ mod tests {
             (b"MSG chat msg_1_a 7 1.5", b""),
             (b"MSG chat msg_1_a 7 1.5 \xff", b"\xff"),
         ] {
-            let message = message(line);
+            let message = Message::parse(line);
             assert_eq!((message.topic(), message.id()), ("chat", "msg_1_a"));
             assert_eq!((message.offset().get(), message.ts()), (7, "1.5"));
             assert_eq!(message.body(), body);
