@@ -21,7 +21,15 @@ impl History {
         topic: &TopicName,
         count: u64,
     ) -> Result<History, ClientError> {
-        let mut connection = Connection::open(options).await?;
+        let connection = Connection::open(options).await?;
+        History::on(connection, topic, count).await
+    }
+
+    async fn on(
+        mut connection: Connection,
+        topic: &TopicName,
+        count: u64,
+    ) -> Result<History, ClientError> {
         let mut line = Vec::new();
         Request::History { topic: topic.clone(), count }.write_to(&mut line);
         connection.stream.write_all(&line).await.map_err(ClientError::disconnected)?;
@@ -61,18 +69,26 @@ pub(super) async fn collect(
     count: u64,
 ) -> Result<Vec<Message>, ClientError> {
     let mut backoff = Backoff::new(options.reconnect);
-    let mut history = History::open(options, topic, count).await?;
+    let mut connection = Connection::open(options).await?;
     loop {
-        let mut messages = Vec::new();
-        let lost = loop {
-            match history.next().await {
-                Ok(Some(message)) => messages.push(message),
-                Ok(None) => return Ok(messages),
-                Err(why @ ClientError::Disconnected { .. }) => break why,
-                Err(why) => return Err(why),
+        match read_all(connection, topic, count).await {
+            Err(lost @ ClientError::Disconnected { .. }) => {
+                connection = Connection::reopen(options, &mut backoff, lost).await?;
             }
-        };
-        backoff.pause(lost).await?;
-        history = History::open(options, topic, count).await?;
+            ended => return ended,
+        }
     }
+}
+
+async fn read_all(
+    connection: Connection,
+    topic: &TopicName,
+    count: u64,
+) -> Result<Vec<Message>, ClientError> {
+    let mut history = History::on(connection, topic, count).await?;
+    let mut messages = Vec::new();
+    while let Some(message) = history.next().await? {
+        messages.push(message);
+    }
+    Ok(messages)
 }
