@@ -33,26 +33,45 @@ impl Out {
     }
 
     /// Adds a part of a line. On a terminal control characters are shown instead of obeyed: what a publisher
-    /// sends must not move the cursor of who reads it.
+    /// sends must not move the cursor of who reads it. What is not UTF-8 is shown too: it may be a control
+    /// character to a terminal that speaks something else.
     fn text(&mut self, text: &[u8]) {
-        if self.is_terminal && text.iter().any(|b| b.is_ascii_control() && *b != b'\t') {
-            for &byte in text {
-                match byte {
-                    b'\t' => self.lines.push(byte),
-                    byte if byte.is_ascii_control() => {
+        if !self.is_terminal {
+            self.lines.extend_from_slice(text);
+            return;
+        }
+        for chunk in text.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                match u8::try_from(c) {
+                    Ok(byte) if byte.is_ascii_control() && byte != b'\t' => {
                         self.lines.extend(std::ascii::escape_default(byte));
                     }
-                    byte => self.lines.push(byte),
+                    _ if c.is_control() && c != '\t' => {
+                        self.lines.extend_from_slice(c.escape_default().to_string().as_bytes());
+                    }
+                    _ => self.lines.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
                 }
             }
-        } else {
-            self.lines.extend_from_slice(text);
+            let no_text = chunk.invalid().iter().copied().flat_map(std::ascii::escape_default);
+            self.lines.extend(no_text);
         }
     }
 
-    /// Adds a value as a line of JSON.
+    /// Adds a value as a line of JSON. On a terminal all control characters are escaped, also those that JSON
+    /// takes as they are.
     pub(super) fn json(&mut self, value: &impl Serialize) {
+        let start = self.lines.len();
         serde_json::to_writer(&mut self.lines, value).expect("text and numbers become JSON");
+        if self.is_terminal {
+            let json = self.lines.split_off(start);
+            for c in str::from_utf8(&json).expect("JSON is UTF-8").chars() {
+                if c.is_control() {
+                    self.lines.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes());
+                } else {
+                    self.lines.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+                }
+            }
+        }
         self.lines.push(b'\n');
     }
 
@@ -176,6 +195,28 @@ mod tests {
             out.message(&message, true, false);
             let lines = "MSG chat msg_1_a 7 1.5  MSG x \nHISTORY chat msg_1_a 7 1.5  MSG x \n";
             assert_eq!(String::from_utf8_lossy(&out.lines), lines);
+        }
+    }
+
+    #[test]
+    fn a_terminal_is_shown_control_characters_and_obeys_none() {
+        let line = "a\tä\x1b[2J\x7f\u{80}\u{9b}2J\u{9f}\u{a0}é";
+        let raw = [line.as_bytes(), b"\x9b\xff\xc2"].concat();
+        let (mut shown, mut plain) = (out(true), out(false));
+        shown.line(&raw);
+        plain.line(&raw);
+        let expected = "a\tä\\x1b[2J\\x7f\\u{80}\\u{9b}2J\\u{9f}\u{a0}é\\x9b\\xff\\xc2\n";
+        assert_eq!(String::from_utf8(shown.lines).unwrap(), expected);
+        assert_eq!(plain.lines, [&raw, &b"\n"[..]].concat());
+
+        let (mut shown, mut plain) = (out(true), out(false));
+        shown.json(&[line, "next"]);
+        plain.json(&[line, "next"]);
+        let shown = String::from_utf8(shown.lines).unwrap();
+        let expected = r#"["a\tä\u001b[2J\u007f\u0080\u009b2J\u009f\u{a0}é","next"]"#;
+        assert_eq!(shown, expected.replace("\\u{a0}", "\u{a0}") + "\n");
+        for json in [shown.as_bytes(), &plain.lines] {
+            assert_eq!(serde_json::from_slice::<[String; 2]>(json).unwrap(), [line, "next"]);
         }
     }
 }
