@@ -405,6 +405,25 @@ fn what_the_broker_says_becomes_an_exit_code() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn what_was_published_is_counted_when_its_output_cannot_be_written() {
+    for (lines, count) in [(1, "1 message was published"), (3000, " messages were published")] {
+        let (stand_in, wiber) = (StandIn::start(), Wiber::new());
+        let addr = stand_in.addr.to_string();
+        let mut command = wiber.command(&stand_in.with(&["pub", "chat", "-"], &addr));
+        command.stdin(Stdio::piped()).stderr(Stdio::piped());
+        command.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
+        let mut child = command.spawn().unwrap();
+        // It may end before it has read everything.
+        drop(child.stdin.take().unwrap().write_all("text\n".repeat(lines).as_bytes()));
+        let ran = Ran::from(child.wait_with_output().unwrap());
+        ran.fails(1, &["failed to write to standard output", count]);
+        let published = stand_in.heard.lock().unwrap().published.len();
+        assert!(ran.err.contains(&format!(" {published} message")), "{published}: {ran:?}");
+    }
+}
+
 #[test]
 fn nothing_is_published_behind_a_line_that_may_be_lost() {
     let filling = "x".repeat(1000);

@@ -140,13 +140,21 @@ impl Many<'_> {
         mut lines: Receiver<io::Result<Batch>>,
         mut interrupt: Interrupt,
     ) -> Result<(), Failure> {
-        let end = self.send_all(&mut lines, &mut interrupt).await?;
+        let mut ended = self.send_all(&mut lines, &mut interrupt).await;
         while let Some(completed) = self.publisher.completed().await {
-            self.answered(completed)?;
+            if ended.is_err() {
+                // It can't be printed, but it counts.
+                self.note(completed);
+            } else if let Err(failure) = self.answered(completed) {
+                ended = Err(failure);
+            }
         }
-        self.out.flush_if_read()?;
+        let ended = ended.and_then(|end| self.out.flush_if_read().map(|()| end));
         self.progress.end();
-        self.conclude(end)
+        match ended {
+            Ok(end) => self.conclude(end),
+            Err(failure) => Err(failure.hint(self.tally())),
+        }
     }
 
     async fn send_all(
@@ -220,11 +228,15 @@ impl Many<'_> {
         }
     }
 
-    fn conclude(self, end: End) -> Result<(), Failure> {
-        let published = match self.published {
+    fn tally(&self) -> String {
+        match self.published {
             1 => "1 message was published".to_owned(),
             n => format!("{n} messages were published"),
-        };
+        }
+    }
+
+    fn conclude(self, end: End) -> Result<(), Failure> {
+        let published = self.tally();
         if let Some((line, error)) = self.first_failure {
             let what = format!("publish line {line} to {}", self.args.topic);
             let more = match self.failed {
