@@ -55,7 +55,8 @@ fn read(mut from: impl BufRead, mut send: impl FnMut(io::Result<Batch>) -> bool)
         let taken = arrived.len();
         if taken == 0 {
             if !rest.is_empty() {
-                rest.push(b'\n');
+                // All that is there is of the line: a CR at its end too.
+                rest.extend_from_slice(b"\r\n");
                 send(Ok(Batch(rest)));
             }
             return;
@@ -102,6 +103,14 @@ mod tests {
         }
         assert!(lines_of(b"", 8).is_empty());
         assert_eq!(lines_of(b"\n", 8), [b""]);
+    }
+
+    #[test]
+    fn a_carriage_return_without_a_line_feed_ends_no_line() {
+        for at_a_time in 1..8 {
+            assert_eq!(lines_of(b"a\r\nb\r", at_a_time), [&b"a"[..], b"b\r"]);
+            assert_eq!(lines_of(b"a\r\r\n\r", at_a_time), [&b"a\r"[..], b"\r"]);
+        }
     }
 
     #[test]
