@@ -52,7 +52,7 @@ impl Connection {
             source: Arc::new(why),
         };
         let opening = async {
-            let stream = TcpStream::connect(&options.addr).await.map_err(cannot)?;
+            let stream = dial(&options.addr).await.map_err(cannot)?;
             stream.set_nodelay(true).map_err(cannot)?;
             ask_for_signs_of_life(&stream);
             let mut connection = Connection { stream, lines: Lines::default() };
@@ -107,6 +107,19 @@ impl Connection {
             self.lines.read_from(&mut self.stream).await?;
         }
     }
+}
+
+async fn dial(addr: &str) -> io::Result<TcpStream> {
+    match host_and_port(addr) {
+        Some(addr) => TcpStream::connect(addr).await,
+        None => TcpStream::connect(addr).await,
+    }
+}
+
+/// Of an address in brackets, what can be looked up: that knows the names of zones (`fe80::1%eth0`).
+fn host_and_port(addr: &str) -> Option<(&str, u16)> {
+    let (host, port) = addr.strip_prefix('[')?.rsplit_once("]:")?;
+    Some((host, port.parse().ok()?))
 }
 
 /// Has the system notice a broker whose host is gone without a word: who only waits for an answer never would.
@@ -205,6 +218,18 @@ mod tests {
         assert_eq!(socket.tcp_keepalive_interval().unwrap().as_secs(), 5);
         assert_eq!(socket.tcp_user_timeout().unwrap().unwrap().as_secs(), 60);
         assert!(socket.tcp_nodelay().unwrap());
+    }
+
+    /// A lookup knows the zone of an address by its name, but not the brackets around it.
+    #[tokio::test]
+    async fn what_is_looked_up_has_no_brackets() {
+        open("[127.0.0.1]").await.unwrap();
+        assert_eq!(host_and_port("[fe80::1%eth0]:8888"), Some(("fe80::1%eth0", 8888)));
+        for other in
+            ["localhost:8888", "fe80::1%eth0", "[::1]", "[::1]:http", "[::1]:65536", "[::1"]
+        {
+            assert_eq!(host_and_port(other), None, "{other}");
+        }
     }
 
     #[tokio::test]
