@@ -34,6 +34,7 @@ pub mod mailbox;
 mod memberships;
 pub mod message;
 pub mod open;
+mod open_error;
 pub mod outbox;
 pub mod registry;
 mod requests;

@@ -11,6 +11,7 @@ use super::{logging, runtime};
 use crate::broker::lock_file::Holder;
 use crate::broker::open::OpenError;
 use crate::config::{Config, LogFormat, show_duration};
+use crate::disk;
 use crate::limits::HEARTBEAT;
 use crate::memory;
 use crate::server::{Server, StartError, Started};
@@ -147,6 +148,13 @@ fn not_opened(config: &Config, error: &OpenError) -> Failure {
         return failed(Exit::Damage)
             .hint("nothing was changed; see \"Damaged data\" in docs/operations.md");
     }
+    if let Some(shortage) = error.system().filter(|error| disk::is_shortage(error)) {
+        return failed(Exit::TryAgain).hint(if disk::is_no_space(shortage) {
+            "make room on the disk; nothing is lost, and the next start goes on from there"
+        } else {
+            "allow more open files (`ulimit -n`), of which wiber needs one for each connection and topic"
+        });
+    }
     match error {
         OpenError::Locked { holder, .. } => failed(Exit::DataDirUnusable).hint(match holder {
             Holder::Broker => "stop that broker, or choose another directory by --data-dir",
@@ -160,5 +168,29 @@ fn not_opened(config: &Config, error: &OpenError) -> Failure {
         OpenError::Newer { .. } => failed(Exit::DataDirUnusable),
         _ => failed(Exit::DataDirUnusable)
             .hint(format!("{dir} has to be a directory that this user can write to")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    /// A supervisor that is told not to try again after exit code 5 left the broker down when there was room
+    /// again.
+    #[test]
+    fn what_may_be_there_later_is_no_unusable_directory() {
+        for (errno, exit, hint) in [
+            (Errno::NOSPC, Exit::TryAgain, "make room on the disk"),
+            (Errno::DQUOT, Exit::TryAgain, "make room on the disk"),
+            (Errno::MFILE, Exit::TryAgain, "`ulimit -n`"),
+            (Errno::ACCESS, Exit::DataDirUnusable, "this user can write to"),
+        ] {
+            let error = OpenError::Unusable { path: "chat.log".into(), source: errno.into() };
+            let failure = not_started(&Config::default(), &StartError::Open(error));
+            assert!(format!("{failure:?}").contains(hint), "{failure:?}");
+            assert_eq!(failure.report(), exit, "{errno:?}");
+        }
     }
 }

@@ -25,7 +25,7 @@ pub enum Exit {
     DataDirUnusable = 5,
     /// The broker said no, and will say so again.
     Refused = 7,
-    /// The broker said no for now.
+    /// The broker said no for now, or found no room to start.
     TryAgain = 8,
     /// The connection was lost before the answer came: it may have been done or not.
     OutcomeUnknown = 9,

@@ -68,6 +68,14 @@ impl LogError {
         matches!(self, LogError::Corrupt { .. } | LogError::Damaged { .. })
     }
 
+    /// What the disk said, if that is why.
+    pub fn system(&self) -> Option<&io::Error> {
+        match self {
+            LogError::Io { source, .. } | LogError::Sync { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
     /// Whether there was no room or no file descriptor for something, nothing is in doubt, and it may be
     /// tried again.
     pub fn is_shortage(&self) -> bool {

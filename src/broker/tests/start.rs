@@ -243,3 +243,35 @@ fn a_folder_above_that_is_somebody_elses_hinders_no_start() {
         assert!(refused.contains(&format!("failed to use /srv/{above}: Permission")), "{refused}");
     }
 }
+
+/// A full disk was told as a directory that can't be used, and no supervisor tried again when there was room.
+#[test]
+fn a_start_that_fails_for_want_of_something_says_so_wherever_it_was() {
+    let disk = SimDisk::new();
+    let mut ops: Vec<Op> = ["a", "b"].map(|name| Op::Publish(name, 40)).into();
+    ops.extend([Op::Checkpoint, Op::Publish("a", 40), Op::Publish("c", 40)]);
+    let (mut node, _found) = Node::start(&disk, now(0)).unwrap();
+    live(&mut node, &ops, &mut Ledger::default()).unwrap();
+    drop(node);
+    for disk in [SimDisk::new(), disk] {
+        for failure in [Failure::NoSpace, Failure::NoDescriptor] {
+            let mut refused = 0;
+            for skip in 0.. {
+                let disk = disk.copy(Crash::KeepAll);
+                let path_has = String::new();
+                disk.fail(sim::Fault { op: None, path_has, skip, times: 1, failure });
+                let started = Node::start(&disk, now(1)).map(drop);
+                if let Err(error) = &started {
+                    let why = error.system().is_some_and(crate::disk::is_shortage);
+                    assert!(why, "operation {skip}: {error:?}");
+                    refused += 1;
+                }
+                if disk.operations() <= skip {
+                    break;
+                }
+                assert!(Node::start(&disk, now(2)).is_ok(), "after operation {skip}");
+            }
+            assert!(refused > 10, "{refused}");
+        }
+    }
+}
