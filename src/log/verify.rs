@@ -94,22 +94,25 @@ impl Verifier {
                 None => return Ok(Verified::Done(self.sums)),
             },
         };
-        let from = current.lines.at;
-        while current.lines.at - from < bytes {
+        let (from, mut is_read) = (current.lines.at, false);
+        while !is_read && current.lines.at - from < bytes {
             match current.line() {
-                Ok(true) => {}
-                Ok(false) => {
-                    self.sums.segments += 1;
-                    self.sums.bytes += current.sealed.len;
-                    self.sums.damaged += damaged.len() as u64;
-                    return Ok(Verified::More(damaged));
-                }
+                Ok(is_there) => is_read = !is_there,
                 Err(error) if error.is_damage() => damaged.push(error),
                 Err(error) => return Err(error),
             }
         }
+        // Whoever removes a segment takes its name, and then cuts it little by little.
+        if !damaged.is_empty() && self.is_trimmed(disk, &current.sealed)? {
+            return Ok(Verified::More(Vec::new()));
+        }
         self.sums.damaged += damaged.len() as u64;
-        self.current = Some(current);
+        if is_read {
+            self.sums.segments += 1;
+            self.sums.bytes += current.sealed.len;
+        } else {
+            self.current = Some(current);
+        }
         Ok(Verified::More(damaged))
     }
 
@@ -191,14 +194,23 @@ mod tests {
     }
 
     fn sealed(disk: &SimDisk) -> TopicLog {
+        filled(disk, 1000, 60, "")
+    }
+
+    /// Segments of five messages, of which a reader has no more than two in memory.
+    fn large(disk: &SimDisk) -> TopicLog {
+        filled(disk, 500_000, 17, &"x".repeat(100_000))
+    }
+
+    fn filled(disk: &SimDisk, segment_bytes: u64, count: u64, filling: &str) -> TopicLog {
         disk.create_dir(Path::new("/data/.wiber/index")).unwrap();
         let topic = TopicName::parse(b"chat").unwrap();
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-        let settings = LogSettings { segment_bytes: 1000 };
+        let settings = LogSettings { segment_bytes };
         let tail = Arc::new(TailBudget::new(0));
         let mut log = TopicLog::create(shared, Path::new(DIR), topic, settings, tail);
-        for n in 0..60u64 {
-            let (ts, message) = (Timestamp::from_micros(n), format!("message {n}"));
+        for n in 0..count {
+            let (ts, message) = (Timestamp::from_micros(n), format!("message {n}{filling}"));
             log.append(&NewRecord { ts, id: None, message: message.as_bytes(), extra: "" });
             log.flush().unwrap();
         }
@@ -225,6 +237,33 @@ mod tests {
             steps += 1;
         }
         assert_eq!(steps, files.len());
+    }
+
+    /// It was told as damaged: a file that is removed is cut little by little, by whoever has taken its name.
+    #[test]
+    fn what_is_removed_while_it_is_read_is_passed_over_and_what_only_becomes_short_is_told() {
+        for is_removed in [true, false] {
+            let disk = SimDisk::new();
+            let mut log = large(&disk);
+            log.trim(log.end().next()).unwrap();
+            let files = log.take_trimmed();
+            assert_eq!(files.len(), 3);
+            let mut verifier = Verifier::begin(&disk, PathBuf::from(DIR)).unwrap();
+            let mut step = |bytes| match verifier.step(&disk, bytes).unwrap() {
+                Verified::More(damaged) => damaged.len(),
+                Verified::Done(pass) => panic!("{pass:?}"),
+            };
+            for files in files {
+                assert_eq!(step(1), 0);
+                let trash = Path::new("/data/.wiber/trash");
+                let path = if is_removed { trash } else { &files.log };
+                disk.rename(&files.log, path).unwrap();
+                disk.open(path, Open::Write).unwrap().truncate(130).unwrap();
+                assert_eq!(step(1 << 20), usize::from(!is_removed));
+            }
+            let Ok(Verified::Done(pass)) = verifier.step(&disk, 1) else { panic!("not done") };
+            assert_eq!(pass.damaged, if is_removed { 0 } else { 3 });
+        }
     }
 
     #[test]
