@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use crate::disk::{Disk, Gentle};
-use crate::log::{Pass, SyncJob, Verified, Verifier, sync_many};
+use crate::log::{Pass, SyncJob, TrimmedFiles, Verified, Verifier, sync_many};
 use crate::memory::{self, Burst};
 use crate::planted::{self, Bug};
 use crate::time::{Moment, Now};
@@ -93,6 +93,11 @@ impl Checkpoints {
         self.previous
     }
 
+    /// Has these files removed when two more checkpoints are made.
+    pub fn will_remove(&mut self, files: Vec<TrimmedFiles>) {
+        self.removals.come(files);
+    }
+
     /// Whether enough was written since the last one, or anything long enough ago, or files wait for one to
     /// be removed.
     pub fn is_due(&self, settings: &Settings, stats: &WalStats, now: Moment) -> bool {
@@ -117,7 +122,7 @@ impl Checkpoints {
     /// # Errors
     /// [`CheckpointError::Sync`]; it ends the process.
     pub fn all(&mut self, mut taken: Taking) -> Result<Option<Vec<Part>>, CheckpointError> {
-        self.removals.come(taken.take_trimmed());
+        self.will_remove(taken.take_trimmed());
         match taken.finish() {
             Ok(parts) => Ok(Some(parts)),
             Err(syncs) => match self.sync(syncs) {

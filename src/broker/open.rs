@@ -131,10 +131,15 @@ pub fn open(disk: &Arc<dyn Disk>, settings: &Settings, now: Now) -> Result<Opene
     retention::empty(disk.as_ref(), &layout.trash());
     let casing = Casing::of(disk.as_ref(), &layout).map(Arc::new);
     let opening = Opening { disk, settings, layout, now, lock, casing };
-    match read_node(disk.as_ref(), &opening.layout)? {
+    let mut opened = match read_node(disk.as_ref(), &opening.layout)? {
         Some(node) => opening.reopen(node),
         None => opening.begin(),
+    }?;
+    // What the last life could not remove any more.
+    for shard in &mut opened.shards {
+        opened.checkpoints.will_remove(shard.take_trimmed());
     }
+    Ok(opened)
 }
 
 struct Opening<'a> {

@@ -27,7 +27,7 @@ use crate::planted::{self, Bug};
 use crate::time::{Moment, Now};
 use crate::wal::Lsn;
 
-use super::shard::Shard;
+use super::shard::{ALL_TOPICS, Shard};
 
 /// How often it is looked at what there is.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -185,6 +185,12 @@ impl Shard {
             needed: topic.needed().map(|(offset, group)| (offset, group.clone())),
         };
         Inventory { topics: topics.map(stock).collect(), next }
+    }
+
+    /// The files of what its topics no longer keep: from now on nobody else knows of them.
+    pub fn take_trimmed(&mut self) -> Vec<TrimmedFiles> {
+        let (slots, _) = self.topics.piece_mut(ALL_TOPICS);
+        slots.flat_map(|slot| slot.topic.log_mut().take_trimmed()).collect()
     }
 
     /// Lets topics go of messages, with the batch that is open.

@@ -377,6 +377,11 @@ impl Node {
             let trims = retaining.look(self.disk.as_ref(), self.now, last, inventory);
             self.shards[shard].trim(&trims);
         }
+        self.remove_some()
+    }
+
+    /// Removes some files that are of no use to any checkpoint.
+    pub(super) fn remove_some(&mut self) -> Result<(), Dead> {
         Ok(self.checkpoints.remove_some(self.disk.as_ref())?)
     }
 

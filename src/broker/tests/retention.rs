@@ -63,6 +63,25 @@ fn the_files_go_when_both_checkpoints_know_that_they_are_not_needed() {
     node.checkpoint(true).unwrap();
     let (node, found) = Node::start(&disk, now(100)).unwrap();
     assert_eq!((found, first(&node, "c")), (Found::Clean, begin));
+    assert!(!node.is_checkpoint_due(), "nothing waits for one");
+}
+
+/// No checkpoint was due before somebody published, and they stayed.
+#[test]
+fn files_that_the_last_life_has_left_go_though_nothing_is_written() {
+    let disk = SimDisk::new();
+    let (mut node, mut ledger) = busy(&disk, "c", 3);
+    live(&mut node, &[Op::Retain], &mut ledger).unwrap();
+    node.checkpoint(true).unwrap();
+    let (mut node, found) = Node::start(&disk, now(100)).unwrap();
+    assert_eq!((found, sealed(&disk, "c").is_empty()), (Found::Clean, false));
+    for _ in 1..=2 {
+        assert!(node.is_checkpoint_due());
+        node.checkpoint(false).unwrap();
+    }
+    assert!(!node.is_checkpoint_due());
+    node.remove_some().unwrap();
+    assert!(sealed(&disk, "c").is_empty());
 }
 
 #[test]
