@@ -221,10 +221,10 @@ pub(super) struct Removals {
     coming: Vec<TrimmedFiles>,
     /// The newest one has.
     said: Vec<TrimmedFiles>,
-    /// Both have.
+    /// Both have. Those of a topic are in their order.
     ready: VecDeque<TrimmedFiles>,
-    /// The first of those could not be removed.
-    has_failed: bool,
+    /// Topics of which it was said that the first of those can't be removed.
+    failed: HashSet<TopicName>,
 }
 
 impl Removals {
@@ -244,7 +244,8 @@ impl Removals {
     }
 
     /// Removes some from `data`. They are put into `trash` first, so that a file which `gentle` removes
-    /// little by little is nobody's. What can't be removed is tried again.
+    /// little by little is nobody's. What can't be removed is tried again, and what is behind it in its topic
+    /// waits for it.
     ///
     /// # Errors
     /// A sync of the folder that failed.
@@ -259,34 +260,40 @@ impl Removals {
             trash.join(files.log.file_name().expect("a segment's file has a name"))
         };
         let (mut moved, mut bytes) = (Vec::<TrimmedFiles>::new(), 0);
-        while let Some(files) = self.ready.front()
-            && moved.len() < FILES_REMOVED_AT_ONCE
+        let (mut stuck, mut waiting) = (HashSet::new(), Vec::new());
+        while moved.len() + stuck.len() < FILES_REMOVED_AT_ONCE
             && bytes < BYTES_REMOVED_AT_ONCE
+            && let Some(files) = self.ready.pop_front()
         {
+            if stuck.contains(&files.topic) {
+                waiting.push(files);
+                continue;
+            }
             // After a power cut there must not be one between two that are gone.
             if moved.iter().any(|moved| moved.topic == files.topic) {
                 sync(disk, data)?;
             }
-            remove(disk, &files.index);
-            let is_gone = match disk.rename(&files.log, &in_trash(files)) {
-                // The trash is on another disk. Where others see it, it has to be there whole or not at all.
-                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                    disk.remove(&files.log)
+            match take_away(disk, &files, &in_trash(&files)) {
+                Ok(()) => {
+                    self.failed.remove(&files.topic);
+                    bytes += files.bytes;
+                    moved.push(files);
                 }
-                is_moved => is_moved,
-            };
-            if let Err(error) = is_gone
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                if !std::mem::replace(&mut self.has_failed, true) {
-                    tracing::warn!(event = "retention_failed", path = %files.log.display(),
-                        "failed to remove a file that is no longer needed, and will try again: {error}");
+                Err(error) => {
+                    if self.failed.insert(files.topic.clone()) {
+                        tracing::warn!(event = "retention_failed", path = %files.log.display(),
+                            "failed to remove a file that is no longer needed, and will try again: {error}");
+                    }
+                    stuck.insert(files.topic.clone());
+                    waiting.push(files);
                 }
-                break;
             }
-            self.has_failed = false;
-            bytes += files.bytes;
-            moved.extend(self.ready.pop_front());
+        }
+        if !stuck.is_empty() {
+            // Others come first the next time.
+            let left = waiting.into_iter().chain(self.ready.drain(..));
+            let (last, first): (Vec<_>, Vec<_>) = left.partition(|f| stuck.contains(&f.topic));
+            self.ready.extend(first.into_iter().chain(last));
         }
         if !moved.is_empty() {
             sync(disk, data)?;
@@ -295,6 +302,20 @@ impl Removals {
             remove(gentle, &in_trash(files));
         }
         Ok(())
+    }
+}
+
+/// Takes files from where others see them; that they are gone already is no failure.
+fn take_away(disk: &dyn Disk, files: &TrimmedFiles, trash: &Path) -> io::Result<()> {
+    remove(disk, &files.index);
+    let is_gone = match disk.rename(&files.log, trash) {
+        // The trash is on another disk. Where others see it, it has to be there whole or not at all.
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => disk.remove(&files.log),
+        is_moved => is_moved,
+    };
+    match is_gone {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -11,6 +11,7 @@ use super::super::outbox::Outbox;
 use super::super::settings::Settings;
 use super::super::shard::Shard;
 use super::life::{now, settings, topic};
+use super::logged::logged;
 use crate::disk::Disk;
 use crate::disk::sim::SimDisk;
 use crate::ids::{ConnId, GroupName};
@@ -208,32 +209,6 @@ fn an_acknowledgement_counts_though_what_comes_for_its_credit_is_damaged() {
     assert_eq!(room.ack(&ids[0]), DONE);
     assert_eq!(room.lag("a"), 3, "the damaged one is a dead letter");
     assert_eq!(room.shard.topics().filter(|t| t.name().is_dead_letter()).count(), 1);
-}
-
-/// What is logged while `work` is done, by this thread.
-fn logged(work: impl FnOnce()) -> String {
-    let (sender, lines) = std::sync::mpsc::channel::<Vec<u8>>();
-    let writer = move || Lines(sender.clone());
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::DEBUG)
-        .with_ansi(false)
-        .with_writer(writer)
-        .finish();
-    tracing::subscriber::with_default(subscriber, work);
-    String::from_utf8(lines.try_iter().flatten().collect()).unwrap()
-}
-
-struct Lines(std::sync::mpsc::Sender<Vec<u8>>);
-
-impl std::io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.send(bytes.to_vec()).unwrap();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 /// It was once told of the group that did something next.

@@ -6,6 +6,7 @@ mod crash;
 mod large;
 mod late;
 mod life;
+mod logged;
 mod retention;
 mod shortage;
 mod start;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::life::{self, Ledger, Node, Op, live, now, settings};
+use super::logged::logged;
 use crate::broker::layout::Layout;
 use crate::broker::open::Found;
 use crate::broker::retention::Retaining;
@@ -160,6 +161,33 @@ fn a_file_that_cannot_be_removed_is_tried_again_and_those_behind_it_wait() {
     assert_eq!(sealed(&disk, "c"), all);
     live(&mut node, &[Op::Retain], &mut ledger).unwrap();
     assert!(sealed(&disk, "c").is_empty());
+}
+
+/// All topics' files stayed when one could not be removed.
+#[test]
+fn a_file_that_cannot_be_removed_holds_up_no_other_topic() {
+    let disk = SimDisk::new();
+    let (mut node, _) = Node::start(&disk, now(0)).unwrap();
+    let mut ledger = Ledger::default();
+    let names = ["a", "b", "c"];
+    let mut ops: Vec<_> = names.iter().map(|name| Op::Publish(name, 60)).collect();
+    ops.extend([Op::Retain, Op::Checkpoint, Op::Checkpoint]);
+    live(&mut node, &ops, &mut ledger).unwrap();
+    let all = names.map(|name| sealed(&disk, name));
+    assert!(all.iter().all(|files| files.len() > 2), "{all:?}");
+    let path_has = "a@00000000000000000001.log".to_owned();
+    let (op, failure) = (Some(DiskOp::Rename), Failure::Other(rustix::io::Errno::PERM));
+    disk.fail(Fault { op, path_has, skip: 0, times: u64::MAX, failure });
+    let told = logged(|| {
+        for _ in 0..5 {
+            node.remove_some().unwrap();
+            assert_eq!(names.map(|name| sealed(&disk, name).len()), [all[0].len(), 0, 0]);
+        }
+    });
+    assert_eq!(told.matches("retention_failed").count(), 1, "{told}");
+    disk.heal();
+    node.remove_some().unwrap();
+    assert!(sealed(&disk, "a").is_empty());
 }
 
 /// With `.wiber` on another disk than the data nothing can be moved from here to there, and nothing was ever
