@@ -122,7 +122,7 @@ fn print_offline(args: &Args, dir: &Path, disk: &dyn Disk, reader: Reader) -> Re
     let mut line = Vec::new();
     let mut damaged = 0;
     let is_served = || lock_file::look(disk, &layout) == Some(Holder::Broker);
-    let ended = read(reader, args.n, &is_served, &mut |message| {
+    let ended = read(reader, args.n, START_PATIENCE, &is_served, &mut |message| {
         match message {
             Ok(record) => {
                 line.clear();
@@ -130,7 +130,7 @@ fn print_offline(args: &Args, dir: &Path, disk: &dyn Disk, reader: Reader) -> Re
                 out.wire_line(&line, args.json);
             }
             Err(error) => {
-                damaged += 1;
+                damaged += u64::from(error.is_damage());
                 warn(&error.to_string());
             }
         }
@@ -144,27 +144,37 @@ fn print_offline(args: &Args, dir: &Path, disk: &dyn Disk, reader: Reader) -> Re
     Err(Failure::new(Exit::Damage, text).hint("the others were printed"))
 }
 
-/// Has a message, or how it is damaged.
+/// Has a message, or how it is damaged, or which ones are no longer kept.
 type Each<'a> = &'a mut dyn FnMut(Result<Line<'_>, LogError>) -> Result<(), Failure>;
 
-/// Reads so many messages; `each` has every one, or how it is damaged. When a broker has come, what looks
-/// damaged may be what its start is about to make again, and is looked at again.
+/// Reads so many messages; `each` has every one. When a broker has come, what looks damaged may be what it has
+/// removed, or what its start is about to make again, and for so long, in all, is looked at again.
 fn read(
     mut reader: Reader,
     count: u64,
+    mut patience: Duration,
     is_served: &dyn Fn() -> bool,
     each: Each<'_>,
 ) -> Result<(), Failure> {
-    let mut patience = START_PATIENCE;
     let mut left = count;
     while left > 0 {
         match reader.next() {
             Ok(Some(record)) => each(Ok(record))?,
             Ok(None) => break,
-            Err(LogError::Corrupt { offset, .. }) if !patience.is_zero() && is_served() => {
-                patience = patience.saturating_sub(LOOK);
-                thread::sleep(LOOK);
-                reader.seek(offset).map_err(|e| failed(&e))?;
+            Err(error @ LogError::Corrupt { offset, .. }) if is_served() => {
+                let first = first_kept(&reader, patience).map_err(|e| failed(&e))?;
+                if first > offset {
+                    let topic = reader.shared().topic().clone();
+                    each(Err(LogError::Gone { topic, offset, first }))?;
+                } else if patience.is_zero() {
+                    each(Err(error))?;
+                    left -= 1;
+                    continue;
+                } else {
+                    patience = patience.saturating_sub(LOOK);
+                    thread::sleep(LOOK);
+                }
+                reader.seek(first.max(offset)).map_err(|e| failed(&e))?;
                 continue;
             }
             Err(error @ LogError::Corrupt { .. }) => each(Err(error))?,
@@ -173,6 +183,17 @@ fn read(
         left -= 1;
     }
     Ok(())
+}
+
+/// The first message that a broker still keeps of what is read.
+fn first_kept(reader: &Reader, patience: Duration) -> Result<Offset, LogError> {
+    let behind = reader.shared().end().next();
+    Ok(match reader.begins_now()? {
+        Some(first) => first.min(behind),
+        // All may have been removed, or is about to be made again.
+        None if patience.is_zero() => behind,
+        None => Offset::ZERO,
+    })
 }
 
 fn failed(error: &LogError) -> Failure {
@@ -208,7 +229,7 @@ mod tests {
     use super::*;
     use crate::disk::Open;
     use crate::disk::sim::SimDisk;
-    use crate::log::{NewRecord, write_line};
+    use crate::log::{LogSettings, NewRecord, TailBudget, TopicLog, write_line};
     use crate::time::Timestamp;
 
     const DIR: &str = "/srv/data";
@@ -235,7 +256,7 @@ mod tests {
 
     fn messages(reader: Reader, is_served: &dyn Fn() -> bool) -> Vec<Option<String>> {
         let mut all = Vec::new();
-        read(reader, 10, is_served, &mut |message| {
+        read(reader, 10, START_PATIENCE, is_served, &mut |message| {
             let text = |line: Line<'_>| String::from_utf8(line.message.to_vec()).unwrap();
             all.push(message.ok().map(text));
             Ok(())
@@ -260,5 +281,89 @@ mod tests {
         assert_eq!(messages(reader, &is_served), expected);
         let (_disk, reader, _rest, _at) = cut_short();
         assert_eq!(messages(reader, &|| false), [Some("message 1".to_owned()), None, None]);
+    }
+
+    /// A topic with five messages to a segment, of which the last, 21 to 23, are in the one that is written.
+    /// A reader has no more than two messages in memory.
+    fn five_a_segment() -> (SimDisk, TopicLog, Reader) {
+        let (disk, topic) = (SimDisk::new(), TopicName::parse(b"chat").unwrap());
+        disk.create_dir(Path::new(DIR)).unwrap();
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let (tail, settings) =
+            (Arc::new(TailBudget::new(0)), LogSettings { segment_bytes: 500_000 });
+        let created = Arc::clone(&shared);
+        let mut log = TopicLog::create(created, Path::new(DIR), topic.clone(), settings, tail);
+        (1..=23).for_each(|n| append(&mut log, n));
+        (disk, log, Reader::offline(shared, Path::new(DIR), topic).unwrap())
+    }
+
+    fn append(log: &mut TopicLog, n: u64) {
+        let (ts, message) = (Timestamp::from_micros(n), format!("{n} {}", "x".repeat(100_000)));
+        log.append(&NewRecord { ts, id: None, extra: "", message: message.as_bytes() });
+        log.flush().unwrap();
+    }
+
+    /// Removes a segment as a broker does: who has the file open sees it become shorter.
+    fn remove(disk: &SimDisk, first: u64) {
+        let (path, trash) = (format!("/srv/data/chat@{first:020}.log"), Path::new("/srv/trash"));
+        disk.rename(Path::new(&path), trash).unwrap();
+        disk.open(trash, Open::Write).unwrap().truncate(0).unwrap();
+        disk.remove(trash).unwrap();
+    }
+
+    /// The numbers of the messages that come, and what is said of others, when this is done behind each.
+    fn told(reader: Reader, done: &mut dyn FnMut(u64)) -> Vec<String> {
+        let mut all = Vec::new();
+        let patience = LOOK;
+        read(reader, 100, patience, &|| true, &mut |message| {
+            all.push(match message {
+                Ok(line) => {
+                    done(line.offset.get());
+                    line.offset.get().to_string()
+                }
+                Err(error) => {
+                    assert!(!error.is_damage(), "{error}");
+                    error.to_string()
+                }
+            });
+            Ok(())
+        })
+        .unwrap();
+        all
+    }
+
+    fn numbers(range: std::ops::RangeInclusive<u64>) -> impl Iterator<Item = String> {
+        range.map(|n| n.to_string())
+    }
+
+    /// Each of them was named as damaged.
+    #[test]
+    fn what_a_broker_removes_meanwhile_is_told_once_and_is_no_damage() {
+        let gone = |from, to| format!("messages {from} to {to} of topic chat are no longer kept");
+        let (disk, _log, reader) = five_a_segment();
+        let told_of = told(reader, &mut |n| {
+            let removed: &[u64] = match n {
+                1 => &[1, 6],
+                12 => &[11],
+                _ => &[],
+            };
+            removed.iter().for_each(|first| remove(&disk, *first));
+        });
+        let expected = numbers(1..=2).chain([gone(3, 10)]).chain(numbers(11..=12));
+        let expected = expected.chain([gone(13, 15)]).chain(numbers(16..=23));
+        assert_eq!(told_of, expected.collect::<Vec<_>>());
+
+        // The one that was written is sealed and goes, too; a new one may have been begun.
+        for last in [26, 25] {
+            let (disk, mut log, reader) = five_a_segment();
+            let told_of = told(reader, &mut |n| {
+                if n == 21 {
+                    (24..=last).for_each(|n| append(&mut log, n));
+                    [1, 6, 11, 16, 21].iter().for_each(|first| remove(&disk, *first));
+                }
+            });
+            let expected: Vec<_> = numbers(1..=22).chain([gone(23, 23)]).collect();
+            assert_eq!(told_of, expected, "up to {last}");
+        }
     }
 }

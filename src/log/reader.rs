@@ -76,6 +76,15 @@ impl Reader {
         Ok(Self::new(disk, Arc::new(shared)))
     }
 
+    /// Where the topic begins by now, for a reader of a directory that a broker has begun to serve:
+    /// nowhere if it has no file, and zero if that can't be told.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn begins_now(&self) -> Result<Option<Offset>, LogError> {
+        recover::begins(self.disk.as_ref(), &self.shared.paths)
+    }
+
     /// The log that it reads.
     pub fn shared(&self) -> &Arc<LogShared> {
         &self.shared

@@ -311,6 +311,30 @@ pub(super) fn survey(disk: &dyn Disk, dir: &Path, topic: TopicName) -> Result<Lo
     Ok(shared.with_active(active))
 }
 
+/// Where a topic begins as its files show it; nowhere if it has none. What can't be told is zero.
+pub(super) fn begins(disk: &dyn Disk, paths: &Paths) -> Result<Option<Offset>, LogError> {
+    let path = paths.active();
+    loop {
+        // It may be sealed at any moment. Opened before the names are looked at, it is no later one.
+        let active = match disk.open(&path, Open::Read) {
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(source) => return Err(LogError::io(&path, source)),
+        };
+        let files = scan(disk, &paths.dir)?.topics.remove(&paths.topic).unwrap_or_default();
+        match (files.first(), active) {
+            (None, _) => return Ok(None),
+            (Some(SegmentFile { first: Some(first), .. }), _) => return Ok(Some(*first)),
+            (Some(_), Some(active)) => {
+                let len = active.len().map_err(|source| LogError::io(&path, source))?;
+                let first = first_offset(&active, &paths.topic, &path, len)?;
+                return Ok(Some(first.unwrap_or_default()));
+            }
+            (Some(_), None) => {}
+        }
+    }
+}
+
 /// The offset of the first line: by what it says or, if it is damaged, by what the first good one says.
 fn first_offset(
     file: &Arc<dyn File>,
