@@ -76,8 +76,19 @@ pub struct Retaining {
     /// While a pass goes on: what it has come to.
     pass: Option<Pass>,
     ages: HashMap<TopicName, Ages>,
-    /// Topics of which it was said that a group holds their messages.
+    /// What was said before and is still so.
+    said: Said,
+}
+
+/// What is said once, and again only when it was otherwise in between.
+#[derive(Debug, Default)]
+struct Said {
+    /// Topics of which a group holds the messages.
     held: HashSet<TopicName>,
+    /// Topics that could not be looked at.
+    failed: HashSet<TopicName>,
+    /// For want of file descriptors, which are not a topic's.
+    is_short: bool,
 }
 
 #[derive(Debug, Default)]
@@ -87,7 +98,7 @@ struct Pass {
     topics: usize,
     /// What the next pass goes on with.
     ages: HashMap<TopicName, Ages>,
-    held: HashSet<TopicName>,
+    said: Said,
 }
 
 impl Retaining {
@@ -121,8 +132,8 @@ impl Retaining {
                 "topics have let go of their oldest messages"
             );
         }
-        let Pass { ages, held, .. } = self.pass.take().unwrap_or_default();
-        (self.ages, self.held, self.next_pass) = (ages, held, now + PAUSE);
+        let Pass { ages, said, .. } = self.pass.take().unwrap_or_default();
+        (self.ages, self.said, self.next_pass) = (ages, said, now + PAUSE);
         None
     }
 
@@ -141,23 +152,24 @@ impl Retaining {
             if planted::has(Bug::NeededTrimmed) {
                 from = Offset::new(u64::MAX);
             }
-            let plan = match self.retention.plan(&log, disk, &mut ages, now.wall, from) {
+            let plan = self.retention.plan(&log, disk, &mut ages, now.wall, from);
+            if self.retention.age.is_some() {
+                pass.ages.insert(topic.clone(), ages);
+            }
+            let plan = match plan {
                 Ok(plan) => plan,
                 Err(error) => {
-                    tracing::warn!(event = "retention_failed", %topic, "{error}");
+                    pass.said.failed(&self.said, topic, &error);
                     continue;
                 }
             };
             if let Some((offset, group)) = needed.filter(|_| plan.is_held) {
-                if !self.held.contains(&topic) {
+                if !self.said.held.contains(&topic) {
                     tracing::warn!(event = "retention_held", %topic, %group, offset = offset.get(),
                         "messages of topic {topic} stay beyond the retention, since group {group} \
                          has not handled message {offset}");
                 }
-                pass.held.insert(topic.clone());
-            }
-            if self.retention.age.is_some() {
-                pass.ages.insert(topic.clone(), ages);
+                pass.said.held.insert(topic.clone());
             }
             let seals = plan.seals && sealed < SEALED_AT_ONCE;
             sealed += usize::from(seals);
@@ -170,6 +182,24 @@ impl Retaining {
             self.told_at = Some(last);
         }
         trims
+    }
+}
+
+impl Said {
+    /// Says why a topic could not be looked at, unless that was said in this pass or the one before.
+    fn failed(&mut self, before: &Said, topic: TopicName, error: &LogError) {
+        let is_new = if error.is_shortage() {
+            !std::mem::replace(&mut self.is_short, true) && !before.is_short
+        } else {
+            !before.failed.contains(&topic)
+        };
+        if is_new {
+            tracing::warn!(event = "retention_failed", %topic,
+                "failed to look at the age of messages, and will try again: {error}");
+        }
+        if !error.is_shortage() {
+            self.failed.insert(topic);
+        }
     }
 }
 

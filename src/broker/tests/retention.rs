@@ -2,19 +2,23 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::life::{self, Ledger, Node, Op, live, now, settings};
 use super::logged::logged;
 use crate::broker::layout::Layout;
 use crate::broker::open::Found;
-use crate::broker::retention::Retaining;
+use crate::broker::retention::{Retaining, Trim};
 use crate::check;
 use crate::disk::sim::Crash;
 use crate::disk::sim::{Failure, Fault, Op as DiskOp, SimDisk};
 use crate::disk::{Disk, Open};
 use crate::ids::Offset;
 use crate::log::Retention;
+use crate::time::Now;
 use crate::wal::Lsn;
+
+const DAY: Duration = Duration::from_hours(24);
 
 /// A broker that has published this often to a topic, thirty messages each time: they are some two or three
 /// segments each.
@@ -303,22 +307,74 @@ fn damage_to_what_is_no_longer_kept_is_none() {
     assert_eq!(damages(&disk), 1);
 }
 
+/// Looks at all topics once, as the keeper does, when the log ends with the record `last`.
+fn pass(
+    retaining: &mut Retaining,
+    node: &mut Node,
+    disk: &SimDisk,
+    now: Now,
+    last: u64,
+) -> Vec<Trim> {
+    let mut trims = Vec::new();
+    let last = Lsn::new(last);
+    while let Some((shard, piece)) = retaining.wants(now.moment, last, 2, usize::MAX) {
+        let inventory = node.shard(shard).inventory(piece);
+        trims.extend(retaining.look(disk, now, last, inventory));
+    }
+    trims
+}
+
 /// On a full disk all of it would wait to be written.
 #[test]
 fn what_was_told_and_is_not_written_yet_is_not_told_again() {
     let disk = SimDisk::new();
     let (mut node, _) = busy(&disk, "c", 2);
-    let retention = Retention { age: None, bytes: Some(0) };
-    let mut retaining = Retaining::new(retention);
-    let mut pass = |seconds: u64, last: u64| {
-        let (now, last, mut trims) = (now(seconds), Lsn::new(last), 0);
-        while let Some((shard, piece)) = retaining.wants(now.moment, last, 2, 1) {
-            let inventory = node.shard(shard).inventory(piece);
-            trims += retaining.look(&disk, now, last, inventory).len();
-        }
-        trims
-    };
+    let mut retaining = Retaining::new(Retention { age: None, bytes: Some(0) });
+    let mut pass = |seconds, last| pass(&mut retaining, &mut node, &disk, now(seconds), last).len();
     assert_eq!([pass(10, 7), pass(20, 7), pass(30, 7)], [1, 0, 0]);
     assert_eq!(pass(40, 8), 1, "something was written, and it does not show");
     assert_eq!([pass(41, 8), pass(42, 9)], [0, 1]);
+}
+
+/// It was said with every look, and all that was known of the topic was forgotten.
+#[test]
+fn a_file_that_cannot_be_read_is_told_once_and_what_is_known_stays() {
+    let disk = SimDisk::new();
+    let (mut node, _) = busy(&disk, "c", 1);
+    let mut retaining = Retaining::new(Retention { age: Some(DAY), bytes: None });
+    let deny = |path_has: &str, failure| {
+        let (op, path_has) = (Some(DiskOp::Open), path_has.to_owned());
+        disk.fail(Fault { op, path_has, skip: 0, times: u64::MAX, failure });
+    };
+    let mut pass = |second| {
+        let before = disk.count(DiskOp::Open);
+        let told = logged(|| drop(pass(&mut retaining, &mut node, &disk, now(second), second)));
+        (told.matches("retention_failed").count(), disk.count(DiskOp::Open) - before)
+    };
+    // The oldest segment can be read, the one that is written can't.
+    deny("/c.log", Failure::Other(rustix::io::Errno::ACCESS));
+    assert_eq!([pass(1), pass(2), pass(3)], [(1, 2), (0, 1), (0, 1)]);
+    disk.heal();
+    assert_eq!([pass(4), pass(5)], [(0, 1), (0, 0)]);
+}
+
+/// Without a file descriptor that was a line in the log for each topic, four times a second.
+#[test]
+fn a_want_of_descriptors_is_told_once_for_all_topics() {
+    let disk = SimDisk::new();
+    let (mut node, _) = Node::start(&disk, now(0)).unwrap();
+    let names: Vec<&'static str> = (0..20).map(|n| &*format!("t{n}").leak()).collect();
+    let ops: Vec<_> = names.iter().map(|name| Op::Publish(name, 1)).collect();
+    live(&mut node, &ops, &mut Ledger::default()).unwrap();
+    let mut retaining = Retaining::new(Retention { age: Some(DAY), bytes: None });
+    let mut pass = |second| {
+        let told = logged(|| drop(pass(&mut retaining, &mut node, &disk, now(second), second)));
+        told.matches("retention_failed").count()
+    };
+    let (op, path_has, failure) = (Some(DiskOp::Open), String::new(), Failure::NoDescriptor);
+    // There are some when it begins.
+    disk.fail(Fault { op, path_has, skip: 5, times: u64::MAX, failure });
+    assert_eq!([pass(1), pass(2), pass(3)], [1, 0, 0]);
+    disk.heal();
+    assert_eq!(pass(4), 0);
 }
