@@ -33,7 +33,7 @@ use super::shard::{ALL_TOPICS, Shard};
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// So many active segments of a piece end at once: the folder has to be synced for each, while the shard
-/// waits. The others do in a later pass.
+/// waits. The others do in the next pass, for which there is no pause then.
 const SEALED_AT_ONCE: usize = 8;
 
 /// So many files are removed in one of the keeper's rounds, or so many bytes of them.
@@ -96,6 +96,8 @@ struct Pass {
     shard: usize,
     next: usize,
     topics: usize,
+    /// Segments that have to end did not, since there were too many.
+    seals_left: bool,
     /// What the next pass goes on with.
     ages: HashMap<TopicName, Ages>,
     said: Said,
@@ -116,25 +118,29 @@ impl Retaining {
         shards: usize,
         piece: usize,
     ) -> Option<(usize, Range<usize>)> {
+        if self.pass.as_ref().is_some_and(|pass| pass.shard >= shards) {
+            self.finish(now);
+        }
         let is_untimely = now < self.next_pass || self.told_at == Some(last);
         if self.pass.is_none() && (self.retention.is_off() || is_untimely) {
             return None;
         }
         let pass = self.pass.get_or_insert_default();
-        if pass.shard < shards {
-            return Some((pass.shard, pass.next..pass.next.saturating_add(piece)));
-        }
-        if pass.topics > 0 {
-            let topics = pass.topics;
+        Some((pass.shard, pass.next..pass.next.saturating_add(piece)))
+    }
+
+    /// Ends a pass. The next one comes after a pause, or at once if segments were left that have to end.
+    fn finish(&mut self, now: Moment) {
+        let Pass { topics, seals_left, ages, said, .. } = self.pass.take().unwrap_or_default();
+        if topics > 0 {
             tracing::info!(
                 event = "messages_expired",
                 topics,
                 "topics have let go of their oldest messages"
             );
         }
-        let Pass { ages, said, .. } = self.pass.take().unwrap_or_default();
-        (self.ages, self.said, self.next_pass) = (ages, said, now + PAUSE);
-        None
+        let pause = if seals_left { Duration::ZERO } else { PAUSE };
+        (self.ages, self.said, self.next_pass) = (ages, said, now + pause);
     }
 
     /// What the topics of a piece are to let go of. `last` is the last record of the log.
@@ -173,6 +179,7 @@ impl Retaining {
             }
             let seals = plan.seals && sealed < SEALED_AT_ONCE;
             sealed += usize::from(seals);
+            pass.seals_left |= plan.seals && !seals;
             if plan.first > log.first() || seals {
                 pass.topics += usize::from(plan.first > log.first());
                 trims.push(Trim { topic, first: plan.first, seals });

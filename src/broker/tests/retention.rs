@@ -378,3 +378,25 @@ fn a_want_of_descriptors_is_told_once_for_all_topics() {
     disk.heal();
     assert_eq!(pass(4), 0);
 }
+
+/// The next look came a second later, and of some hundred topics that were due at once six a second ended.
+#[test]
+fn while_segments_have_to_end_there_is_no_pause() {
+    let disk = SimDisk::new();
+    let (mut node, _) = Node::start(&disk, now(0)).unwrap();
+    let names: Vec<&'static str> = (0..80).map(|n| &*format!("t{n}").leak()).collect();
+    let mut ops: Vec<_> = names.iter().map(|name| Op::Publish(name, 1)).collect();
+    ops.push(Op::Pass(100));
+    live(&mut node, &ops, &mut Ledger::default()).unwrap();
+    let mut retaining =
+        Retaining::new(Retention { age: Some(Duration::from_secs(20)), bytes: None });
+    // It is looked at in the same moment, but each time something was written.
+    let mut ended = Vec::new();
+    for last in 1..=11 {
+        let trims = pass(&mut retaining, &mut node, &disk, now(100), last);
+        (0..2).for_each(|shard| node.shard(shard).trim(&trims));
+        live(&mut node, &[Op::Pass(0), Op::Pass(1)], &mut Ledger::default()).unwrap();
+        ended.push(names.iter().map(|name| sealed(&disk, name).len()).sum::<usize>());
+    }
+    assert_eq!((ended[0], ended[10]), (16, 80), "{ended:?}");
+}
