@@ -46,6 +46,11 @@ impl Memberships {
         self.list.binary_search(&(tag, place)).is_ok() || self.asked.contains(&(tag, place))
     }
 
+    /// Whether there is but one, in all topics and with those that are asked for.
+    pub(super) fn is_one(&self) -> bool {
+        self.list.len() + self.asked.len() == 1
+    }
+
     /// All of them, but for those that are only asked for.
     pub(super) fn iter(&self) -> impl Iterator<Item = Membership> {
         self.list.iter().map(|(_, place)| *place)
@@ -106,6 +111,7 @@ mod tests {
         }
         let of = |all: &Memberships, tag| all.of(tag).map(|(_, place)| place).collect::<Vec<_>>();
         assert_eq!((of(&all, 5), all.iter().count()), (vec![place(1, 1), place(1, 0)], 1));
+        assert!(!all.is_one());
         assert!(all.contains(5, place(1, 0)) && of(&all, 7).is_empty());
         assert!(all.insert(5, place(1, 0)), "it is new");
         assert_eq!((of(&all, 5), all.iter().count()), (vec![place(1, 0), place(1, 1)], 2));

@@ -40,7 +40,9 @@ impl Shard {
     }
 
     /// The unsettled message that a member means by an id, and in which of its groups: one in which it
-    /// holds it, or else one in which it may have held it.
+    /// holds it, or else one in which it had it last. If only one group can be meant, it may have had it
+    /// earlier, or on another connection: in one of many, what it says again of a delivery in another would
+    /// settle a message that somebody else has.
     fn pending(&mut self, conn: ConnId, id: &[u8]) -> Option<(Membership, Offset)> {
         let memberships = &mut self.conns.get_mut(conn)?.memberships;
         let (mut held, mut late) = (None, None);
@@ -54,7 +56,8 @@ impl Shard {
                     held = Some((number, (place, id.offset)));
                     break;
                 }
-                late = late.or(Some((place, id.offset)));
+                let may = look.last == Some(conn) || memberships.of(id.tag).nth(1).is_none();
+                late = late.or_else(|| may.then_some((place, id.offset)));
             }
         }
         if let Some((number, message)) = held {
@@ -70,7 +73,9 @@ impl Shard {
             if look.holder == Some(conn) {
                 return Some((place, offset));
             }
-            late = late.or(Some((place, offset)));
+            // Other topics may have had messages with this id.
+            let may = look.last == Some(conn) || memberships.is_one();
+            late = late.or_else(|| may.then_some((place, offset)));
         }
         late
     }

@@ -47,6 +47,8 @@ pub struct Look {
     pub is_unsettled: bool,
     /// Who has a lease of it.
     pub holder: Option<ConnId>,
+    /// Who had it last, as far as this process knows.
+    pub last: Option<ConnId>,
     /// The number attached by [`Group::remember`].
     pub mark: Option<u64>,
 }
@@ -220,7 +222,7 @@ impl Group {
     pub fn look(&self, offset: Offset) -> Look {
         let Some(slot) = self.leases.find(offset) else {
             let is_unsettled = !self.attempts(offset).is_empty();
-            return Look { is_unsettled, holder: None, mark: None };
+            return Look { is_unsettled, holder: None, last: None, mark: None };
         };
         let message = self.leases.get(slot);
         let holder = match message.state() {
@@ -228,7 +230,8 @@ impl Group {
             State::New | State::Ready | State::Waiting { .. } => None,
             State::Settling | State::Dying => None,
         };
-        Look { is_unsettled: message.is_open(), holder, mark: message.mark }
+        let (last, mark) = (message.last, message.mark);
+        Look { is_unsettled: message.is_open(), holder, last, mark }
     }
 
     /// The durable attempts of an unsettled message, oldest first.
