@@ -1,7 +1,7 @@
 //! Messages for one group, as the lines its members get: from the tail cache when the group keeps
 //! up, from the files when it is behind.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::ids::{DerivedId, Offset, TopicName};
 use crate::log::{Chunk, Line, LogError, Reader, TopicLog};
@@ -19,7 +19,9 @@ const PAUSED_BLOCK_BYTES: usize = 32 << 10;
 /// The group's place in the tail cache and in the files.
 #[derive(Debug)]
 pub(super) struct Feed {
-    chunk: Option<Arc<Chunk>>,
+    /// The one that it delivered from last, for as long as the tail cache has it: that alone bounds what
+    /// is kept of all topics.
+    chunk: Weak<Chunk>,
     reader: Reader,
     /// What the reader will give next.
     next: Offset,
@@ -74,7 +76,7 @@ impl Default for Original {
 
 impl Feed {
     pub(super) fn new(reader: Reader) -> Self {
-        Self { chunk: None, reader, next: Offset::ZERO, is_kept: false }
+        Self { chunk: Weak::new(), reader, next: Offset::ZERO, is_kept: false }
     }
 
     /// Appends the message's line to `out` and returns its id.
@@ -86,7 +88,8 @@ impl Feed {
         offset: Offset,
         out: &mut Vec<u8>,
     ) -> Result<FedId, LogError> {
-        if let Some(line) = self.cached(log, offset) {
+        if let Some(chunk) = self.cached(log, offset) {
+            let line = chunk.line(offset);
             out.extend_from_slice(line);
             let id_at = b"MSG ".len() + topic.as_str().len() + 1;
             let id = line[id_at..].split(|b| *b == b' ').next().unwrap_or_default();
@@ -131,11 +134,14 @@ impl Feed {
         }
     }
 
-    fn cached(&mut self, log: &TopicLog, offset: Offset) -> Option<&[u8]> {
-        if !self.chunk.as_ref().is_some_and(|chunk| chunk.holds(offset)) {
-            self.chunk = log.tail().chunk_at(offset);
+    fn cached(&mut self, log: &TopicLog, offset: Offset) -> Option<Arc<Chunk>> {
+        let known = self.chunk.upgrade().filter(|chunk| chunk.holds(offset));
+        if known.is_some() {
+            return known;
         }
-        self.chunk.as_ref().map(|chunk| chunk.line(offset))
+        let found = log.tail().chunk_at(offset);
+        self.chunk = found.as_ref().map_or_else(Weak::new, Arc::downgrade);
+        found
     }
 
     fn stored(&mut self, offset: Offset) -> Result<Line<'_>, LogError> {
@@ -193,5 +199,30 @@ mod tests {
             feed.end_turn(&mut kept);
         }
         assert_eq!(kept, 0);
+    }
+
+    /// Each group once kept the last chunk that it had delivered from, for as long as it had nothing else
+    /// to deliver: a megabyte for each of many topics.
+    #[test]
+    fn what_the_tail_has_dropped_no_group_keeps() {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+        let topic = TopicName::parse(b"chat").unwrap();
+        let settings = LogSettings { segment_bytes: 100 };
+        let tail = Arc::new(TailBudget::new(1000));
+        let log = TopicLog::create(disk, Path::new("/data"), topic.clone(), settings, tail);
+        let push = |offset: u64, message: &str| {
+            let line = format!("MSG chat order-{offset} {offset} 0 {message}\n");
+            let ends = vec![u32::try_from(line.len()).unwrap()];
+            log.tail().push(Chunk::new(Offset::new(offset), line.into(), ends));
+        };
+        push(1, "one");
+        let mut feed = Feed::new(log.reader());
+        let mut out = Vec::new();
+        feed.write(&topic, topic.tag(), &log, Offset::new(1), &mut out).unwrap();
+        assert_eq!(out, b"MSG chat order-1 1 0 one\n");
+        let first = Arc::downgrade(&log.tail().chunk_at(Offset::new(1)).unwrap());
+        assert!(first.upgrade().is_some(), "there is room for it");
+        push(2, &"two".repeat(300));
+        assert!(first.upgrade().is_none());
     }
 }
