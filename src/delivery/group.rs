@@ -2,6 +2,7 @@
 
 mod check;
 mod dead_letters;
+mod unsent;
 
 use std::fmt;
 use std::sync::Arc;
@@ -230,7 +231,9 @@ impl Group {
             State::New | State::Ready | State::Waiting { .. } => None,
             State::Settling | State::Dying => None,
         };
-        let (last, mark) = (message.last, message.mark);
+        let was_sent = |_: &ConnId| !message.is_unsent;
+        let (holder, last) = (holder.filter(was_sent), message.last.filter(was_sent));
+        let mark = message.mark;
         Look { is_unsettled: message.is_open(), holder, last, mark }
     }
 
@@ -339,6 +342,10 @@ impl Group {
         };
         out.push(Action::Report(report));
         for slot in held {
+            if self.leases.get(slot).is_unsent {
+                self.take_back(slot);
+                continue;
+            }
             self.fail(now, slot, Failure::from(outcome), out);
         }
         self.members.leave(index);
@@ -412,6 +419,7 @@ impl Group {
             }
             match self.leases.get(slot).state() {
                 State::Waiting { .. } => self.leases.set(slot, State::Ready),
+                State::Leased(_) if self.leases.get(slot).is_unsent => self.take_back(slot),
                 State::Leased(_) => {
                     self.fail(now, slot, Failure::from(Outcome::Timeout), out);
                 }
@@ -504,7 +512,7 @@ impl Group {
             let (offset, to) = (message.offset, name.clone());
             out.push(Action::Report(Report::Redistributed { offset, from, to }));
         }
-        message.last = Some(*id);
+        (message.last, message.is_unsent) = (Some(*id), false);
         let attempt = message.attempts.saturating_add(1);
         let failures_left = self.policy.max_retries.saturating_sub(message.failures);
         let until = now.moment + self.policy.ack_timeout;
@@ -536,7 +544,7 @@ impl Group {
     }
 
     fn held(&self, member: ConnId, offset: Offset) -> Option<(Slot, Lease)> {
-        let slot = self.leases.find(offset)?;
+        let slot = self.leases.find(offset).filter(|slot| !self.leases.get(*slot).is_unsent)?;
         match self.leases.get(slot).state() {
             State::Leased(lease) if self.members.get(lease.holder).id == member => {
                 Some((slot, lease))

@@ -62,6 +62,8 @@ pub(super) struct Message {
     pub(super) last: Option<ConnId>,
     /// The name of the member that went away with it, until somebody else has it.
     pub(super) orphan_of: Option<Arc<str>>,
+    /// Its last delivery could not be made: the lease is there, and nobody has the message.
+    pub(super) is_unsent: bool,
     /// What the owner wants to remember with it.
     pub(super) mark: Option<u64>,
 }
@@ -75,6 +77,7 @@ impl Message {
             failures,
             last: None,
             orphan_of: None,
+            is_unsent: false,
             mark: None,
         }
     }

@@ -48,6 +48,8 @@
 //!   `max_retries + 1` that counts, or at a nack that says so. So `of`, the attempt that would be
 //!   the last, is `max_retries + 1` plus the attempts that didn't count, and `attempt = of` exactly
 //!   if one more failure that counts is the end.
+//! * A delivery that the owner could not make ([`Group::not_sent`]) takes credit until its time is
+//!   over, or its member leaves. It is no attempt.
 //! * An acknowledgement of a message that is not settled counts, whoever has it by now.
 //!
 //! # What this deliberately does not do

@@ -34,6 +34,7 @@ pub(super) struct Message {
     pub(super) durable: Vec<Attempt>,
     local: Vec<Attempt>,
     last: Option<ConnId>,
+    pub(super) is_unsent: bool,
     orphan_of: Option<Arc<str>>,
 }
 
@@ -63,6 +64,7 @@ impl Model {
             durable: Vec::new(),
             local: Vec::new(),
             last: None,
+            is_unsent: false,
             orphan_of: None,
         };
         let messages = vec![fresh; usize::try_from(OFFSETS_MAX).unwrap()];
@@ -73,7 +75,7 @@ impl Model {
     pub(super) fn restart(&mut self) {
         for message in &mut self.messages {
             message.local = message.durable.clone();
-            (message.last, message.orphan_of) = (None, None);
+            (message.last, message.orphan_of, message.is_unsent) = (None, None, false);
             if message.state != State::Settled {
                 message.state = State::New;
             }
@@ -100,6 +102,11 @@ impl Model {
 
     pub(super) fn held_by(&self, id: ConnId) -> Vec<Offset> {
         self.offsets(|state| matches!(state, State::Leased { member, .. } if member == id))
+    }
+
+    pub(super) fn not_sent(&mut self, offset: Offset) {
+        let message = self.at(offset);
+        message.is_unsent = matches!(message.state, State::Leased { .. });
     }
 
     pub(super) fn unsettled(&self) -> Vec<Offset> {
@@ -162,7 +169,7 @@ impl Model {
             }
             Event::Ack { member, offset } => self.ack(member, offset, &mut out),
             Event::Nack { member, offset, delay, reason, error, counts, dead } => {
-                if self.held_by(member).contains(&offset) {
+                if self.held_by(member).contains(&offset) && !self.at(offset).is_unsent {
                     let attempt = self.attempt(now, offset, Outcome::Nack);
                     let attempt = Attempt { reason, error, uncounted: !counts, ..attempt };
                     let (verdict, then) = self.fail(now, offset, attempt, delay, dead);
@@ -174,8 +181,12 @@ impl Model {
             }
             Event::Touch { member, offset, time } => {
                 let until = now.moment + time.unwrap_or(self.policy.ack_timeout);
-                let verdict = match &mut self.at(offset).state {
-                    State::Leased { member: holder, until: old, .. } if *holder == member => {
+                let message = self.at(offset);
+                let was_sent = !message.is_unsent;
+                let verdict = match &mut message.state {
+                    State::Leased { member: holder, until: old, .. }
+                        if *holder == member && was_sent =>
+                    {
                         *old = until;
                         Verdict::Touched { until }
                     }
@@ -218,6 +229,10 @@ impl Model {
         };
         out.push(Action::Report(report));
         for offset in held {
+            if self.at(offset).is_unsent {
+                self.at(offset).state = State::Ready;
+                continue;
+            }
             let attempt = self.attempt(now, offset, outcome);
             let name = self.name(member);
             let message = self.at(offset);
@@ -255,7 +270,12 @@ impl Model {
             if out.iter().filter(is_dead).count() == DEAD_LETTERS_AT_ONCE {
                 return;
             }
-            match self.at(offset).state {
+            let message = self.at(offset);
+            let is_unsent = message.is_unsent;
+            match message.state {
+                State::Leased { until, .. } if until <= now.moment && is_unsent => {
+                    self.at(offset).state = State::Ready;
+                }
                 State::Leased { until, .. } if until <= now.moment => {
                     let attempt = self.attempt(now, offset, Outcome::Timeout);
                     out.extend(self.fail(now, offset, attempt, None, false).1);
@@ -380,7 +400,7 @@ impl Model {
         let tried = u32::try_from(message.local.len()).unwrap();
         let of = max_retries + 1 + (tried - counted(&message.local));
         message.state = State::Leased { member: id, sent: now.wall, until };
-        message.last = Some(id);
+        (message.last, message.is_unsent) = (Some(id), false);
         out.push(Action::Deliver { member: id, offset, attempt: tried + 1, of, until });
         Some(())
     }

@@ -25,6 +25,7 @@ enum Op {
     Leave { member: u64, silent: bool },
     Publish { to: u64 },
     Ack(Of),
+    NotSent(Of),
     Nack { of: Of, delay: Option<u64>, counts: bool, dead: bool },
     Touch { of: Of, millis: Option<u64> },
     SetPrefetch { member: u64, prefetch: u32 },
@@ -54,6 +55,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (member(), any::<bool>()).prop_map(|(member, silent)| Op::Leave { member, silent }),
         8 => (0..6u64).prop_map(|to| Op::Publish { to }),
         12 => of().prop_map(Op::Ack),
+        3 => of().prop_map(Op::NotSent),
         8 => (of(), delay(), prop::bool::weighted(0.8), prop::bool::weighted(0.1))
             .prop_map(|(of, delay, counts, dead)| Op::Nack { of, delay, counts, dead }),
         3 => (of(), delay()).prop_map(|(of, millis)| Op::Touch { of, millis }),
@@ -231,7 +233,7 @@ impl World {
                 "{offset} open"
             );
             let holder = message.and_then(|message| match message.state {
-                State::Leased { member, .. } => Some(member),
+                State::Leased { member, .. } if !message.is_unsent => Some(member),
                 _ => None,
             });
             assert_eq!(group.look(offset).holder, holder, "holder of {offset}");
@@ -285,6 +287,11 @@ impl World {
             Op::Ack(of) => {
                 let (member, offset) = self.target(of);
                 self.event(Event::Ack { member, offset });
+            }
+            Op::NotSent(of) => {
+                let (_, offset) = self.target(of);
+                self.group.not_sent(offset);
+                self.model.not_sent(offset);
             }
             Op::Nack { of, delay, counts, dead } => {
                 let (member, offset) = self.target(of);

@@ -40,6 +40,7 @@ stories! {
     stuck_floor
     timeout
     touch
+    unsent
     unsettled_max
 }
 
@@ -153,6 +154,7 @@ impl Story {
             "ack" => {
                 self.event(Event::Ack { member: self.member(words[1]), offset: offset(2) });
             }
+            "unsent" => self.group.not_sent(offset(1)),
             "nack" => self.event(Event::Nack {
                 member: self.member(words[1]),
                 offset: offset(2),

@@ -355,7 +355,9 @@ impl Topic {
                 Ok(())
             }
             Err(error @ LogError::Io { .. }) => {
-                // It may be a passing shortage: the message is tried again when its time is over.
+                // It may be a passing shortage: the message is tried again when its time is over, and the
+                // member has done nothing wrong.
+                slot.group.not_sent(offset);
                 tracing::error!(event = "message_unreadable", topic = %self.name,
                     group = %slot.name, offset = offset.get(), "{error}");
                 Ok(())

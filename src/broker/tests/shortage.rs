@@ -211,3 +211,34 @@ fn a_dead_letter_waits_until_its_message_can_be_read() {
     assert!(letter["msg"].as_str().unwrap().starts_with("a-1-"), "{letter}");
     assert_eq!(letter["attempts"].as_array().unwrap().len(), 3);
 }
+
+/// What could not be read for want of a descriptor was never sent, and was once a failure of the member all
+/// the same: in the end, a dead letter that nobody had been given.
+#[test]
+fn what_can_not_be_read_is_no_failure_of_the_member() {
+    let disk = SimDisk::new();
+    let (mut node, _found) = Node::start(&disk, now(0)).unwrap();
+    let mut ledger = Ledger::default();
+    // Nobody reads, so the group has to read the file.
+    let ops = [Op::Subscribe("a"), Op::Leave(1), Op::Publish("a", 3)];
+    live(&mut node, &ops, &mut ledger).unwrap();
+    let (op, path_has) = (Some(sim::Op::Open), "a.log".to_owned());
+    disk.fail(Fault { op, path_has, skip: 0, times: u64::MAX, failure: Failure::NoDescriptor });
+    live(&mut node, &[Op::Subscribe("a")], &mut ledger).unwrap();
+    let letters = Path::new("/srv/data/a.dlq.log");
+    for seconds in [10, 1, 9, 1, 10] {
+        live(&mut node, &[Op::Pass(seconds)], &mut ledger).unwrap();
+        assert_eq!((node.held(), disk.files().contains_key(letters)), (0, false));
+    }
+    let (_, progress) = node.topic("a").progress().next().unwrap();
+    assert_eq!(progress.histories().count(), 0, "nobody has tried");
+    // It goes on when it can be read, and who leaves meanwhile has not failed either.
+    live(&mut node, &[Op::Leave(2), Op::Subscribe("a")], &mut ledger).unwrap();
+    assert_eq!(node.held(), 0);
+    disk.heal();
+    live(&mut node, &[Op::Pass(10)], &mut ledger).unwrap();
+    assert_eq!(node.offsets(3), [1, 2, 3]);
+    let (_, progress) = node.topic("a").progress().next().unwrap();
+    assert_eq!(progress.histories().count(), 0);
+    life::check(&disk, &node, &ledger);
+}
