@@ -48,7 +48,7 @@ impl Shard {
         let (mut held, mut late) = (None, None);
         if let Some(id) = DerivedId::parse(id) {
             for (number, place) in memberships.of(id.tag) {
-                let topic = &self.topics.slot(place.topic).topic;
+                let topic = &mut self.topics.slot_mut(place.topic).topic;
                 let Some(look) = topic.pending(place.group, id.offset, Some(id.millis)) else {
                     continue;
                 };
@@ -65,7 +65,8 @@ impl Shard {
             return Some(message);
         }
         for (topic, group, offset) in self.given.of(id) {
-            let (place, topic) = (Membership { topic, group }, &self.topics.slot(topic).topic);
+            let place = Membership { topic, group };
+            let topic = &mut self.topics.slot_mut(topic).topic;
             if !memberships.contains(topic.tag(), place) {
                 continue;
             }

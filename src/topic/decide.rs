@@ -9,15 +9,20 @@ use crate::ids::Offset;
 use crate::log::LogError;
 use crate::planted::{self, Bug};
 
-use super::{Commands, Desk, GroupKey, Topic, feed};
+use super::{Commands, Desk, GroupKey, GroupSlot, Topic, feed};
 
 impl Topic {
     /// What is known of the message at `offset` if it is unsettled and has this id: one with these
     /// milliseconds that leads back to its offset by itself, or, without them, another.
-    pub fn pending(&self, key: GroupKey, offset: Offset, millis: Option<u64>) -> Option<Look> {
-        let look = self.groups[key.0].group.look(offset);
-        let mark = millis.unwrap_or(feed::GIVEN);
-        Some(look).filter(|look| look.is_unsettled && look.mark == Some(mark))
+    pub fn pending(&mut self, key: GroupKey, offset: Offset, millis: Option<u64>) -> Option<Look> {
+        let GroupSlot { group, feed, .. } = &mut self.groups[key.0];
+        let look = Some(group.look(offset)).filter(|look| look.is_unsettled)?;
+        let mut mark = look.mark;
+        if mark.is_none() && millis.is_some() && !group.attempts(offset).is_empty() {
+            // It was tried before a restart, and not given out since.
+            mark = feed.mark(self.tag, &self.log, offset);
+        }
+        (mark == Some(millis.unwrap_or(feed::GIVEN))).then_some(look)
     }
 
     /// Makes a change that a group asks for into commands. A dead letter and the settling of its

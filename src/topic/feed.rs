@@ -113,6 +113,18 @@ impl Feed {
         })
     }
 
+    /// What a group would remember of a message that it has not given out: `None` if it can't be read now,
+    /// which is told when it is to be given out.
+    pub(super) fn mark(&mut self, tag: u32, log: &TopicLog, offset: Offset) -> Option<u64> {
+        if offset > log.shared().end() {
+            return None;
+        }
+        let line = self.stored(offset).ok();
+        let mark = line.map(|line| FedId::read(line.id.as_bytes(), tag, offset).mark());
+        self.rest();
+        mark
+    }
+
     /// Keeps no file open until it is needed again.
     pub(super) fn rest(&mut self) {
         self.reader.rest();

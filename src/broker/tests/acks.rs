@@ -11,11 +11,11 @@ use super::super::open;
 use super::super::outbox::Outbox;
 use super::super::settings::Settings;
 use super::super::shard::Shard;
-use super::life::{now, settings, topic};
+use super::life::{Ledger, Node, Op, live, now, settings, topic};
 use super::logged::logged;
 use crate::disk::Disk;
-use crate::disk::sim::SimDisk;
-use crate::ids::{ConnId, GroupName};
+use crate::disk::sim::{Crash, SimDisk};
+use crate::ids::{ConnId, GroupName, Offset};
 use crate::log::TailBudget;
 use crate::time::Now;
 use crate::topic::Commands;
@@ -345,4 +345,31 @@ fn who_joins_is_asked_for_its_room() {
     assert_eq!(room.publish("a", "two", None).len(), 1);
     room.outbox.grant(ample);
     assert_eq!(room.ask(Item::Drained, b"").len(), 2, "both messages");
+}
+
+/// It was once refused after a restart, and the message came again.
+#[test]
+fn an_acknowledgement_right_behind_the_subscription_counts_after_a_restart() {
+    let disk = SimDisk::new();
+    let (mut node, _found) = Node::start(&disk, now(0)).unwrap();
+    let mut ledger = Ledger::default();
+    live(&mut node, &[Op::Subscribe("a"), Op::Publish("a", 2)], &mut ledger).unwrap();
+    let held = node.hand(1).clone();
+    live(&mut node, &[Op::Leave(1)], &mut ledger).unwrap();
+    let disk = disk.crash(Crash::LoseUnsynced);
+    let (mut node, _found) = Node::start(&disk, now(1)).unwrap();
+    node.subscribe("a").unwrap();
+    let (topic, id, offset) = held[1].clone();
+    let never_given = (topic, id.replacen('_', "_1", 1), offset);
+    node.hand(1).extend([never_given, held[0].clone()]);
+    for _ in 0..2 {
+        node.ack(1, 0, &mut ledger).unwrap();
+    }
+    live(&mut node, &[Op::Pass(0)], &mut ledger).unwrap();
+    assert_eq!(node.offsets(1), [2]);
+    let is_settled = |n| {
+        let mut groups = node.topic("a").progress();
+        groups.all(|(_, progress)| progress.is_settled(Offset::new(n)))
+    };
+    assert_eq!([1, 2].map(is_settled), [true, false]);
 }

@@ -280,7 +280,7 @@ impl Node {
         self.ask(client, &topic, item, Bytes::new(), vec![Asked::Subscribe])
     }
 
-    fn ack(&mut self, client: u64, at: usize, ledger: &mut Ledger) -> Result<(), Dead> {
+    pub(super) fn ack(&mut self, client: u64, at: usize, ledger: &mut Ledger) -> Result<(), Dead> {
         let Some(known) = self.clients.get_mut(&client) else { return Ok(()) };
         if known.held.is_empty() {
             return Ok(());
@@ -302,6 +302,11 @@ impl Node {
             gone.outbox.close();
         }
         Ok(())
+    }
+
+    /// What a client holds: topic, id and offset.
+    pub(super) fn hand(&mut self, client: u64) -> &mut Vec<(String, String, u64)> {
+        &mut self.clients.get_mut(&client).unwrap().held
     }
 
     /// The offsets of what a client holds.
