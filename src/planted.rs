@@ -69,11 +69,13 @@ pub enum Bug {
     NeededTrimmed,
     /// The files of messages that are no longer kept are removed before a checkpoint says so.
     RemovedTooSoon,
+    /// A message that is read from its file is sent without its text.
+    TextLost,
 }
 
 /// All of them.
 #[cfg(any(test, feature = "sim"))]
-pub const ALL: [Bug; 31] = [
+pub const ALL: [Bug; 32] = [
     Bug::ReplyBeforeSync,
     Bug::NoDirectorySync,
     Bug::SyncRetried,
@@ -105,6 +107,7 @@ pub const ALL: [Bug; 31] = [
     Bug::RoomIgnored,
     Bug::NeededTrimmed,
     Bug::RemovedTooSoon,
+    Bug::TextLost,
 ];
 
 /// Reads its name.

@@ -43,7 +43,7 @@ pub fn oracle(bug: Bug) -> &'static str {
         Bug::RefusedStored => "stored",
         Bug::GroupForgotten => "groups",
         Bug::NeededTrimmed => "kept",
-        Bug::ReplyOutOfTurn | Bug::SentAgain | Bug::RestLost => "replies",
+        Bug::ReplyOutOfTurn | Bug::SentAgain | Bug::RestLost | Bug::TextLost => "replies",
         Bug::LastRecordCut => "prefix",
     }
 }

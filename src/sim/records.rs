@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::ids::Offset;
-use crate::log::Reader;
+use crate::log::{self, Reader};
+use crate::time::Timestamp;
 
 use super::node::Node;
 
@@ -11,9 +12,22 @@ use super::node::Node;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Record {
     pub(super) id: String,
+    pub(super) ts: Timestamp,
     pub(super) message: String,
     /// The whole line, of a dead letter.
     pub(super) raw: Option<String>,
+}
+
+impl Record {
+    /// What a line is made of that was read from a topic.
+    pub(super) fn of(line: &log::Line<'_>, is_letter: bool) -> Record {
+        Record {
+            id: line.id.to_string(),
+            ts: line.ts(),
+            message: String::from_utf8_lossy(&line.message).into_owned(),
+            raw: is_letter.then(|| String::from_utf8_lossy(line.raw).into_owned()),
+        }
+    }
 }
 
 /// What was found where the next message of a topic should stand.
@@ -103,11 +117,7 @@ impl Records {
                     }
                 };
                 let is_letter = topic.name().is_dead_letter();
-                let record = Record {
-                    id: line.id.to_string(),
-                    message: String::from_utf8_lossy(&line.message).into_owned(),
-                    raw: is_letter.then(|| String::from_utf8_lossy(line.raw).into_owned()),
-                };
+                let record = Record::of(&line, is_letter);
                 let offset = line.offset;
                 if index < known.len() {
                     self.found.push(found(Line::Again(offset, record)));

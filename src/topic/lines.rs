@@ -2,6 +2,7 @@
 
 use crate::ids::TopicName;
 use crate::log::Line;
+use crate::planted::{self, Bug};
 use crate::proto::{Body, MessageLine, Tag};
 
 /// Appends `MSG …` for a stored record. Of a dead letter the reader gets the whole record.
@@ -15,7 +16,9 @@ pub fn write_history(out: &mut Vec<u8>, tag: Option<&Tag>, topic: &TopicName, re
 }
 
 fn line<'a>(topic: &'a TopicName, record: &'a Line<'_>) -> MessageLine<'a, &'a str, &'a str> {
-    let body = if topic.is_dead_letter() {
+    let body = if planted::has(Bug::TextLost) {
+        Body::Message(b"")
+    } else if topic.is_dead_letter() {
         Body::Message(record.raw)
     } else if record.is_plain {
         Body::Verbatim(&record.message)

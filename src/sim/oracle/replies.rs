@@ -1,7 +1,9 @@
 //! What a client hears is the answer to what it asked, in the order in which it asked, and the next
-//! message of what it reads. Who reads too slowly may miss what is no longer kept, and nothing else.
+//! message of what it reads, as that is stored. Who reads too slowly may miss what is no longer kept, and
+//! nothing else.
 
 use crate::ids::{DerivedId, TopicName};
+use crate::time::Timestamp;
 
 use super::super::client::offset;
 use super::super::ledger::{Due, Heard};
@@ -21,7 +23,7 @@ fn judge(view: &View<'_>, line: &str, due: &Due) -> Result<(), String> {
         let follows = |at: u64| {
             last.is_none_or(|last| at == last + 1 || at > last && at <= first_kept(view, topic))
         };
-        words.get(1) == Some(&topic) && offset(&words).is_some_and(follows)
+        offset(&words).is_some_and(follows) && is_stored(view, topic, &words)
     };
     let right = match due {
         Due::Nothing => return Err("nothing was asked".to_owned()),
@@ -41,6 +43,17 @@ fn judge(view: &View<'_>, line: &str, due: &Due) -> Result<(), String> {
         Due::Deliver { topic } => is_next(topic, None),
     };
     right.then_some(()).ok_or_else(|| format!("it expected {due:?}"))
+}
+
+/// Whether a line is that of the message which is stored in this topic with its offset.
+fn is_stored(view: &View<'_>, topic: &str, words: &[&str]) -> bool {
+    let [_, of, id, offset, ts, message] = words else { return false };
+    let index = offset.parse().ok().and_then(|offset: usize| offset.checked_sub(1));
+    let all = view.records.topics.get(topic);
+    let Some(stored) = index.and_then(|index| all?.get(index)) else { return false };
+    // Of a dead letter the reader gets the whole record.
+    let text = stored.raw.as_ref().unwrap_or(&stored.message);
+    (*of, *id, *message) == (topic, &*stored.id, text) && Timestamp::parse(ts) == Some(stored.ts)
 }
 
 /// The first message of the topic that is kept.
