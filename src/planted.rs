@@ -71,11 +71,13 @@ pub enum Bug {
     RemovedTooSoon,
     /// A message that is read from its file is sent without its text.
     TextLost,
+    /// A plain subscriber is told only once that there is more than it has.
+    FollowerForgotten,
 }
 
 /// All of them.
 #[cfg(any(test, feature = "sim"))]
-pub const ALL: [Bug; 32] = [
+pub const ALL: [Bug; 33] = [
     Bug::ReplyBeforeSync,
     Bug::NoDirectorySync,
     Bug::SyncRetried,
@@ -108,6 +110,7 @@ pub const ALL: [Bug; 32] = [
     Bug::NeededTrimmed,
     Bug::RemovedTooSoon,
     Bug::TextLost,
+    Bug::FollowerForgotten,
 ];
 
 /// Reads its name.

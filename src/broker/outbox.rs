@@ -177,7 +177,9 @@ impl Outbox {
         (waiting.direct, waiting.is_deaf, waiting.waker) = (None, false, None);
         into.append(&mut waiting.pieces);
         let due = std::mem::take(&mut waiting.due);
-        due.iter().for_each(|bookmark| bookmark.is_due.store(false, Ordering::Relaxed));
+        if !planted::has(Bug::FollowerForgotten) {
+            due.iter().for_each(|bookmark| bookmark.is_due.store(false, Ordering::Relaxed));
+        }
         Taken { sent: std::mem::take(&mut waiting.sent), due }
     }
 

@@ -30,7 +30,7 @@ pub fn oracle(bug: Bug) -> &'static str {
         | Bug::TailBelieved
         | Bug::RemovedTooSoon => "recovery",
         Bug::CutInTheMiddle => "rot",
-        Bug::LostWakeUp | Bug::PausedForEver => "liveness",
+        Bug::LostWakeUp | Bug::PausedForEver | Bug::FollowerForgotten => "liveness",
         Bug::HashOrder => "determinism",
         Bug::FloorPassesUnacked | Bug::DeadLetterApart => "floor",
         Bug::CreditTwice | Bug::RoomIgnored => "credit",

@@ -2,6 +2,7 @@
 //! subscribers and readers of history. What they hear goes to the ledger, with what they had to hear.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -9,7 +10,8 @@ use rand::rngs::StdRng;
 
 use crate::time::Moment;
 
-use super::ledger::{Due, Heard, Ledger, Place, Unit};
+use super::ledger::{Due, Extent, Heard, Ledger, Place, Unit};
+use super::node::Node;
 use super::trace::Trace;
 
 /// How often a member lets the broker hear of it.
@@ -22,6 +24,8 @@ const WINDOW: usize = 12;
 pub(super) struct Scene<'a> {
     pub(super) rng: &'a mut StdRng,
     pub(super) now: Moment,
+    /// To see how far topics reach.
+    pub(super) node: &'a Node,
     pub(super) ledger: &'a mut Ledger,
     pub(super) trace: &'a mut Trace,
     /// Faults are over: everybody does what is asked.
@@ -44,7 +48,8 @@ pub(super) enum Role {
     },
     Follower {
         topic: &'static str,
-        last: Option<u64>,
+        /// What the offset of its next message may be, when it is subscribed.
+        next: RangeInclusive<u64>,
     },
     Historian {
         topic: &'static str,
@@ -52,6 +57,11 @@ pub(super) enum Role {
 }
 
 impl Role {
+    /// Reads all that comes.
+    pub(super) fn follower(topic: &'static str) -> Role {
+        Role::Follower { topic, next: 0..=0 }
+    }
+
     /// Publishes to these topics.
     pub(super) fn publisher(topics: Vec<&'static str>) -> Role {
         Role::Publisher { topics, count: 0, again: VecDeque::new() }
@@ -68,9 +78,20 @@ pub(super) struct Held {
 /// An answer that must come.
 enum Expected {
     Line(String),
-    Published { topic: &'static str, message: String },
+    /// To `SUB`, which was sent when the topic had this end.
+    Subscribed {
+        line: String,
+        end: u64,
+    },
+    Published {
+        topic: &'static str,
+        message: String,
+    },
     Acked(Unit),
-    History { topic: &'static str, last: Option<u64> },
+    History {
+        topic: &'static str,
+        last: Option<u64>,
+    },
 }
 
 /// A client; see the module.
@@ -79,6 +100,7 @@ pub(super) struct Client {
     pub(super) role: Role,
     pub(super) conn: Option<u64>,
     is_begun: bool,
+    is_subscribed: bool,
     received: Vec<u8>,
     expected: VecDeque<Expected>,
     /// Does nothing before.
@@ -94,6 +116,7 @@ impl Client {
             role,
             conn: None,
             is_begun: false,
+            is_subscribed: false,
             received: Vec::new(),
             expected: VecDeque::new(),
             idle_until: Moment::default(),
@@ -105,6 +128,7 @@ impl Client {
     pub(super) fn connected(&mut self, conn: u64, now: Moment) {
         self.conn = Some(conn);
         self.is_begun = false;
+        self.is_subscribed = false;
         self.received.clear();
         self.expected = VecDeque::from([Expected::Line("OK connected".to_owned())]);
         match &mut self.role {
@@ -112,8 +136,7 @@ impl Client {
                 held.clear();
                 *heard = now;
             }
-            Role::Follower { last, .. } => *last = None,
-            Role::Publisher { .. } | Role::Historian { .. } => {}
+            Role::Follower { .. } | Role::Publisher { .. } | Role::Historian { .. } => {}
         }
     }
 
@@ -137,6 +160,14 @@ impl Client {
             && self.expected.iter().all(|expected| matches!(expected, Expected::Line(_)))
     }
 
+    /// Whether there is something for it that it has not, if it is there to read all.
+    pub(super) fn lags(&self, node: &Node) -> bool {
+        let Role::Follower { topic, next } = &self.role else { return false };
+        let Extent { first, end } = node.extent(topic);
+        // What is no longer kept will not come.
+        !self.is_subscribed || *next.end().max(&first) <= end
+    }
+
     /// Does what it feels like; gives the bytes that it sends.
     pub(super) fn act(&mut self, scene: &mut Scene<'_>) -> Vec<u8> {
         let mut out = String::new();
@@ -147,7 +178,7 @@ impl Client {
             self.idle_until = scene.now + Duration::from_millis(scene.rng.random_range(500..9000));
         }
         if !std::mem::replace(&mut self.is_begun, true) {
-            self.begin(&mut out);
+            self.begin(scene.node, &mut out);
         }
         if self.expected.len() < WINDOW {
             self.ask(scene, &mut out);
@@ -158,16 +189,18 @@ impl Client {
         out.into_bytes()
     }
 
-    fn begin(&mut self, out: &mut String) {
+    fn begin(&mut self, node: &Node, out: &mut String) {
         match &self.role {
             Role::Member { topic, group, .. } => {
                 out.push_str(&format!("SUB {topic} {group}\n"));
-                let answer = format!("OK subscribed {topic} in group {group}");
-                self.expected.push_back(Expected::Line(answer));
+                let line = format!("OK subscribed {topic} in group {group}");
+                let end = node.extent(topic).end;
+                self.expected.push_back(Expected::Subscribed { line, end });
             }
             Role::Follower { topic, .. } => {
                 out.push_str(&format!("SUB {topic}\n"));
-                self.expected.push_back(Expected::Line(format!("OK subscribed {topic}")));
+                let (line, end) = (format!("OK subscribed {topic}"), node.extent(topic).end);
+                self.expected.push_back(Expected::Subscribed { line, end });
             }
             Role::Publisher { .. } | Role::Historian { .. } => {}
         }
@@ -249,6 +282,13 @@ impl Client {
         let is = |what: [&str; 2]| words.get(..2) == Some(&what);
         match expected {
             Expected::Line(line) => Due::Line(line),
+            Expected::Subscribed { line, end } => {
+                self.is_subscribed = true;
+                if let Role::Follower { topic, next } = &mut self.role {
+                    *next = end + 1..=scene.node.extent(topic).end + 1;
+                }
+                Due::Line(line)
+            }
             Expected::History { topic, last } => Due::History { topic, last },
             Expected::Published { topic, message } => {
                 if let (true, Some(offset)) = (is(["OK", "published"]), offset(&words)) {
@@ -271,9 +311,12 @@ impl Client {
 
     fn message(&mut self, words: &[&str], scene: &mut Scene<'_>) -> Due {
         match &mut self.role {
-            Role::Follower { topic, last } => {
-                let due = Due::Follow { topic, last: *last };
-                *last = offset(words);
+            _ if !self.is_subscribed => Due::Nothing,
+            Role::Follower { topic, next } => {
+                let due = Due::Follow { topic, next: next.clone() };
+                if let Some(offset) = offset(words) {
+                    *next = offset + 1..=offset + 1;
+                }
                 due
             }
             Role::Member { topic, held, .. } => {

@@ -1,6 +1,7 @@
 //! What clients did, heard and were promised.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use crate::time::Moment;
 
@@ -13,6 +14,13 @@ pub(super) struct Place {
     pub(super) topic: String,
     pub(super) id: String,
     pub(super) offset: u64,
+}
+
+/// How far a topic reaches: the first message that is kept, and the last one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Extent {
+    pub(super) first: u64,
+    pub(super) end: u64,
 }
 
 /// How often a text was sent. Publishers never send the same text for two messages; they send it
@@ -48,8 +56,8 @@ pub(super) enum Due {
     Acked,
     /// A message of this topic's history after the one with offset `last`, or the end of it.
     History { topic: &'static str, last: Option<u64> },
-    /// The message of this topic after the one with offset `last`.
-    Follow { topic: &'static str, last: Option<u64> },
+    /// The message of this topic with one of these offsets, for a subscriber.
+    Follow { topic: &'static str, next: RangeInclusive<u64> },
     /// Any message of this topic, for a member of a group.
     Deliver { topic: &'static str },
 }

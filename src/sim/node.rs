@@ -32,9 +32,11 @@ use crate::log::{LogSettings, Retention, TailBudget};
 use crate::session::core::{self, Core};
 use crate::session::read::{ReadJob, Reading};
 use crate::time::{Moment, Now};
+use crate::topic::Topic;
 use crate::wal::{self, Lsn, SpareJob};
 
 use super::journal::Journal;
+use super::ledger::Extent;
 
 /// Where its files are.
 pub(super) const DIR: &str = "/srv/data";
@@ -235,6 +237,20 @@ impl Node {
             let letters = session.core.closed();
             self.post(letters);
         }
+    }
+
+    /// The topic of this name, if there is one.
+    pub(super) fn topic(&self, name: &str) -> Option<&Topic> {
+        let mut all = self.shards.iter().flat_map(|shard| shard.topics());
+        all.find(|topic| topic.name().as_str() == name)
+    }
+
+    /// How far the topic reaches now, with what nobody can read yet.
+    pub(super) fn extent(&self, topic: &str) -> Extent {
+        let log = self.topic(topic).map(Topic::log);
+        let (first, end) =
+            (log.map_or(1, |log| log.first().get()), log.map_or(0, |log| log.end().get()));
+        Extent { first, end }
     }
 
     /// The shards' turns are drawn by number.

@@ -231,6 +231,7 @@ impl World {
         let mut scene = Scene {
             rng: &mut self.rng,
             now: self.now.moment,
+            node,
             ledger: &mut self.ledger,
             trace: &mut self.trace,
             is_calm: self.is_calm,
@@ -399,8 +400,11 @@ impl World {
     pub(super) fn is_complete(&self) -> Result<(), String> {
         let node = self.node.as_ref().ok_or("the daemon is not there")?;
         self.oracles.is_complete(node)?;
-        match self.clients.iter().find(|client| !client.is_answered()) {
-            Some(client) => Err(format!("{} waits for an answer", client.name)),
+        if let Some(client) = self.clients.iter().find(|client| !client.is_answered()) {
+            return Err(format!("{} waits for an answer", client.name));
+        }
+        match self.clients.iter().find(|client| client.lags(node)) {
+            Some(client) => Err(format!("{} waits for messages", client.name)),
             None => Ok(()),
         }
     }
@@ -448,8 +452,8 @@ fn cast(rng: &mut StdRng) -> Vec<Client> {
             );
         }
     }
-    add("sub", Role::Follower { topic: "a", last: None });
-    add("sub", Role::Follower { topic: "c", last: None });
+    add("sub", Role::follower("a"));
+    add("sub", Role::follower("c"));
     add("hist", Role::Historian { topic: "b" });
     clients
 }

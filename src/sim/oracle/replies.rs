@@ -2,6 +2,8 @@
 //! message of what it reads, as that is stored. Who reads too slowly may miss what is no longer kept, and
 //! nothing else.
 
+use std::ops::RangeInclusive;
+
 use crate::ids::{DerivedId, TopicName};
 use crate::time::Timestamp;
 
@@ -19,12 +21,12 @@ pub(super) fn check(view: &View<'_>) -> Result<(), String> {
 fn judge(view: &View<'_>, line: &str, due: &Due) -> Result<(), String> {
     let words: Vec<&str> = line.splitn(6, ' ').collect();
     let starts = |with: [&str; 2]| words.get(..2) == Some(&with);
-    let is_next = |topic: &str, last: Option<u64>| {
-        let follows = |at: u64| {
-            last.is_none_or(|last| at == last + 1 || at > last && at <= first_kept(view, topic))
-        };
+    let is_next = |topic: &str, next: RangeInclusive<u64>| {
+        let follows =
+            |at: u64| next.contains(&at) || at > *next.end() && at <= view.node.extent(topic).first;
         offset(&words).is_some_and(follows) && is_stored(view, topic, &words)
     };
+    let behind = |last: Option<u64>| last.map_or(1..=u64::MAX, |last| last + 1..=last + 1);
     let right = match due {
         Due::Nothing => return Err("nothing was asked".to_owned()),
         Due::Line(expected) => line == expected,
@@ -35,12 +37,12 @@ fn judge(view: &View<'_>, line: &str, due: &Due) -> Result<(), String> {
         Due::Acked => line == "OK ack_received" || starts(["ERR", "NOT_PENDING"]),
         // A disk that fails while it is read ends a history with an error.
         Due::History { topic, last } => match words[0] {
-            "HISTORY" => is_next(topic, *last),
-            _ if starts(["ERR", "OFFSET_GONE"]) => first_kept(view, topic) > 1,
+            "HISTORY" => is_next(topic, behind(*last)),
+            _ if starts(["ERR", "OFFSET_GONE"]) => view.node.extent(topic).first > 1,
             _ => line == "OK history end" || starts(["ERR", "BUSY"]),
         },
-        Due::Follow { topic, last } => is_next(topic, *last),
-        Due::Deliver { topic } => is_next(topic, None),
+        Due::Follow { topic, next } => is_next(topic, next.clone()),
+        Due::Deliver { topic } => is_next(topic, 1..=u64::MAX),
     };
     right.then_some(()).ok_or_else(|| format!("it expected {due:?}"))
 }
@@ -54,13 +56,6 @@ fn is_stored(view: &View<'_>, topic: &str, words: &[&str]) -> bool {
     // Of a dead letter the reader gets the whole record.
     let text = stored.raw.as_ref().unwrap_or(&stored.message);
     (*of, *id, *message) == (topic, &*stored.id, text) && Timestamp::parse(ts) == Some(stored.ts)
-}
-
-/// The first message of the topic that is kept.
-fn first_kept(view: &View<'_>, topic: &str) -> u64 {
-    let mut all = view.node.shards.iter().flat_map(|shard| shard.topics());
-    let topic = all.find(|known| known.name().as_str() == topic);
-    topic.map_or(1, |topic| topic.log().first().get())
 }
 
 /// Whether the id is one of a message of the topic.
