@@ -73,11 +73,13 @@ pub enum Bug {
     TextLost,
     /// A plain subscriber is told only once that there is more than it has.
     FollowerForgotten,
+    /// A history has one message less than was asked for.
+    HistoryShort,
 }
 
 /// All of them.
 #[cfg(any(test, feature = "sim"))]
-pub const ALL: [Bug; 33] = [
+pub const ALL: [Bug; 34] = [
     Bug::ReplyBeforeSync,
     Bug::NoDirectorySync,
     Bug::SyncRetried,
@@ -111,6 +113,7 @@ pub const ALL: [Bug; 33] = [
     Bug::RemovedTooSoon,
     Bug::TextLost,
     Bug::FollowerForgotten,
+    Bug::HistoryShort,
 ];
 
 /// Reads its name.

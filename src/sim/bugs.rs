@@ -43,7 +43,11 @@ pub fn oracle(bug: Bug) -> &'static str {
         Bug::RefusedStored => "stored",
         Bug::GroupForgotten => "groups",
         Bug::NeededTrimmed => "kept",
-        Bug::ReplyOutOfTurn | Bug::SentAgain | Bug::RestLost | Bug::TextLost => "replies",
+        Bug::ReplyOutOfTurn
+        | Bug::SentAgain
+        | Bug::RestLost
+        | Bug::TextLost
+        | Bug::HistoryShort => "replies",
         Bug::LastRecordCut => "prefix",
     }
 }

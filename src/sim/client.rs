@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 
 use crate::time::Moment;
 
-use super::ledger::{Due, Extent, Heard, Ledger, Place, Unit};
+use super::ledger::{Due, Extent, Heard, Ledger, Place, Told, Unit};
 use super::node::Node;
 use super::trace::Trace;
 
@@ -88,10 +88,7 @@ enum Expected {
         message: String,
     },
     Acked(Unit),
-    History {
-        topic: &'static str,
-        last: Option<u64>,
-    },
+    History(Told),
 }
 
 /// A client; see the module.
@@ -163,7 +160,7 @@ impl Client {
     /// Whether there is something for it that it has not, if it is there to read all.
     pub(super) fn lags(&self, node: &Node) -> bool {
         let Role::Follower { topic, next } = &self.role else { return false };
-        let Extent { first, end } = node.extent(topic);
+        let Extent { first, end, .. } = node.extent(topic);
         // What is no longer kept will not come.
         !self.is_subscribed || *next.end().max(&first) <= end
     }
@@ -246,8 +243,11 @@ impl Client {
             Role::Follower { .. } => {}
             Role::Historian { topic } => {
                 if self.expected.is_empty() && !scene.is_calm && rng.random_bool(0.2) {
-                    out.push_str(&format!("HISTORY {topic} {}\n", rng.random_range(0..60)));
-                    self.expected.push_back(Expected::History { topic, last: None });
+                    let wanted = rng.random_range(0..60);
+                    out.push_str(&format!("HISTORY {topic} {wanted}\n"));
+                    let asked = scene.node.extent(topic);
+                    let told = Told { topic, wanted, asked, count: 0, first: 0, last: 0 };
+                    self.expected.push_back(Expected::History(told));
                 }
             }
         }
@@ -271,12 +271,14 @@ impl Client {
         if words[0] == "MSG" {
             return self.message(&words, scene);
         }
-        if let Some(Expected::History { topic, last }) = self.expected.front_mut()
+        if let Some(Expected::History(told)) = self.expected.front_mut()
             && words[0] == "HISTORY"
         {
-            let due = Due::History { topic, last: *last };
-            *last = offset(&words);
-            return due;
+            let last = (told.count > 0).then_some(told.last);
+            told.last = offset(&words).unwrap_or_default();
+            told.first = if told.count == 0 { told.last } else { told.first };
+            told.count += 1;
+            return Due::History { topic: told.topic, last };
         }
         let Some(expected) = self.expected.pop_front() else { return Due::Nothing };
         let is = |what: [&str; 2]| words.get(..2) == Some(&what);
@@ -289,7 +291,7 @@ impl Client {
                 }
                 Due::Line(line)
             }
-            Expected::History { topic, last } => Due::History { topic, last },
+            Expected::History(told) => Due::HistoryEnd(told),
             Expected::Published { topic, message } => {
                 if let (true, Some(offset)) = (is(["OK", "published"]), offset(&words)) {
                     let place = Place { topic: topic.to_owned(), id: words[2].to_owned(), offset };

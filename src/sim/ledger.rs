@@ -16,11 +16,26 @@ pub(super) struct Place {
     pub(super) offset: u64,
 }
 
-/// How far a topic reaches: the first message that is kept, and the last one.
+/// How far a topic reaches: the first message that is kept, the last one that can be read, and the last.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Extent {
     pub(super) first: u64,
+    pub(super) visible: u64,
     pub(super) end: u64,
+}
+
+/// A history as it was told to a client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    pub(super) topic: &'static str,
+    /// How many messages were asked for.
+    pub(super) wanted: u64,
+    /// How far the topic reached then.
+    pub(super) asked: Extent,
+    /// How many came, with the first and the last offset of them.
+    pub(super) count: u64,
+    pub(super) first: u64,
+    pub(super) last: u64,
 }
 
 /// How often a text was sent. Publishers never send the same text for two messages; they send it
@@ -54,8 +69,10 @@ pub(super) enum Due {
     Published(&'static str),
     /// The answer to `ACK`.
     Acked,
-    /// A message of this topic's history after the one with offset `last`, or the end of it.
+    /// A message of this topic's history behind the one with offset `last`.
     History { topic: &'static str, last: Option<u64> },
+    /// The end of this topic's history.
+    HistoryEnd(Told),
     /// The message of this topic with one of these offsets, for a subscriber.
     Follow { topic: &'static str, next: RangeInclusive<u64> },
     /// Any message of this topic, for a member of a group.

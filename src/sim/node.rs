@@ -245,12 +245,13 @@ impl Node {
         all.find(|topic| topic.name().as_str() == name)
     }
 
-    /// How far the topic reaches now, with what nobody can read yet.
+    /// How far the topic reaches.
     pub(super) fn extent(&self, topic: &str) -> Extent {
-        let log = self.topic(topic).map(Topic::log);
-        let (first, end) =
-            (log.map_or(1, |log| log.first().get()), log.map_or(0, |log| log.end().get()));
-        Extent { first, end }
+        let Some(log) = self.topic(topic).map(Topic::log) else {
+            return Extent { first: 1, visible: 0, end: 0 };
+        };
+        let (first, visible) = (log.first().get(), log.shared().end().get());
+        Extent { first, visible, end: log.end().get() }
     }
 
     /// The shards' turns are drawn by number.

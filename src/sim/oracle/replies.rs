@@ -8,7 +8,7 @@ use crate::ids::{DerivedId, TopicName};
 use crate::time::Timestamp;
 
 use super::super::client::offset;
-use super::super::ledger::{Due, Heard};
+use super::super::ledger::{Due, Extent, Heard, Told};
 use super::View;
 
 pub(super) fn check(view: &View<'_>) -> Result<(), String> {
@@ -35,16 +35,34 @@ fn judge(view: &View<'_>, line: &str, due: &Due) -> Result<(), String> {
             starts(["OK", "published"]) && is_placed || starts(["ERR", "DISK_FULL"])
         }
         Due::Acked => line == "OK ack_received" || starts(["ERR", "NOT_PENDING"]),
-        // A disk that fails while it is read ends a history with an error.
-        Due::History { topic, last } => match words[0] {
-            "HISTORY" => is_next(topic, behind(*last)),
-            _ if starts(["ERR", "OFFSET_GONE"]) => view.node.extent(topic).first > 1,
-            _ => line == "OK history end" || starts(["ERR", "BUSY"]),
-        },
+        Due::History { topic, last } => is_next(topic, behind(*last)),
+        Due::HistoryEnd(told) => {
+            let now = view.node.extent(told.topic);
+            if line == "OK history end" {
+                is_whole(told, now)
+            } else {
+                // A disk that fails while it is read ends a history with an error.
+                let is_gone = starts(["ERR", "OFFSET_GONE"]) && now.first > told.asked.first;
+                is_gone || starts(["ERR", "BUSY"])
+            }
+        }
         Due::Follow { topic, next } => is_next(topic, next.clone()),
         Due::Deliver { topic } => is_next(topic, 1..=u64::MAX),
     };
     right.then_some(()).ok_or_else(|| format!("it expected {due:?}"))
+}
+
+/// Whether a history is what it should be at some moment between the question and the answer, when the
+/// topic reaches as far as it does `now`: the last messages, as many as were asked for or are kept.
+fn is_whole(told: &Told, now: Extent) -> bool {
+    let Told { wanted, asked, count, first, last, .. } = *told;
+    if count == 0 {
+        // There may have been none that was kept.
+        return wanted == 0 || asked.visible == 0 || now.first > asked.visible;
+    }
+    let is_last = (asked.visible..=now.visible).contains(&last) && last + 1 == first + count;
+    let is_all = first <= now.first;
+    is_last && first >= asked.first && (count == wanted || count < wanted && is_all)
 }
 
 /// Whether a line is that of the message which is stored in this topic with its offset.
