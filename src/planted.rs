@@ -75,11 +75,13 @@ pub enum Bug {
     FollowerForgotten,
     /// A history has one message less than was asked for.
     HistoryShort,
+    /// A message that is given out again cannot be acknowledged.
+    RetryRefused,
 }
 
 /// All of them.
 #[cfg(any(test, feature = "sim"))]
-pub const ALL: [Bug; 34] = [
+pub const ALL: [Bug; 35] = [
     Bug::ReplyBeforeSync,
     Bug::NoDirectorySync,
     Bug::SyncRetried,
@@ -114,6 +116,7 @@ pub const ALL: [Bug; 34] = [
     Bug::TextLost,
     Bug::FollowerForgotten,
     Bug::HistoryShort,
+    Bug::RetryRefused,
 ];
 
 /// Reads its name.

@@ -358,7 +358,11 @@ impl Group {
             None if !self.attempts(offset).is_empty() => self.leases.insert(self.known(offset)),
             _ => None,
         };
-        let Some(slot) = slot else { return out.push(Action::Answer(Verdict::NotPending)) };
+        let is_taken =
+            |slot: &Slot| !planted::has(Bug::RetryRefused) || self.leases.get(*slot).attempts == 0;
+        let Some(slot) = slot.filter(is_taken) else {
+            return out.push(Action::Answer(Verdict::NotPending));
+        };
         let holder = self.end_lease(slot).map(|lease| self.members.get(lease.holder));
         self.leases.set(slot, State::Settling);
         let late = holder.is_none_or(|holder| holder.id != member);

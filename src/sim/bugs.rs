@@ -47,7 +47,8 @@ pub fn oracle(bug: Bug) -> &'static str {
         | Bug::SentAgain
         | Bug::RestLost
         | Bug::TextLost
-        | Bug::HistoryShort => "replies",
+        | Bug::HistoryShort
+        | Bug::RetryRefused => "replies",
         Bug::LastRecordCut => "prefix",
     }
 }

@@ -228,7 +228,7 @@ impl Client {
                     let Held { id, offset, .. } = held.remove(at);
                     out.push_str(&format!("ACK {id}\n"));
                     let unit = ((*topic).to_owned(), (*group).to_owned(), offset);
-                    ledger.acks_sent.insert(unit.clone());
+                    *ledger.acks_sent.entry(unit.clone()).or_default() += 1;
                     self.expected.push_back(Expected::Acked(unit));
                 }
                 if scene.now >= *heard + HEARTBEAT || !out.is_empty() {
@@ -304,9 +304,9 @@ impl Client {
             }
             Expected::Acked(unit) => {
                 if is(["OK", "ack_received"]) {
-                    scene.ledger.ack(unit, scene.now);
+                    scene.ledger.ack(unit.clone(), scene.now);
                 }
-                Due::Acked
+                Due::Acked(unit)
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What clients did, heard and were promised.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use crate::time::Moment;
@@ -67,8 +67,8 @@ pub(super) enum Due {
     Line(String),
     /// The answer to `PUB` to this topic.
     Published(&'static str),
-    /// The answer to `ACK`.
-    Acked,
+    /// The answer to `ACK` of a message that the client was sent on the same connection.
+    Acked(Unit),
     /// A message of this topic's history behind the one with offset `last`.
     History { topic: &'static str, last: Option<u64> },
     /// The end of this topic's history.
@@ -86,8 +86,8 @@ pub(super) struct Ledger {
     pub(super) sent: BTreeMap<String, Sent>,
     /// Answered `OK published`, and when: message → place.
     pub(super) published: BTreeMap<String, (Place, Moment)>,
-    /// Acknowledgements that were sent, answered or not.
-    pub(super) acks_sent: BTreeSet<Unit>,
+    /// How many acknowledgements were sent, answered or not.
+    pub(super) acks_sent: BTreeMap<Unit, usize>,
     /// Answered `OK ack_received`, and when.
     pub(super) acked: BTreeMap<Unit, Moment>,
     /// Of `published`, those since the oracles last looked.

@@ -69,7 +69,7 @@ impl World {
             .retain(|_, (place, at)| place.offset <= end(&place.topic) || !loss.excuses(*at));
         ledger.acked.retain(|unit, at| is_settled(node, unit) || !loss.excuses(*at));
         // The next message with this offset is another one.
-        ledger.acks_sent.retain(|(topic, _, offset)| *offset <= end(topic));
+        ledger.acks_sent.retain(|(topic, _, offset), _| *offset <= end(topic));
         let lost = promised - ledger.published.len() - ledger.acked.len();
         ledger.lost += lost;
         self.oracles.forget(node, &self.records, loss);

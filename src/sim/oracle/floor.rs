@@ -87,7 +87,7 @@ impl Looked {
                 continue;
             }
             let unit = (name.as_str().to_owned(), group.to_owned(), offset);
-            let may = dead_letters.has(&unit) || view.ledger.acks_sent.contains(&unit);
+            let may = dead_letters.has(&unit) || view.ledger.acks_sent.contains_key(&unit);
             *is_good = may;
             if !may {
                 return Err(format!("{name} {offset} was settled by nobody in {group}"));

@@ -58,7 +58,7 @@ impl Oracles {
     /// it saw.
     pub(super) fn check(&mut self, view: &View<'_>) -> Result<(), (&'static str, String)> {
         let named = |name| move |why| (name, why);
-        replies::check(view).map_err(named("replies"))?;
+        replies::check(view, &self.dead_letters).map_err(named("replies"))?;
         self.published.check(view).map_err(named("published"))?;
         acked::check(view).map_err(named("acked"))?;
         if !view.has_moved {

@@ -4,21 +4,22 @@
 
 use std::ops::RangeInclusive;
 
-use crate::ids::{DerivedId, TopicName};
+use crate::ids::{DerivedId, GroupName, Offset, TopicName};
 use crate::time::Timestamp;
 
 use super::super::client::offset;
-use super::super::ledger::{Due, Extent, Heard, Told};
+use super::super::ledger::{Due, Extent, Heard, Told, Unit};
 use super::View;
+use super::dead_letters::DeadLetters;
 
-pub(super) fn check(view: &View<'_>) -> Result<(), String> {
+pub(super) fn check(view: &View<'_>, dead_letters: &DeadLetters) -> Result<(), String> {
     view.ledger.heard.iter().try_for_each(|heard| {
         let Heard { who, line, due } = heard;
-        judge(view, line, due).map_err(|why| format!("{who}: {why}: {line}"))
+        judge(view, dead_letters, line, due).map_err(|why| format!("{who}: {why}: {line}"))
     })
 }
 
-fn judge(view: &View<'_>, line: &str, due: &Due) -> Result<(), String> {
+fn judge(view: &View<'_>, dead_letters: &DeadLetters, line: &str, due: &Due) -> Result<(), String> {
     let words: Vec<&str> = line.splitn(6, ' ').collect();
     let starts = |with: [&str; 2]| words.get(..2) == Some(&with);
     let is_next = |topic: &str, next: RangeInclusive<u64>| {
@@ -34,7 +35,10 @@ fn judge(view: &View<'_>, line: &str, due: &Due) -> Result<(), String> {
             let is_placed = offset(&words).is_some() && is_of(topic, words[2]);
             starts(["OK", "published"]) && is_placed || starts(["ERR", "DISK_FULL"])
         }
-        Due::Acked => line == "OK ack_received" || starts(["ERR", "NOT_PENDING"]),
+        Due::Acked(unit) => {
+            let is_late = || is_done_with(view, dead_letters, unit);
+            line == "OK ack_received" || starts(["ERR", "NOT_PENDING"]) && is_late()
+        }
         Due::History { topic, last } => is_next(topic, behind(*last)),
         Due::HistoryEnd(told) => {
             let now = view.node.extent(told.topic);
@@ -50,6 +54,31 @@ fn judge(view: &View<'_>, line: &str, due: &Due) -> Result<(), String> {
         Due::Deliver { topic } => is_next(topic, 1..=u64::MAX),
     };
     right.then_some(()).ok_or_else(|| format!("it expected {due:?}"))
+}
+
+/// Whether the message, which a member had, may not be acknowledged any more, however late or in time it
+/// does that: somebody else has, or it is given up.
+fn is_done_with(view: &View<'_>, dead_letters: &DeadLetters, unit: &Unit) -> bool {
+    let (name, group, offset) = unit;
+    let Some(topic) = view.node.topic(name) else { return false };
+    let group = GroupName::parse(group.as_bytes()).expect("groups of the cast are groups");
+    let Some(group) = topic.group_key(&group).map(|key| topic.group(key)) else { return false };
+    let offset = Offset::new(*offset);
+    if !group.progress().is_settled(offset) && group.look(offset).is_unsettled {
+        return false;
+    }
+    let acks = view.ledger.acks_sent.get(unit).copied().unwrap_or_default();
+    // One is the one that was refused.
+    if acks > 1 || dead_letters.has(unit) {
+        return true;
+    }
+    // A dead letter may be on its way, or not be seen yet. A dead letter has none.
+    let of_topic = topic.name().dead_letter();
+    let is_seen = |letters: &TopicName| {
+        let Extent { visible, end, .. } = view.node.extent(letters.as_str());
+        visible == end
+    };
+    group.counts().dying > 0 || !of_topic.is_some_and(|letters| is_seen(&letters))
 }
 
 /// Whether a history is what it should be at some moment between the question and the answer, when the
