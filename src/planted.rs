@@ -77,11 +77,13 @@ pub enum Bug {
     HistoryShort,
     /// A message that is given out again cannot be acknowledged.
     RetryRefused,
+    /// Segments go until there is room for one more, and not until no more is left than may be.
+    TrimmedTooMuch,
 }
 
 /// All of them.
 #[cfg(any(test, feature = "sim"))]
-pub const ALL: [Bug; 35] = [
+pub const ALL: [Bug; 36] = [
     Bug::ReplyBeforeSync,
     Bug::NoDirectorySync,
     Bug::SyncRetried,
@@ -117,6 +119,7 @@ pub const ALL: [Bug; 35] = [
     Bug::FollowerForgotten,
     Bug::HistoryShort,
     Bug::RetryRefused,
+    Bug::TrimmedTooMuch,
 ];
 
 /// Reads its name.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::disk::Disk;
 use crate::ids::Offset;
+use crate::planted::{self, Bug};
 use crate::time::Timestamp;
 
 use super::recover::last_line;
@@ -70,7 +71,8 @@ impl Retention {
         let mut left: u64 = segments.iter().map(|segment| segment.len).sum();
         let mut plan = RetentionPlan { first: active.first, is_held: false, seals: false };
         for pair in segments.windows(2) {
-            let is_too_much = self.bytes.is_some_and(|max| left > max);
+            let more = if planted::has(Bug::TrimmedTooMuch) { pair[0].len } else { 0 };
+            let is_too_much = self.bytes.is_some_and(|max| left + more > max);
             let goes = is_too_much || self.is_old(now, || ended(log, disk, ages, pair))?;
             plan.is_held = goes && pair[1].first > needed;
             if !goes || plan.is_held {

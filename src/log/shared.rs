@@ -261,6 +261,12 @@ impl LogShared {
         self.map().segments.clone()
     }
 
+    /// Where segments begin, oldest first.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn begins(&self) -> Vec<Offset> {
+        self.map().segments.iter().map(|segment| segment.first).collect()
+    }
+
     /// Opens a segment for reading, whether it is being sealed at this moment or not, or no longer kept. A
     /// file that somebody removed reads as an empty one: its messages are damaged, those behind it are not.
     pub(super) fn open(

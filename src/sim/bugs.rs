@@ -42,7 +42,7 @@ pub fn oracle(bug: Bug) -> &'static str {
         Bug::DeadLetterEarly => "dead_letters",
         Bug::RefusedStored => "stored",
         Bug::GroupForgotten => "groups",
-        Bug::NeededTrimmed => "kept",
+        Bug::NeededTrimmed | Bug::TrimmedTooMuch => "kept",
         Bug::ReplyOutOfTurn
         | Bug::SentAgain
         | Bug::RestLost

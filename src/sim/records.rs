@@ -14,6 +14,8 @@ pub(super) struct Record {
     pub(super) id: String,
     pub(super) ts: Timestamp,
     pub(super) message: String,
+    /// The length of its line, with its end.
+    pub(super) bytes: u64,
     /// The whole line, of a dead letter.
     pub(super) raw: Option<String>,
 }
@@ -25,6 +27,7 @@ impl Record {
             id: line.id.to_string(),
             ts: line.ts(),
             message: String::from_utf8_lossy(&line.message).into_owned(),
+            bytes: line.raw.len() as u64 + 1,
             raw: is_letter.then(|| String::from_utf8_lossy(line.raw).into_owned()),
         }
     }

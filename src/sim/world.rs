@@ -379,7 +379,7 @@ impl World {
             self.disk.set_unwatched(false);
         }
         let view = View {
-            now: self.now.moment,
+            now: self.now,
             node,
             ledger: &self.ledger,
             records: &self.records,

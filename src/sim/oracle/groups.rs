@@ -21,7 +21,7 @@ impl Groups {
         for topic in view.node.shards.iter().flat_map(|shard| shard.topics()) {
             for (name, progress) in topic.progress() {
                 let key = (topic.name().as_str().to_owned(), name.as_str().to_owned());
-                let new = || (progress.floor(), view.now);
+                let new = || (progress.floor(), view.now.moment);
                 let (start, _) = self.starts.entry(key).or_insert_with(new);
                 if progress.floor() < *start {
                     let topic = topic.name();

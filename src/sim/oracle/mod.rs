@@ -17,7 +17,7 @@ mod ready;
 mod replies;
 mod stored;
 
-use crate::time::Moment;
+use crate::time::Now;
 
 use super::journal::Journal;
 use super::ledger::Ledger;
@@ -27,7 +27,7 @@ use super::records::Records;
 
 /// What oracles look at.
 pub(super) struct View<'a> {
-    pub(super) now: Moment,
+    pub(super) now: Now,
     pub(super) node: &'a Node,
     pub(super) ledger: &'a Ledger,
     pub(super) records: &'a Records,
