@@ -47,7 +47,8 @@ fn judge(view: &View<'_>, dead_letters: &DeadLetters, line: &str, due: &Due) -> 
             } else {
                 // A disk that fails while it is read ends a history with an error.
                 let is_gone = starts(["ERR", "OFFSET_GONE"]) && now.first > told.asked.first;
-                is_gone || starts(["ERR", "BUSY"])
+                let is_full = starts(["ERR", "DISK_FULL"]) && is_whole_but(told, now, &words);
+                is_gone || is_full || starts(["ERR", "BUSY"])
             }
         }
         Due::Follow { topic, next } => is_next(topic, next.clone()),
@@ -87,11 +88,26 @@ fn is_whole(told: &Told, now: Extent) -> bool {
     let Told { wanted, asked, count, first, last, .. } = *told;
     if count == 0 {
         // There may have been none that was kept.
-        return wanted == 0 || asked.visible == 0 || now.first > asked.visible;
+        return wanted == 0 || asked.end == 0 || now.first > asked.end;
     }
-    let is_last = (asked.visible..=now.visible).contains(&last) && last + 1 == first + count;
+    let is_last = (asked.end..=now.visible).contains(&last) && last + 1 == first + count;
     let is_all = first <= now.first;
     is_last && first >= asked.first && (count == wanted || count < wanted && is_all)
+}
+
+/// The same for one that names the messages which a full disk did not let be written yet: those, which are
+/// the last ones, are part of what was asked for.
+fn is_whole_but(told: &Told, now: Extent, words: &[&str]) -> bool {
+    let number = |at: usize| words.get(at)?.split(' ').next()?.parse::<u64>().ok();
+    let (Some(unwritten), Some(end)) = (number(3), number(5)) else { return false };
+    let Told { wanted, asked, count, first, last, .. } = *told;
+    let is_due = (asked.visible..=now.visible).contains(&(unwritten - 1))
+        && unwritten <= end
+        && (asked.end..=now.end).contains(&end);
+    let left = wanted.saturating_sub(end + 1 - unwritten);
+    let is_all = count == 0 || first <= now.first;
+    let is_next = count == 0 || last + 1 == unwritten && last + 1 == first + count;
+    is_due && is_next && (count == left || count < left && is_all)
 }
 
 /// Whether a line is that of the message which is stored in this topic with its offset.
