@@ -104,6 +104,9 @@ fn a_damaged_line_is_named_and_a_repair_keeps_its_bytes() {
     let (code, out, _) = check(dir.path(), &[]);
     assert_eq!(code, Some(0), "{out}");
     assert!(out.contains("whole, but for 1 lost before a repair"), "{out}");
+    let (_, out, _) = check(dir.path(), &["--json"]);
+    let all: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    assert_eq!((&all["whole"], &all["lost"]), (&true.into(), &1.into()));
 }
 
 /// With the time and the place in front of it and behind, the name was one that no file can have: the repair

@@ -52,8 +52,9 @@ pub use place::ensure_data_dir;
 pub use repair::{Done, Seeds, repair};
 pub use rewrite::Rewrite;
 
-/// More findings than these are only counted.
-const FINDINGS_MAX: usize = 10_000;
+/// More findings than these of a class are only counted: none takes the place of another, so that neither
+/// what an earlier repair left nor anything else that is no damage hides damage.
+const FINDINGS_MAX: usize = if cfg!(test) { 100 } else { 10_000 };
 
 /// How bad it is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize)]
@@ -173,13 +174,27 @@ pub struct Finding {
     pub mend: Mend,
 }
 
+impl Finding {
+    /// Of each of these so many are told.
+    fn class(&self) -> usize {
+        match (self.level, self.kind) {
+            (Level::Damage, _) => 0,
+            (Level::Torn, _) => 1,
+            (Level::Note, Kind::Lost) => 2,
+            (Level::Note, _) => 3,
+        }
+    }
+}
+
 /// What a check found.
 #[derive(Clone, Default, Debug)]
 pub struct Report {
-    /// All findings, at most 10,000.
+    /// The findings: at most 10,000 that are damage, and as many torn ones, lost messages, and other notes.
     pub findings: Vec<Finding>,
-    /// How many more there were.
+    /// How many more damages there were.
     pub left_out: u64,
+    /// Messages that an earlier repair found lost.
+    pub lost: u64,
     /// Topics.
     pub topics: u64,
     /// Messages in their files that are whole.
@@ -190,6 +205,8 @@ pub struct Report {
     pub is_beside: bool,
     /// Where the whole lines of each topic end.
     ends: BTreeMap<TopicName, LogMark>,
+    /// How many findings there are of each class; see [`Finding::class`].
+    told: [usize; 4],
 }
 
 impl Report {
@@ -199,10 +216,18 @@ impl Report {
         found as u64 + self.left_out
     }
 
+    /// Whether a repair of this, which came of one of `before`, may mend what was left out there. It has to
+    /// have become less, or there would be no end.
+    pub fn wants_another_repair(&self, before: &Report) -> bool {
+        before.left_out > 0 && (1..before.damages()).contains(&self.damages())
+    }
+
     /// What another look found, too.
     fn merge(&mut self, other: Report) {
+        let lost = self.lost + other.lost;
         other.findings.into_iter().for_each(|finding| self.add(finding));
         self.left_out += other.left_out;
+        self.lost = lost;
         self.topics += other.topics;
         self.messages += other.messages;
         self.bytes += other.bytes;
@@ -210,7 +235,10 @@ impl Report {
     }
 
     fn add(&mut self, finding: Finding) {
-        if self.findings.len() < FINDINGS_MAX {
+        self.lost += u64::from(finding.kind == Kind::Lost);
+        let told = &mut self.told[finding.class()];
+        if *told < FINDINGS_MAX {
+            *told += 1;
             self.findings.push(finding);
         } else if finding.level == Level::Damage {
             self.left_out += 1;

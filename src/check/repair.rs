@@ -9,7 +9,7 @@ use super::rewrite::Rewrite;
 use super::{CheckError, Finding, Level, Mend, Report, check, rebuild, unusable};
 use crate::broker::layout::Layout;
 use crate::broker::open::Node;
-use crate::disk::{Disk, Open};
+use crate::disk::{Disk, File, Open};
 use crate::ids::Offset;
 use crate::limits::FILE_NAME_BYTES_MAX;
 use crate::log::write_lost;
@@ -17,6 +17,12 @@ use crate::time::Timestamp;
 
 /// Bytes are copied and written so many at a time.
 const BLOCK_BYTES: usize = 1 << 20;
+
+/// So many places of a file are mended at a time, with one sync for all. Their copies are open meanwhile.
+const PATCHES_MAX: usize = 256;
+
+/// So many copies are synced one by one; more, all that is on the file system at once.
+const SYNCED_APART_MAX: usize = if cfg!(test) { 1 } else { 8 };
 
 /// Random numbers for a new log; see [`crate::wal::Identity`].
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +44,8 @@ pub struct Done {
     pub kept: Option<PathBuf>,
 }
 
-/// Repairs what `report` has found. Run a check afterwards to see what is left.
+/// Repairs what `report` has found. Run a check afterwards to see what is left, and whether that
+/// [wants another repair](Report::wants_another_repair).
 ///
 /// # Errors
 /// [`CheckError`]. What was replaced before is in the quarantine; it can be run again.
@@ -53,10 +60,16 @@ pub fn repair(
     let aside = Aside { disk: disk.as_ref(), folder: layout.quarantine(), now };
     let again = BTreeMap::new();
     let mut repair = Repair { layout: &layout, aside: &aside, again, done: Vec::new() };
-    for finding in damages(report) {
-        repair.mend(finding)?;
+    let found: Vec<_> = damages(report).collect();
+    for found in found.chunk_by(|one, next| one.file == next.file) {
+        repair.patch(&found[0].file, found)?;
+        found.iter().try_for_each(|finding| repair.mend(finding))?;
     }
     let Repair { again, mut done, .. } = repair;
+    if report.left_out > 0 && !done.is_empty() {
+        // What follows goes by what is whole, and would take for lost what the next repair mends.
+        return Ok(done);
+    }
     for (file, rewrite) in &again {
         done.push(rewrite.run(&aside, file)?);
     }
@@ -129,37 +142,84 @@ impl Aside<'_> {
         at: u64,
         until: u64,
     ) -> Result<Option<PathBuf>, CheckError> {
+        Ok(self.copies(file, &[(at, until)])?.pop().flatten())
+    }
+
+    /// The same for many places, from where and up to where.
+    fn copies(
+        &self,
+        file: &Path,
+        places: &[(u64, u64)],
+    ) -> Result<Vec<Option<PathBuf>>, CheckError> {
         let from = match self.disk.open(file, Open::Read) {
             Ok(from) => from,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(vec![None; places.len()]);
+            }
             Err(error) => return Err(unusable(file)(error)),
         };
-        let until = until.min(from.len().map_err(unusable(file))?);
-        if at >= until {
-            return Ok(None);
-        }
-        self.prepare()?;
-        let path = self.path(file, &format!(".{at}-{until}"));
-        let copied = || -> io::Result<()> {
-            let to = self.disk.open(&path, Open::Create)?;
-            to.truncate(0)?;
-            let mut block = vec![0; BLOCK_BYTES];
-            let mut done = at;
-            while done < until {
-                let want = block.len().min(usize::try_from(until - done).unwrap_or(BLOCK_BYTES));
-                let got = from.read_at(&mut block[..want], done)?;
-                if got == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                to.write_at(&block[..got], done - at)?;
-                done += got as u64;
+        let len = from.len().map_err(unusable(file))?;
+        let (mut kept, mut unsynced) = (Vec::new(), Vec::new());
+        for (at, until) in places.iter().map(|(at, until)| (*at, len.min(*until))) {
+            if at >= until {
+                kept.push(None);
+                continue;
             }
-            to.sync()?;
-            self.disk.sync_dir(&self.folder)
-        };
-        copied().map_err(unusable(&path))?;
-        Ok(Some(path))
+            if unsynced.is_empty() {
+                self.prepare()?;
+                // What fails from here on is told by a sync of all, too.
+                self.disk.hold_dir(&self.folder).map_err(unusable(&self.folder))?;
+            }
+            let path = self.path(file, &format!(".{at}-{until}"));
+            let copied = copy(self.disk, &*from, &path, (at, until)).map_err(unusable(&path))?;
+            unsynced.push(copied);
+            kept.push(Some(path));
+        }
+        if !unsynced.is_empty() {
+            self.sync(&unsynced).map_err(unusable(&self.folder))?;
+        }
+        Ok(kept)
     }
+
+    /// Makes new files of the quarantine durable.
+    fn sync(&self, files: &[Arc<dyn File>]) -> io::Result<()> {
+        let all = if files.len() > SYNCED_APART_MAX {
+            self.disk.sync_all(&self.folder)
+        } else {
+            Err(io::ErrorKind::Unsupported.into())
+        };
+        match all {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                files.iter().try_for_each(|file| file.sync())?;
+                self.disk.sync_dir(&self.folder)
+            }
+            all => all,
+        }
+    }
+}
+
+/// Copies bytes of a file to another one, which need not be there yet.
+fn copy(
+    disk: &dyn Disk,
+    from: &dyn File,
+    path: &Path,
+    (at, until): (u64, u64),
+) -> io::Result<Arc<dyn File>> {
+    let to = disk.open(path, Open::Create)?;
+    to.truncate(0)?;
+    let want = |left: u64| usize::try_from(left).unwrap_or(BLOCK_BYTES).min(BLOCK_BYTES);
+    let mut block = vec![0; want(until - at)];
+    let mut done = at;
+    while done < until {
+        let want = want(until - done);
+        let got = from.read_at(&mut block[..want], done)?;
+        if got == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        to.write_at(&block[..got], done - at)?;
+        done += got as u64;
+    }
+    Ok(to)
 }
 
 struct Repair<'a> {
@@ -171,24 +231,37 @@ struct Repair<'a> {
 }
 
 impl Repair<'_> {
+    /// Mends what of a file is mended where it is. Of each round all copies are safe before anything is
+    /// replaced.
+    fn patch(&mut self, file: &Path, findings: &[&Finding]) -> Result<(), CheckError> {
+        let patches: Vec<_> = findings.iter().filter_map(|found| Patch::of(&found.mend)).collect();
+        for patches in patches.chunks(PATCHES_MAX) {
+            let places: Vec<_> = patches.iter().map(|patch| (patch.at, patch.until)).collect();
+            let kept = self.aside.copies(file, &places)?;
+            let open = self.aside.disk.open(file, Open::Create).map_err(unusable(file))?;
+            let mut written = patches.iter().map(|patch| patch.write(&*open));
+            written.try_for_each(|written| written).map_err(unusable(file))?;
+            open.sync().map_err(unusable(file))?;
+            let folder = &self.layout.data;
+            self.aside.disk.sync_dir(folder).map_err(unusable(folder))?;
+            for (patch, kept) in patches.iter().zip(kept) {
+                self.say(file, &patch.what, kept);
+            }
+        }
+        Ok(())
+    }
+
+    /// Mends what is mended in another way.
     fn mend(&mut self, finding: &Finding) -> Result<(), CheckError> {
         let (disk, file) = (self.aside.disk, &finding.file);
         match &finding.mend {
             Mend::Nothing | Mend::Cannot | Mend::Blocked | Mend::Rebuild => {}
+            // Patched already.
+            Mend::LineEnd(_) | Mend::Lines { .. } => {}
             Mend::Rewrite(rewrite) => drop(self.again.insert(file.clone(), rewrite.clone())),
             Mend::SetAside => {
                 let kept = self.aside.take(file)?;
                 self.say(file, "moved to the quarantine; nothing is lost", Some(kept));
-            }
-            Mend::LineEnd(at) => {
-                let kept = self.aside.copy(file, *at, at + 1)?;
-                let open = disk.open(file, Open::Write).map_err(unusable(file))?;
-                open.write_at(b"\n", *at).and_then(|()| open.sync()).map_err(unusable(file))?;
-                self.say(
-                    file,
-                    &format!("put the line end back at byte {at}; nothing is lost"),
-                    kept,
-                );
             }
             Mend::Identity(node) => {
                 let kept = self.aside.copy(file, 0, u64::MAX)?;
@@ -196,38 +269,60 @@ impl Repair<'_> {
                 Node::new(*node, self.aside.now).write(disk, &path).map_err(unusable(&path))?;
                 self.say(file, "written again; the time of creation is lost", kept);
             }
-            Mend::Lines { at, until, may_grow, first, last } => {
-                let needed = Filling::new(*first, *last, 0).bytes;
-                let until = if *may_grow { at.saturating_add(needed).max(*until) } else { *until };
-                if at + needed > until {
-                    // There is no room to say it, so nothing is touched.
-                    return Ok(());
-                }
-                let kept = self.aside.copy(file, *at, until)?;
-                let filling = Filling::new(*first, *last, until - at);
-                let open = disk.open(file, Open::Create).map_err(unusable(file))?;
-                let mut to = *at;
-                let mut put = |lines: &[u8]| {
-                    open.write_at(lines, to)?;
-                    to += lines.len() as u64;
-                    Ok(())
-                };
-                let written = filling.write(&mut put).and_then(|()| open.sync());
-                written.map_err(unusable(file))?;
-                disk.sync_dir(&self.layout.data).map_err(unusable(&self.layout.data))?;
-                let what = if first == last {
-                    format!("message {first} is lost, and marked so at byte {at}")
-                } else {
-                    format!("messages {first} to {last} are lost, and marked so from byte {at}")
-                };
-                self.say(file, &what, kept);
-            }
         }
         Ok(())
     }
 
     fn say(&mut self, file: &Path, what: &str, kept: Option<PathBuf>) {
         self.done.push(Done { file: file.to_owned(), what: what.to_owned(), kept });
+    }
+}
+
+/// Bytes of a file that others take the place of.
+struct Patch {
+    at: u64,
+    until: u64,
+    /// Lines for lost messages; a line end, if there are none.
+    lost: Option<Filling>,
+    /// What is done.
+    what: String,
+}
+
+impl Patch {
+    /// `None` if nothing is mended where it is.
+    fn of(mend: &Mend) -> Option<Patch> {
+        match *mend {
+            Mend::LineEnd(at) => {
+                let what = format!("put the line end back at byte {at}; nothing is lost");
+                Some(Patch { at, until: at + 1, lost: None, what })
+            }
+            Mend::Lines { at, until, may_grow, first, last } => {
+                let needed = Filling::new(first, last, 0).bytes;
+                let until = if may_grow { at.saturating_add(needed).max(until) } else { until };
+                if at + needed > until {
+                    // There is no room to say it, so nothing is touched.
+                    return None;
+                }
+                let what = if first == last {
+                    format!("message {first} is lost, and marked so at byte {at}")
+                } else {
+                    format!("messages {first} to {last} are lost, and marked so from byte {at}")
+                };
+                let lost = Some(Filling::new(first, last, until - at));
+                Some(Patch { at, until, lost, what })
+            }
+            _ => None,
+        }
+    }
+
+    fn write(&self, file: &dyn File) -> io::Result<()> {
+        let Some(lost) = &self.lost else { return file.write_at(b"\n", self.at) };
+        let mut to = self.at;
+        lost.write(&mut |lines| {
+            file.write_at(lines, to)?;
+            to += lines.len() as u64;
+            Ok(())
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 //! repair the broker starts and has every message that was not hit.
 
 mod crash;
+mod many;
 mod shape;
 
 use std::collections::BTreeMap;

@@ -62,12 +62,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         print.finding(finding)?;
     }
     if args.repair && report.damages() > 0 {
-        let seeds = Seeds { node: rand::random(), secret: rand::random() };
-        let now = Now::read().wall;
-        let done = check::repair(&disk, &dir, &report, now, seeds).map_err(failed)?;
-        done.iter().for_each(|done| print.done(done));
-        // What counts is what is there now.
-        report = walk(&mut |progress| check::check(&disk, &dir, progress)).map_err(failed)?;
+        report = repair(&disk, &dir, report, &mut print)?;
         for left in report.findings.iter().filter(|finding| finding.level == Level::Damage) {
             print.finding(left)?;
         }
@@ -75,6 +70,28 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     print.summary(&report, args.repair);
     print.out.flush()?;
     if report.damages() == 0 { Ok(()) } else { Err(Failure::quiet(Exit::Damage)) }
+}
+
+/// Repairs what can be repaired, also what was left out of the report. Gives what is there then: that is what
+/// counts.
+fn repair(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    mut report: Report,
+    print: &mut Print<'_>,
+) -> Result<Report, Failure> {
+    let failed = |error| failed(dir, &error);
+    loop {
+        let seeds = Seeds { node: rand::random(), secret: rand::random() };
+        let now = Now::read().wall;
+        let done = check::repair(disk, dir, &report, now, seeds).map_err(failed)?;
+        done.iter().try_for_each(|done| print.done(done))?;
+        let before = report;
+        report = walk(&mut |progress| check::check(disk, dir, progress)).map_err(failed)?;
+        if !report.wants_another_repair(&before) {
+            return Ok(report);
+        }
+    }
 }
 
 /// Checks, beside a broker if there is one, or comes one.
@@ -143,6 +160,7 @@ struct SummaryJson {
     served: bool,
     damage: u64,
     left_out: u64,
+    lost: u64,
     topics: u64,
     messages: u64,
     bytes: u64,
@@ -180,21 +198,27 @@ impl Print<'_> {
                 self.wrapped(&format!("repair: {repair}"));
             }
         }
+        self.flush_full()
+    }
+
+    fn flush_full(&mut self) -> Result<(), Failure> {
         if self.out.is_full() { self.out.flush() } else { Ok(()) }
     }
 
-    fn done(&mut self, done: &Done) {
+    fn done(&mut self, done: &Done) -> Result<(), Failure> {
         let (file, kept) = (self.short(&done.file), done.kept.as_deref());
         let kept = kept.map(|kept| self.short(kept));
         if self.is_json {
             let kept = kept.as_deref();
-            return self.out.json(&DoneJson { repaired: &file, what: &done.what, kept });
+            self.out.json(&DoneJson { repaired: &file, what: &done.what, kept });
+        } else {
+            self.out.line(format!("repaired {}", file.display()).as_bytes());
+            self.wrapped(&done.what);
+            if let Some(kept) = kept {
+                self.wrapped(&format!("kept in {}", kept.display()));
+            }
         }
-        self.out.line(format!("repaired {}", file.display()).as_bytes());
-        self.wrapped(&done.what);
-        if let Some(kept) = kept {
-            self.wrapped(&format!("kept in {}", kept.display()));
-        }
+        self.flush_full()
     }
 
     /// Text below a finding, in 80 columns where its words allow it.
@@ -214,21 +238,24 @@ impl Print<'_> {
     }
 
     fn summary(&mut self, report: &Report, is_repaired: bool) {
-        let Report { topics, messages, bytes, left_out, .. } = *report;
+        let Report { topics, messages, bytes, left_out, lost, .. } = *report;
         let damage = report.damages();
         if self.is_json {
             let (whole, served) = (damage == 0, report.is_beside);
-            let all = SummaryJson { whole, served, damage, left_out, topics, messages, bytes };
+            let all =
+                SummaryJson { whole, served, damage, left_out, lost, topics, messages, bytes };
             return self.out.json(&all);
         }
         let (topics, messages) = (counted(topics, "topic"), counted(messages, "message"));
         let found = format!("{topics}, {messages}, {}", indicatif::DecimalBytes(bytes));
-        let lost = report.findings.iter().filter(|finding| finding.kind == Kind::Lost).count();
         let damages = counted(damage, "finding");
         let line = match (damage, lost) {
             (0, 0) if report.is_beside => format!("{found}: all whole, beside a running broker"),
             (0, 0) => format!("{found}: all whole"),
-            (0, lost) => format!("{found}: whole, but for {lost} lost before a repair"),
+            (0, lost) => {
+                let lost = indicatif::HumanCount(lost);
+                format!("{found}: whole, but for {lost} lost before a repair")
+            }
             _ if report.findings.iter().any(|finding| finding.mend == Mend::Blocked) => {
                 format!("{found}; damage: {damages}\nmove away what is in a file's place first")
             }

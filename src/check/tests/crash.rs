@@ -95,6 +95,8 @@ fn files_repaired_at_every_crash(files: &Files, places: &str) {
 fn a_repair_of_lines_and_a_checkpoint_can_be_cut_short_anywhere() {
     repaired_at_every_crash(&[("/a.log", 60), ("/b@00000000000000000001.log", 200)]);
     repaired_at_every_crash(&[("/b@00000000000000000001.log", 100), ("3.json", 40)]);
+    let many = [60, 260, 460].map(|at| ("/b@00000000000000000001.log", at));
+    repaired_at_every_crash(&many);
 }
 
 #[test]
