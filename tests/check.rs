@@ -171,3 +171,27 @@ fn what_is_no_file_is_not_opened() {
     assert_eq!(code, Some(5), "{err}");
     assert!(err.contains("pipe.log") && err.contains("it is no file"), "{err}");
 }
+
+/// A topic of the prototype's, every second message of which is damaged.
+fn much_damaged(dir: &Path, lines: u64) {
+    let damaged = |n| prototype(n).replace("\"offset\"", "\"offzet\"");
+    let lines = (1..=lines).map(|n| if n % 2 == 0 { damaged(n) } else { prototype(n) });
+    fs::write(dir.join("chat.log"), lines.collect::<String>()).unwrap();
+}
+
+/// `wiber check --repair | head` repaired nothing, and `wiber check | head` found nothing wrong, by their exit
+/// codes.
+#[test]
+fn what_nobody_reads_is_done_nevertheless() {
+    let dir = tempfile::tempdir().unwrap();
+    much_damaged(dir.path(), 200);
+    for (args, code) in [(&[][..], 10), (&["--repair"], 0), (&[], 0)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wiber"));
+        command.env_clear().arg("check").args(args).arg("--data-dir").arg(dir.path());
+        let output = command.stdout(writer).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), told.as_str()), (Some(code), ""), "{args:?}");
+    }
+}

@@ -68,7 +68,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         }
     }
     print.summary(&report, args.repair);
-    print.out.flush()?;
+    print.out.flush_if_read()?;
     if report.damages() == 0 { Ok(()) } else { Err(Failure::quiet(Exit::Damage)) }
 }
 
@@ -166,7 +166,8 @@ struct SummaryJson {
     bytes: u64,
 }
 
-/// Standard output.
+/// Standard output. If nobody reads it any more, the repair goes on, and the exit code still says what was
+/// found.
 struct Print<'a> {
     out: Out,
     dir: &'a Path,
@@ -202,7 +203,7 @@ impl Print<'_> {
     }
 
     fn flush_full(&mut self) -> Result<(), Failure> {
-        if self.out.is_full() { self.out.flush() } else { Ok(()) }
+        if self.out.is_full() { self.out.flush_if_read() } else { Ok(()) }
     }
 
     fn done(&mut self, done: &Done) -> Result<(), Failure> {
