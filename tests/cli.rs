@@ -501,6 +501,22 @@ fn history_reads_a_directory_that_no_broker_serves() {
     assert!(ran.err.contains("chat.log at byte"), "{ran:?}");
 }
 
+/// More than is kept, which is what one asks for to have all, printed nothing.
+#[test]
+fn history_prints_what_is_kept_of_a_topic_whose_oldest_messages_are_gone() {
+    let wiber = Wiber::new();
+    std::fs::create_dir(wiber.dir.path().join("data")).unwrap();
+    let line =
+        |n: u32| format!("{{\"id\": \"id_{n}\", \"offset\": {n}, \"ts\": 1.5, \"msg\": \"m\"}}\n");
+    wiber.file("data/chat@00000000000000000011.log", &(line(11) + &line(12)));
+    wiber.file("data/chat.log", &line(13));
+    for (count, first) in [("100000", 11), ("3", 11), ("2", 12)] {
+        let ran = wiber.run(&["history", "chat", count, "--data-dir", "data"]);
+        let printed = |n| format!("HISTORY chat id_{n} {n} 1.5 m\n");
+        assert_eq!(ran.succeeds(), (first..=13).map(printed).collect::<String>());
+    }
+}
+
 #[test]
 fn sub_prints_each_message_once_behind_the_history() {
     let (_, ran) = on_stand_in(&["sub", "chat", "--history", "1", "--count", "2"], b"");

@@ -97,8 +97,8 @@ pub(super) fn run_offline(args: &Args) -> Result<(), Failure> {
     let mut reader =
         Reader::offline(Arc::clone(&disk), dir, args.topic.clone()).map_err(|e| failed(&e))?;
     let end = reader.shared().end();
-    let first = Offset::new((end.get() + 1).saturating_sub(args.n).max(1));
-    reader.seek(first).map_err(|e| failed(&e))?;
+    let first = Offset::new((end.get() + 1).saturating_sub(args.n));
+    reader.seek(first.max(reader.shared().first())).map_err(|e| failed(&e))?;
     // What is to be read is known, and whoever reads the output may take his time.
     let (printing, printed) = mpsc::channel();
     thread::scope(|scope| {
@@ -178,6 +178,10 @@ fn read(
                 continue;
             }
             Err(error @ LogError::Corrupt { .. }) => each(Err(error))?,
+            Err(gone @ LogError::Gone { .. }) => {
+                each(Err(gone))?;
+                continue;
+            }
             Err(error) => return Err(failed(&error)),
         }
         left -= 1;
@@ -365,5 +369,22 @@ mod tests {
             let expected: Vec<_> = numbers(1..=22).chain([gone(23, 23)]).collect();
             assert_eq!(told_of, expected, "up to {last}");
         }
+    }
+
+    #[test]
+    fn what_is_no_longer_kept_is_passed_over() {
+        let topic = TopicName::parse(b"chat").unwrap();
+        let disk = SimDisk::new();
+        let mut bytes = Vec::new();
+        let record =
+            NewRecord { ts: Timestamp::from_micros(1), id: None, extra: "", message: b"m" };
+        write_line(&mut bytes, topic.tag(), Offset::new(11), &record);
+        disk.create_dir(Path::new(DIR)).unwrap();
+        let path = Path::new("/srv/data/chat@00000000000000000011.log");
+        disk.open(path, Open::Create).unwrap().write_at(&bytes, 0).unwrap();
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let mut reader = Reader::offline(shared, Path::new(DIR), topic).unwrap();
+        reader.seek(Offset::new(5)).unwrap();
+        assert_eq!(messages(reader, &|| false), [None, Some("m".to_owned())]);
     }
 }
