@@ -113,11 +113,16 @@ fn level(text: &str) -> Option<String> {
         ["off", "error", "warn", "info", "debug", "trace"].contains(&word.to_lowercase().as_str())
     };
     let directive = |text: &str| match text.rsplit_once('=') {
-        Some((target, level)) => !target.is_empty() && is_level(level),
-        None => is_level(text),
+        Some((target, level)) => {
+            let (target, level) = (target.trim(), level.trim());
+            (!target.is_empty() && is_level(level)).then(|| format!("{target}={level}"))
+        }
+        None => is_level(text.trim()).then(|| text.trim().to_owned()),
     };
-    let parses = || tracing_subscriber::EnvFilter::try_new(text).is_ok();
-    (text.split(',').all(|text| directive(text.trim())) && parses()).then(|| text.to_owned())
+    // It would also take a blank for a part of the word.
+    let directives: Option<Vec<_>> = text.split(',').map(directive).collect();
+    let text = directives?.join(",");
+    tracing_subscriber::EnvFilter::try_new(&text).is_ok().then_some(text)
 }
 
 const PLAIN: Key = Key {

@@ -320,3 +320,14 @@ fn room_to_leave_free_is_the_smaller_of_five_percent_and_a_gibibyte() {
     assert_eq!(MinFree::Percent(90).bytes_of(u64::MAX), u64::MAX / 10 * 9 + 4);
     assert_eq!(MinFree::Bytes(7).bytes_of(1), 7);
 }
+
+/// With a blank before it `info` was taken for a module, which turned off everything else, failures too.
+#[test]
+fn blanks_around_the_parts_of_a_level_are_no_part_of_them() {
+    for (text, level) in [
+        ("wiber::broker=debug, info", "wiber::broker=debug,info"),
+        (" warn ,  wiber::wal = trace ", "warn,wiber::wal=trace"),
+    ] {
+        assert_eq!(by_variables(&[("WIBER_LOG__LEVEL", text)]).unwrap().log.level, level);
+    }
+}
