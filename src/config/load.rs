@@ -173,10 +173,11 @@ fn from_variables(
     Ok(())
 }
 
-/// Whether this is what Kubernetes tells each container of a service called `wiber`, and Docker one that is
-/// linked: where it is, as a URL. It is never a port.
+/// Whether this is what Kubernetes tells each container of a service called `wiber` or `wiber-…`, and Docker
+/// one that is linked: where it is, as a URL. It is never a port.
 fn is_of_a_link(name: &str, value: &str) -> bool {
-    name == "WIBER_PORT" && (value.starts_with("tcp://") || value.starts_with("udp://"))
+    let is_url = || ["tcp://", "udp://", "sctp://"].iter().any(|begin| value.starts_with(begin));
+    name.ends_with("_PORT") && !name.contains("__") && is_url()
 }
 
 /// Variables with `__` are settings or mistakes. Others may belong to anyone, unless they are almost

@@ -331,3 +331,32 @@ fn blanks_around_the_parts_of_a_level_are_no_part_of_them() {
         assert_eq!(by_variables(&[("WIBER_LOG__LEVEL", text)]).unwrap().log.level, level);
     }
 }
+
+/// A pod beside a service called `wiber-server` could not run a broker: its port was refused.
+#[test]
+fn what_kubernetes_says_of_a_service_is_passed_over() {
+    for service in
+        ["WIBER", "WIBER_SERVER", "WIBER_BROKER", "WIBER_DATA", "WIBER_LOG", "WIBER_HOST"]
+    {
+        for (end, value) in [
+            ("SERVICE_HOST", "10.0.0.1"),
+            ("SERVICE_PORT", "8888"),
+            ("SERVICE_PORT_CLIENTS", "8888"),
+            ("PORT", "tcp://10.0.0.1:8888"),
+            ("PORT", "udp://10.0.0.1:8888"),
+            ("PORT_8888_TCP", "tcp://10.0.0.1:8888"),
+            ("PORT_8888_TCP_PROTO", "tcp"),
+            ("PORT_8888_TCP_PORT", "8888"),
+            ("PORT_8888_TCP_ADDR", "10.0.0.1"),
+        ] {
+            let name = format!("{service}_{end}");
+            let config = by_variables(&[(&name, value)]).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_eq!(config.server, Config::default().server, "{name}");
+        }
+    }
+    for (name, value) in
+        [("WIBER_SERVER_PORT", "8888"), ("WIBER_SERVER__PORT", "tcp://10.0.0.1:8888")]
+    {
+        assert!(by_variables(&[(name, value)]).is_err(), "{name}");
+    }
+}
