@@ -148,12 +148,12 @@ fn from_variables(
     let mut ours = Vec::new();
     for (name, value) in variables {
         let Some(name) = name.to_str().filter(|name| name.starts_with("WIBER_")) else { continue };
-        let name = name.to_owned();
-        let Ok(value) = value.into_string() else { return Err(ConfigError::NotUtf8(name)) };
-        if is_of_a_link(&name, &value) {
+        let is_link = value.to_str().is_some_and(|value| is_of_a_link(name, value));
+        if is_link || !is_ours(name)? {
             continue;
         }
-        check_name(&name)?;
+        let name = name.to_owned();
+        let Ok(value) = value.into_string() else { return Err(ConfigError::NotUtf8(name)) };
         ours.push((name, value));
     }
     let value_of = |name: &str| ours.iter().find(|(known, _)| known == name).map(|(_, v)| v);
@@ -182,16 +182,16 @@ fn is_of_a_link(name: &str, value: &str) -> bool {
 
 /// Variables with `__` are settings or mistakes. Others may belong to anyone, unless they are almost
 /// ours.
-fn check_name(name: &str) -> Result<(), ConfigError> {
+fn is_ours(name: &str) -> Result<bool, ConfigError> {
     let short = KEYS.iter().filter_map(|key| key.short_variable);
     let mut known: Vec<_> = short.chain([FILE_VARIABLE]).map(str::to_owned).collect();
     known.extend(KEYS.iter().map(Key::variable));
     if known.iter().any(|known| known == name) {
-        return Ok(());
+        return Ok(true);
     }
     let almost = almost(name, &known);
     if almost.is_none() && !name.contains("__") {
-        return Ok(());
+        return Ok(false);
     }
     let nearest = almost.or_else(|| nearest(name, known.into_iter()));
     let origin = Origin::Variable(name.to_owned());

@@ -360,3 +360,21 @@ fn what_kubernetes_says_of_a_service_is_passed_over() {
         assert!(by_variables(&[(name, value)]).is_err(), "{name}");
     }
 }
+
+/// It was refused, whatever its name.
+#[test]
+fn a_foreign_variable_need_not_be_utf_8() {
+    let load = |name: &str| {
+        let variable = (OsString::from(name), OsString::from_vec(vec![0xff]));
+        Config::load(&Overrides::default(), [variable], None)
+    };
+    assert!(load("WIBER_HOME").is_ok());
+    for (name, words) in [
+        ("WIBER_CONFIG", "WIBER_CONFIG"),
+        ("WIBER_PORT", "WIBER_PORT"),
+        ("WIBER_DATADIR", "did you mean WIBER_DATA_DIR?"),
+    ] {
+        let said = refusal(load(name));
+        assert!(said.contains(words), "{said}");
+    }
+}
