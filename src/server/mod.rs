@@ -25,6 +25,8 @@ use tokio::task::JoinHandle;
 
 use crate::broker::fatal::Fatal;
 use crate::broker::gate::PublishGate;
+use crate::broker::layout::Layout;
+use crate::broker::lock_file::{self, Holder};
 use crate::broker::open::{Found, OpenError};
 use crate::broker::registry::Broker;
 use crate::broker::settings::Settings;
@@ -136,10 +138,14 @@ impl Server {
         let wanted = format!("{}:{}", config.server.host, config.server.port);
         let listen = |source| StartError::Listen { addr: wanted.clone(), source };
         let host = (config.server.host.as_str(), config.server.port);
-        let socket = TcpListener::bind(host).await.map_err(listen)?;
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk::default());
+        let bound = TcpListener::bind(host).await;
+        let socket = bound.map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => why_taken(disk.as_ref(), config, listen(source)),
+            _ => listen(source),
+        })?;
         let addr = socket.local_addr().map_err(listen)?;
         let connections = connections_max(config.limits.connections);
-        let disk: Arc<dyn Disk> = Arc::new(OsDisk::default());
         let settings = settings(config);
         let opening = (Arc::clone(&disk), settings.clone());
         let opened = tokio::task::spawn_blocking(move || enter::enter(&opening.0, &opening.1))
@@ -203,6 +209,16 @@ impl Server {
             Some(fatal) = failures.recv() => Err(fatal),
             stopped = in_order => stopped,
         }
+    }
+}
+
+/// Why it does not start if its address is taken: a broker that has the directory, which mostly has the
+/// address as well, is the better reason, since another port would not help.
+fn why_taken(disk: &dyn Disk, config: &Config, taken: StartError) -> StartError {
+    let layout = Layout::new(&config.storage.data_dir);
+    match lock_file::look(disk, &layout) {
+        Some(holder @ Holder::Broker) => OpenError::Locked { path: layout.lock(), holder }.into(),
+        _ => taken,
     }
 }
 

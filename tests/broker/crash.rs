@@ -291,6 +291,13 @@ fn one_daemon_a_directory_and_one_a_port() {
     let error = String::from_utf8(third.stderr).unwrap();
     assert_eq!(third.status.code(), Some(4), "{error}");
     assert!(error.contains("failed to listen on 127.0.0.1:"), "{error}");
+    // With the same port as well, as two that were given no settings have, it is the directory that counts:
+    // another port would not help.
+    let fourth =
+        setup.command().env("WIBER_PORT", broker.addr.port().to_string()).output().unwrap();
+    let error = String::from_utf8(fourth.stderr).unwrap();
+    assert_eq!(fourth.status.code(), Some(5), "{error}");
+    assert!(error.contains("a wiber broker serves this directory"), "{error}");
     // A killed daemon's lock is free.
     broker.kill();
     let broker = setup.start();
