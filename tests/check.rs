@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Runs `wiber check` with the directory; gives the exit code, standard output and standard error.
 fn check(dir: &Path, args: &[&str]) -> (Option<i32>, String, String) {
@@ -193,5 +193,25 @@ fn what_nobody_reads_is_done_nevertheless() {
         let output = command.stdout(writer).output().unwrap();
         let told = String::from_utf8(output.stderr).unwrap();
         assert_eq!((output.status.code(), told.as_str()), (Some(code), ""), "{args:?}");
+    }
+}
+
+/// By SIGTERM they ended without a code, which a shell shows as 143.
+#[test]
+fn sigterm_and_ctrl_c_end_it_with_130() {
+    let dir = tempfile::tempdir().unwrap();
+    much_damaged(dir.path(), 6000);
+    for args in [&["check"][..], &["history", "chat", "6000", "--json"]] {
+        for signal in ["-INT", "-TERM"] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_wiber"));
+            command.env_clear().args(args).arg("--data-dir").arg(dir.path());
+            command.stdout(Stdio::piped()).stderr(Stdio::null());
+            let mut child = command.spawn().unwrap();
+            // It prints, and goes on doing so, since nobody reads the rest.
+            std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+            let pid = child.id().to_string();
+            assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+            assert_eq!(child.wait().unwrap().code(), Some(130), "{args:?} {signal}");
+        }
     }
 }

@@ -35,7 +35,7 @@ use tokio::runtime::{Builder, Runtime};
 
 pub use exit::Exit;
 use exit::Failure;
-use signals::Interrupt;
+use signals::{Interrupt, Signals};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -94,8 +94,10 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Broker(args) => broker::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Bench(args) => bench::run(&args),
-        Command::Check(args) => check::run(&args),
-        Command::History(args) if args.data_dir.is_some() => history::run_offline(&args),
+        Command::Check(args) => interruptible(|| check::run(&args)),
+        Command::History(args) if args.data_dir.is_some() => {
+            interruptible(|| history::run_offline(&args))
+        }
         Command::Pub(args) => as_client(|interrupt| publish::run(args, interrupt)),
         Command::Sub(args) => as_client(|interrupt| subscribe::run(args, interrupt)),
         Command::History(args) => as_client(|interrupt| history::run(args, interrupt)),
@@ -110,6 +112,22 @@ where
 {
     let runtime = runtime(Builder::new_multi_thread().worker_threads(2))?;
     let result = runtime.block_on(async { command(Interrupt::catch()?).await });
+    runtime.shutdown_background();
+    result
+}
+
+/// Runs a command that reads files, which a signal ends where it stands: there is nothing to take leave of.
+fn interruptible(command: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    let runtime = runtime(Builder::new_multi_thread().worker_threads(1))?;
+    let mut signals = {
+        let _in_runtime = runtime.enter();
+        Signals::catch()?
+    };
+    runtime.spawn(async move {
+        signals.next().await;
+        std::process::exit(Exit::Interrupted.code().into());
+    });
+    let result = command();
     runtime.shutdown_background();
     result
 }
