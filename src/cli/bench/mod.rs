@@ -179,7 +179,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     // Each connection needs a descriptor here as well as in the broker.
     server::raise_open_files();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = super::runtime(builder.worker_threads(args.threads().max(1)))?;
+    let runtime = super::runtime(builder.worker_threads(args.threads().clamp(1, 1024)))?;
     let result = runtime.block_on(async {
         // Caught before anything is there that would have to be removed, until nothing is.
         let mut interrupt = Interrupt::by(signals()?);
