@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{CheckError, unusable};
 use crate::disk::File;
 use crate::ids::{Offset, TopicName};
-use crate::log::{Lines, RawLine, parse_line, parse_lost, starts};
+use crate::log::{Lines, RawLine, parse_line, parse_lost, record_starts};
 use crate::time::Timestamp;
 
 /// How much is read at a time to see what comes next.
@@ -80,7 +80,7 @@ fn merged(topic: &TopicName, raw: &RawLine<'_>, next: Offset) -> Option<u64> {
     let is = |bytes: &[u8], offset| {
         parse_line(topic, bytes).is_ok_and(|line| line.offset == offset && line.is_checked)
     };
-    let found = starts(raw.bytes)
+    let found = record_starts(raw.bytes)
         .find(|at| is(&raw.bytes[..at - 1], next) && is(&raw.bytes[*at..], next.next()))?;
     Some(raw.at + found as u64 - 1)
 }

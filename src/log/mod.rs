@@ -36,7 +36,7 @@ pub use error::LogError;
 pub use index::{Entry, entries};
 pub use reader::Reader;
 pub use record::{Line, LineError, NewRecord, parse_line, parse_lost, write_line};
-pub(crate) use record::{record_in, starts, write_lost};
+pub(crate) use record::{record_in, record_starts, write_lost};
 pub(crate) use recover::last_line;
 pub use recover::{Adopted, Scan, SegmentFile, scan};
 pub use retain::{Ages, Retention, RetentionPlan};

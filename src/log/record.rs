@@ -450,7 +450,7 @@ fn string_end(inside: &[u8]) -> Option<(usize, bool)> {
 
 /// Offsets begin with 1, and there is always one more behind them.
 /// Where a line may begin within one, because the end of the one before is damaged.
-pub(crate) fn starts(bytes: &[u8]) -> impl Iterator<Item = usize> {
+pub(crate) fn record_starts(bytes: &[u8]) -> impl Iterator<Item = usize> {
     memchr::memmem::find_iter(bytes, b"{\"id\":\"").filter(|at| *at > 0).take(64)
 }
 
@@ -459,7 +459,7 @@ pub(crate) fn record_in(topic: &TopicName, bytes: &[u8]) -> Option<(Offset, u64)
     let record = |bytes| parse_line(topic, bytes).ok();
     let whole = record(bytes).map(|line| line.offset).or_else(|| parse_lost(bytes));
     let within = || {
-        (1..).zip(starts(bytes)).find_map(|(before, at)| {
+        (1..).zip(record_starts(bytes)).find_map(|(before, at)| {
             let line = record(&bytes[at..]).filter(|line| line.is_checked)?;
             Some((line.offset, before))
         })
