@@ -79,11 +79,13 @@ pub enum Bug {
     RetryRefused,
     /// Segments go until there is room for one more, and not until no more is left than may be.
     TrimmedTooMuch,
+    /// A checkpoint for which there is no room ends the daemon.
+    ShortageFatal,
 }
 
 /// All of them.
 #[cfg(any(test, feature = "sim"))]
-pub const ALL: [Bug; 36] = [
+pub const ALL: [Bug; 37] = [
     Bug::ReplyBeforeSync,
     Bug::NoDirectorySync,
     Bug::SyncRetried,
@@ -120,6 +122,7 @@ pub const ALL: [Bug; 36] = [
     Bug::HistoryShort,
     Bug::RetryRefused,
     Bug::TrimmedTooMuch,
+    Bug::ShortageFatal,
 ];
 
 /// Reads its name.

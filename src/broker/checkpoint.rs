@@ -177,7 +177,9 @@ impl CheckpointError {
     /// Whether there was no room or no file descriptor for it, and the checkpoints before it still count.
     pub fn is_shortage(&self) -> bool {
         match self {
-            CheckpointError::Io { source, .. } => disk::is_shortage(source),
+            CheckpointError::Io { source, .. } => {
+                disk::is_shortage(source) && !planted::has(Bug::ShortageFatal)
+            }
             CheckpointError::Sync(error) => error.is_shortage(),
             CheckpointError::Damaged { .. } => false,
         }

@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use faults::{Failure, Fault, Op};
+pub use faults::{Failure, Fault, Hit, Op};
 use faults::{Faults, Rng};
 use file::{Contents, SimFile};
 use tree::{Change, Dir, Entry, Node, Tree, key, reachable, split};
@@ -91,6 +91,12 @@ impl World {
                 Err(power_is_off())
             }
         }
+    }
+
+    /// A write to this file failed just now.
+    fn name_hit(&self, node: &Arc<Node>) {
+        let name = lock(&self.tree).name(node);
+        name.into_iter().for_each(|name| lock(&self.faults).name_hit(name));
     }
 
     /// [`World::begin`] for an operation that is done wholly or not at all.
@@ -181,6 +187,11 @@ impl SimDisk {
     #[cfg(test)]
     pub(crate) fn hold_syncs(&self) -> MutexGuard<'_, ()> {
         lock(&self.world.syncing)
+    }
+
+    /// The faults that came since this was asked last.
+    pub fn take_hits(&self) -> Vec<Hit> {
+        lock(&self.world.faults).take_hits()
     }
 
     /// Takes back all faults that are still to come.

@@ -50,6 +50,7 @@ pub fn oracle(bug: Bug) -> &'static str {
         | Bug::HistoryShort
         | Bug::RetryRefused => "replies",
         Bug::LastRecordCut => "prefix",
+        Bug::ShortageFatal => "no fault",
     }
 }
 

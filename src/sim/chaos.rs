@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::RngExt;
 
 use crate::disk::Space;
-use crate::disk::sim::{Crash, Failure, Fault, Op};
+use crate::disk::sim::{Crash, Failure, Fault, Hit, Op};
 
 use super::world::World;
 
@@ -98,6 +98,13 @@ impl World {
         }
     }
 
+    /// Notes what the disk refused since the last time; says whether that is anything.
+    pub(super) fn note_hits(&mut self) -> bool {
+        let hits = self.disk.take_hits();
+        self.is_broken |= hits.iter().any(may_end_it);
+        !hits.is_empty()
+    }
+
     fn heal_later(&mut self) {
         let time = Duration::from_millis(self.rng.random_range(500..4000));
         self.heal_at = Some(self.now.moment + time);
@@ -121,6 +128,19 @@ impl World {
         let path_has = places[self.rng.random_range(0..places.len())].to_owned();
         self.note(format_args!("{op:?} of *{path_has}* will fail: {failure:?} after {skip}"));
         self.disk.fail(Fault { op: Some(op), path_has, skip, times, failure });
-        self.is_faulty = true;
+    }
+}
+
+/// Whether the daemon may end for it, now or when it comes to what that broke: the disk failed, or it is
+/// not known what a sync or a write to the log has done. For want of anything else it must not.
+fn may_end_it(hit: &Hit) -> bool {
+    let is_unknown = match hit.op {
+        Op::Sync | Op::SyncDir => true,
+        Op::Write => hit.path.ends_with(".wal"),
+        _ => false,
+    };
+    match hit.failure {
+        Failure::Io | Failure::Other(_) => true,
+        Failure::NoSpace | Failure::Short { .. } | Failure::NoDescriptor => is_unknown,
     }
 }

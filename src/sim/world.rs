@@ -54,8 +54,8 @@ pub(super) struct World {
     pub(super) oracles: Oracles,
     pub(super) trace: Trace,
     pub(super) is_calm: bool,
-    /// The disk had faults in this life of the daemon: what they broke may show later.
-    pub(super) is_faulty: bool,
+    /// The disk did something in this life of the daemon for which it may end, now or later.
+    pub(super) is_broken: bool,
     /// When a full disk has room again.
     pub(super) heal_at: Option<Moment>,
     is_fresh: bool,
@@ -89,7 +89,7 @@ impl World {
             oracles: Oracles::default(),
             trace: Trace::new(is_printed),
             is_calm: false,
-            is_faulty: false,
+            is_broken: false,
             heal_at: None,
             is_fresh: false,
             has_moved: false,
@@ -108,9 +108,10 @@ impl World {
             Ok(()) => self.turn(),
             failed => failed,
         };
+        self.note_hits();
         if let Err(error) = &turn {
             self.note(format_args!("the daemon ends: {error}"));
-            if !self.is_faulty && !self.disk.is_off() {
+            if !self.is_broken && !self.disk.is_off() {
                 return Err(("no fault", error.to_string()));
             }
         }
@@ -313,7 +314,8 @@ impl World {
             ended.is_cut = true;
             self.disk = self.disk.crash(how);
         }
-        self.is_faulty = false;
+        self.disk.take_hits();
+        self.is_broken = false;
         self.restart_at = self.now.moment + Duration::from_millis(self.rng.random_range(0..2000));
         if self.rng.random_bool(0.2) {
             // The clock is set back.
@@ -335,7 +337,9 @@ impl World {
             10..15 => self.fail_soon(),
             _ => {}
         }
-        match Node::start(&self.disk, self.plan, self.now) {
+        let started = Node::start(&self.disk, self.plan, self.now);
+        let is_refused = self.note_hits();
+        match started {
             Ok((node, found)) => {
                 self.is_fresh = true;
                 self.lives += 1;
@@ -356,7 +360,7 @@ impl World {
                 self.die(Crash::Random { seed });
                 Ok(())
             }
-            Err(error) if self.is_faulty && !error.is_damage() => {
+            Err(error) if is_refused && !error.is_damage() => {
                 self.note(format_args!("no start: {error}"));
                 self.die(Crash::KeepAll);
                 Ok(())

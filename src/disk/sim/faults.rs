@@ -85,6 +85,17 @@ pub struct Fault {
     pub failure: Failure,
 }
 
+/// A fault that came.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hit {
+    /// Of which operation.
+    pub op: Op,
+    /// Of which file or folder, without the leading slash; of what is written, by its name then.
+    pub path: String,
+    /// How it failed.
+    pub failure: Failure,
+}
+
 pub(super) struct PowerCut;
 
 #[derive(Default)]
@@ -93,6 +104,7 @@ pub(super) struct Faults {
     changes: u64,
     cut_at: Option<u64>,
     to_come: Vec<Fault>,
+    hits: Vec<Hit>,
 }
 
 impl Faults {
@@ -116,10 +128,22 @@ impl Faults {
                 found = Some(fault.failure);
             }
         }
-        if found.is_some() {
+        if let Some(failure) = found {
+            self.hits.push(Hit { op, path: key.to_owned(), failure });
             self.to_come.retain(|fault| fault.times > 0);
         }
         Ok(found)
+    }
+
+    /// What was just hit has another name by now than when it was opened.
+    pub(super) fn name_hit(&mut self, name: String) {
+        if let Some(hit) = self.hits.last_mut() {
+            hit.path = name;
+        }
+    }
+
+    pub(super) fn take_hits(&mut self) -> Vec<Hit> {
+        std::mem::take(&mut self.hits)
     }
 
     pub(super) fn add(&mut self, fault: Fault) {

@@ -203,6 +203,9 @@ impl File for SimFile {
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         self.check_writable()?;
         let failure = self.world.begin(Op::Write, &self.key)?;
+        if failure.is_some() {
+            self.world.name_hit(&self.node);
+        }
         position(at.saturating_add(bytes.len() as u64))?;
         let at = position(at)?;
         let written = match failure {

@@ -111,6 +111,15 @@ impl Tree {
         }
     }
 
+    /// The name of a file, unless it was removed.
+    pub(super) fn name(&self, node: &Arc<Node>) -> Option<String> {
+        let is_it = |entry: &Entry| matches!(entry, Entry::File(other) if other.id == node.id);
+        self.dirs.iter().find_map(|(key, dir)| {
+            let (name, _) = dir.live.iter().find(|(_, entry)| is_it(entry))?;
+            Some(if key.is_empty() { name.clone() } else { format!("{key}/{name}") })
+        })
+    }
+
     /// What each folder holds after a crash.
     pub(super) fn names_after(
         &self,
