@@ -447,6 +447,11 @@ impl Node {
     pub(super) fn stop(mut self, now: Now, journal: &mut Journal) -> Result<(), Fatal> {
         let connections: Vec<u64> = self.connections().collect();
         connections.into_iter().for_each(|conn| self.disconnect(conn));
+        // The keeper ends the checkpoint that it is at: nobody else knows what that took to be synced.
+        if let Some(mut taking) = self.taking.take() {
+            while self.take(&mut taking, now)? {}
+            self.write_checkpoint(taking, false, now)?;
+        }
         loop {
             for number in 0..self.shards.len() {
                 self.shard_turn(number, now)?;
