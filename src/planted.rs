@@ -81,11 +81,15 @@ pub enum Bug {
     TrimmedTooMuch,
     /// A checkpoint for which there is no room ends the daemon.
     ShortageFatal,
+    /// The checksum of a line takes capital letters in its text for small ones.
+    CaseUnsummed,
+    /// The checksum of a checkpoint leaves out the groups.
+    GroupsUnsummed,
 }
 
 /// All of them.
 #[cfg(any(test, feature = "sim"))]
-pub const ALL: [Bug; 37] = [
+pub const ALL: [Bug; 39] = [
     Bug::ReplyBeforeSync,
     Bug::NoDirectorySync,
     Bug::SyncRetried,
@@ -123,6 +127,8 @@ pub const ALL: [Bug; 37] = [
     Bug::RetryRefused,
     Bug::TrimmedTooMuch,
     Bug::ShortageFatal,
+    Bug::CaseUnsummed,
+    Bug::GroupsUnsummed,
 ];
 
 /// Reads its name.
@@ -170,6 +176,17 @@ mod here {
         *set.iter().next().expect("there is one")
     }
 
+    /// The line up to its groups, for [`Bug::GroupsUnsummed`].
+    pub(crate) fn without_groups(line: &[u8]) -> &[u8] {
+        &line[..memchr::memmem::find(line, b"\"groups\"").unwrap_or(line.len())]
+    }
+
+    /// The line with small letters in its text, for [`Bug::CaseUnsummed`].
+    pub(crate) fn in_small_letters(line: &[u8]) -> Vec<u8> {
+        let at = memchr::memmem::find(line, b",\"msg\":").unwrap_or(line.len());
+        [&line[..at], &line[at..].to_ascii_lowercase()].concat()
+    }
+
     /// What was kept for such topics.
     pub(crate) fn kept(is_mine: impl Fn(&str) -> bool) -> Vec<Vec<u8>> {
         let (mine, others): (Vec<_>, Vec<_>) =
@@ -182,7 +199,7 @@ mod here {
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use here::plant;
 #[cfg(any(test, feature = "sim"))]
-pub(crate) use here::{any, has, keep, kept};
+pub(crate) use here::{any, has, in_small_letters, keep, kept, without_groups};
 
 /// No bug is planted.
 #[cfg(not(any(test, feature = "sim")))]
@@ -198,6 +215,18 @@ pub(crate) fn keep(_: &str, _: Vec<u8>) {}
 #[cfg(not(any(test, feature = "sim")))]
 pub(crate) fn any<T: Copy>(all: Vec<T>) -> T {
     all[0]
+}
+
+/// All of the line.
+#[cfg(not(any(test, feature = "sim")))]
+pub(crate) fn without_groups(line: &[u8]) -> &[u8] {
+    line
+}
+
+/// The line.
+#[cfg(not(any(test, feature = "sim")))]
+pub(crate) fn in_small_letters(line: &[u8]) -> Vec<u8> {
+    line.to_vec()
 }
 
 /// Nothing was kept.

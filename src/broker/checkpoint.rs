@@ -387,7 +387,9 @@ impl Checkpoint {
         }
         let (start, line) = next("the last line")?;
         let tail: Tail = parse_line(start, line)?;
-        let crc = format!("{:08x}", crc32c::crc32c(&bytes[..start]));
+        let lines = bytes[..start].split_inclusive(|b| *b == b'\n').map(summed);
+        let crc = lines.fold(0, crc32c::crc32c_append);
+        let crc = format!("{crc:08x}");
         if tail.crc != crc {
             return Err((start, format!("the checksum is {crc} where {} is written", tail.crc)));
         }
@@ -417,9 +419,14 @@ impl Lines<'_> {
         self.line.clear();
         serde_json::to_writer(&mut self.line, line).expect("a Vec takes all, and names are text");
         self.line.push(b'\n');
-        self.crc = crc32c::crc32c_append(self.crc, &self.line);
+        self.crc = crc32c::crc32c_append(self.crc, summed(&self.line));
         self.file.write(&self.line)
     }
+}
+
+/// What the checksum is of: all of a line.
+fn summed(line: &[u8]) -> &[u8] {
+    if planted::has(Bug::GroupsUnsummed) { planted::without_groups(line) } else { line }
 }
 
 fn parse_line<'a, T: Deserialize<'a>>(at: usize, line: &'a [u8]) -> Result<T, (usize, String)> {

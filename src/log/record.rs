@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::ids::{DerivedId, Offset, TopicName, write_hex};
+use crate::planted::{self, Bug};
 use crate::text;
 use crate::time::{Timestamp, read_decimal, write_decimal};
 
@@ -136,6 +137,13 @@ pub fn write_line(out: &mut Vec<u8>, tag: u32, offset: Offset, record: &NewRecor
 
 /// The checksum of a line of the topic with this tag, which is the checksum of its name.
 fn checksum(tag: u32, offset: Offset, line: &[u8]) -> u32 {
+    if planted::has(Bug::CaseUnsummed) {
+        return checksum_of(tag, offset, &planted::in_small_letters(line));
+    }
+    checksum_of(tag, offset, line)
+}
+
+fn checksum_of(tag: u32, offset: Offset, line: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(tag, &offset.get().to_le_bytes()), line)
 }
 

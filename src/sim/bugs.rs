@@ -18,7 +18,7 @@ pub struct Caught {
 }
 
 /// The oracle that is there for the mistake, by the name of its file; or the part of a run that is:
-/// recovery, rot, liveness, determinism.
+/// recovery, rot, liveness, determinism, no fault.
 pub fn oracle(bug: Bug) -> &'static str {
     match bug {
         Bug::ReplyBeforeSync | Bug::IntervalForgotten => "published",
@@ -29,7 +29,7 @@ pub fn oracle(bug: Bug) -> &'static str {
         | Bug::CheckpointUnsynced
         | Bug::TailBelieved
         | Bug::RemovedTooSoon => "recovery",
-        Bug::CutInTheMiddle => "rot",
+        Bug::CutInTheMiddle | Bug::CaseUnsummed | Bug::GroupsUnsummed => "rot",
         Bug::LostWakeUp | Bug::PausedForEver | Bug::FollowerForgotten => "liveness",
         Bug::HashOrder => "determinism",
         Bug::FloorPassesUnacked | Bug::DeadLetterApart => "floor",

@@ -12,6 +12,7 @@ use crate::ids::Offset;
 use crate::log::{LogError, Reader, scan};
 
 use super::node::{DIR, Node};
+use super::records::Record;
 use super::world::{Seen, World};
 
 /// Flips a bit in a copy of the disk from `before` the last start, and looks what a start on it says.
@@ -46,8 +47,25 @@ pub(super) fn check(world: &mut World, before: &SimDisk) -> Result<(), Seen> {
             let is_last = last >= world.journal.vouched();
             is_last.then_some(()).ok_or_else(|| seen(format!("the log is cut at record {last}")))
         }
-        Ok((node, _)) => read_all(world, &node, &copy).map_err(seen),
+        Ok((node, _)) => {
+            same_groups(world, &node).and_then(|()| read_all(world, &node, &copy)).map_err(seen)
+        }
     }
+}
+
+/// All groups are where they are after a start on the sound disk, which has just been.
+fn same_groups(world: &World, node: &Node) -> Result<(), String> {
+    let Some(sound) = &world.node else { return Ok(()) };
+    for topic in sound.shards.iter().flat_map(|shard| shard.topics()) {
+        let rotten = node.topic(topic.name().as_str());
+        for (group, was) in topic.progress() {
+            let is = rotten.and_then(|topic| Some(topic.group(topic.group_key(group)?).progress()));
+            if is != Some(was) {
+                return Err(format!("group {group} of {} was {was:?} and is {is:?}", topic.name()));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Everything that was answered OK is there as it was, but for messages that say they are damaged.
@@ -76,7 +94,8 @@ fn read_all(world: &World, node: &Node, copy: &SimDisk) -> Result<(), String> {
                 Ok(Some(line)) => {
                     let index =
                         usize::try_from(line.offset.get() - 1).map_err(|e| e.to_string())?;
-                    let is_known = known.get(index).is_none_or(|known| known.id == line.id);
+                    let found = Record::of(&line, topic.is_dead_letter());
+                    let is_known = known.get(index).is_none_or(|known| *known == found);
                     if !is_known {
                         return Err(format!("{name} {} is another message", line.offset));
                     }
