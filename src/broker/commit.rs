@@ -119,6 +119,7 @@ impl Commit {
 pub struct WalStats {
     last: AtomicU64,
     bytes: AtomicU64,
+    syncs: AtomicU64,
 }
 
 impl WalStats {
@@ -130,6 +131,12 @@ impl WalStats {
     /// Bytes written since the start.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How often messages have waited for a sync since the start: once for each write with
+    /// `fsync = always`, and never otherwise.
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
     }
 }
 
@@ -174,6 +181,7 @@ impl LogWriter {
         };
         if self.fsync == Fsync::Always && !planted::has(Bug::ReplyBeforeSync) {
             self.wal.sync()?;
+            self.stats.syncs.fetch_add(1, Ordering::Relaxed);
         }
         self.stats.last.store(self.wal.last().get(), Ordering::Relaxed);
         self.stats.bytes.store(self.wal.bytes_written(), Ordering::Relaxed);
@@ -409,7 +417,7 @@ mod tests {
     /// A full segment once was synced in one go, 32 MiB of it, and whoever published waited.
     #[test]
     fn a_log_that_nobody_syncs_is_synced_ahead() {
-        for (fsync, expected) in [(Fsync::Never, 1), (Fsync::Always, 0)] {
+        for (fsync, expected, syncs) in [(Fsync::Never, 1, 0), (Fsync::Always, 0, 5)] {
             let (disk, settings) = (SimDisk::new(), Settings { segment_bytes: 8 << 20 });
             let identity = Identity { node: 1, secret: 2 };
             let wal = Wal::create(arc(&disk), Path::new(DIR), identity, settings).unwrap();
@@ -420,6 +428,7 @@ mod tests {
                 writer.write(&[Submission { shard: 0, index, payload }]).unwrap();
                 jobs.extend(writer.sync_ahead());
             }
+            assert_eq!(writer.stats().syncs(), syncs, "{fsync:?}");
             assert_eq!(jobs.len(), expected, "{fsync:?}: two mebibytes, and one job at a time");
             for job in jobs {
                 job.run().unwrap();

@@ -113,6 +113,11 @@ impl Broker {
         self.stats.last().get()
     }
 
+    /// How often messages have waited for the log to be synced.
+    pub fn syncs(&self) -> u64 {
+        self.stats.syncs()
+    }
+
     /// How many shards there are.
     pub fn shards(&self) -> u32 {
         u32::try_from(self.homes.len()).expect("a handful")

@@ -142,7 +142,7 @@ impl Config {
     /// All fields empty: every key of the table is set before anyone sees it.
     fn blank() -> Config {
         Config {
-            server: Server { host: String::new(), port: 0, keep_awake: KeepAwake::Never },
+            server: Server { host: String::new(), port: 0, keep_awake: KeepAwake::Auto },
             storage: Storage {
                 data_dir: PathBuf::new(),
                 fsync: Fsync::Always,

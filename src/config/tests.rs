@@ -31,7 +31,7 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, ConfigError>) -> String {
 fn the_defaults_are_what_the_documentation_says() {
     let Config { server, storage, retention, delivery, limits, log } = Config::default();
     assert_eq!((server.host.as_str(), server.port), ("127.0.0.1", 8888));
-    assert_eq!(server.keep_awake, KeepAwake::Never);
+    assert_eq!(server.keep_awake, KeepAwake::Auto);
     assert_eq!(storage.data_dir, PathBuf::from("./data"));
     assert_eq!(storage.fsync, Fsync::Always);
     assert_eq!((storage.segment, storage.wal_segment), (64 << 20, 32 << 20));
@@ -81,7 +81,7 @@ fn a_flag_wins_over_a_variable_over_the_file_over_the_default() {
         [
             "server.host = a (file wiber.toml, line 2)",
             "server.port = 2 (variable WIBER_PORT)",
-            "server.keep_awake = never (default)",
+            "server.keep_awake = auto (default)",
             "storage.data_dir = ./data (default)",
             "storage.fsync = always (flag --fsync)",
         ]
@@ -268,7 +268,7 @@ fn the_edges_of_ranges_are_allowed() {
     for (name, good) in [
         ("server.port", &["0", "65535"][..]),
         ("server.host", &["::1", "0.0.0.0", "broker-1.example_net", "fe80::1%eth0"]),
-        ("server.keep_awake", &["never", "busy"]),
+        ("server.keep_awake", &["never", "auto", "busy"]),
         ("storage.fsync", &["interval:1ms", "interval:1m", "never"]),
         ("storage.segment", &["64KiB", "2GiB", "65536", "1_000_000"]),
         ("storage.min_free", &["0%", "90%", "0", "1GiB", "5 %"]),

@@ -99,15 +99,18 @@ impl fmt::Display for MinFree {
 pub enum KeepAwake {
     /// Not at all.
     Never,
+    /// While the log is synced so often that it counts, on a machine with few processors.
+    Auto,
     /// While messages are written or acknowledged.
     Busy,
 }
 
 impl KeepAwake {
-    /// Reads `never` or `busy`.
+    /// Reads `never`, `auto` or `busy`.
     pub(super) fn parse(text: &str) -> Option<KeepAwake> {
         match text {
             "never" => Some(KeepAwake::Never),
+            "auto" => Some(KeepAwake::Auto),
             "busy" => Some(KeepAwake::Busy),
             _ => None,
         }
@@ -118,6 +121,7 @@ impl fmt::Display for KeepAwake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             KeepAwake::Never => "never",
+            KeepAwake::Auto => "auto",
             KeepAwake::Busy => "busy",
         })
     }

@@ -242,6 +242,14 @@ pub struct HeldDevice {
     _file: fs::File,
 }
 
+/// What the system says of itself in one of its own files, such as those below `/sys`.
+///
+/// # Errors
+/// What the system says: there is no such file, or it is no text.
+pub fn system_text(path: &Path) -> io::Result<String> {
+    fs::read_to_string(path)
+}
+
 /// Writes to a device of the system, and keeps it open.
 ///
 /// # Errors

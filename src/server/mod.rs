@@ -30,7 +30,7 @@ use crate::broker::lock_file::{self, Holder};
 use crate::broker::open::{Found, OpenError};
 use crate::broker::registry::Broker;
 use crate::broker::settings::Settings;
-use crate::config::{self, Config, Fsync};
+use crate::config::{Config, Fsync};
 use crate::delivery::Policy;
 use crate::disk::Disk;
 use crate::disk::os::OsDisk;
@@ -170,11 +170,7 @@ impl Server {
             draining,
             waits_awake: workers.count() > 1,
         };
-        let looked_at = Arc::clone(&broker);
-        let keep_awake = match config.server.keep_awake {
-            config::KeepAwake::Never => None,
-            config::KeepAwake::Busy => KeepAwake::start(move || looked_at.written()),
-        };
+        let keep_awake = KeepAwake::start(config.server.keep_awake, &broker);
         let listener = tokio::spawn(listener::serve(socket, connections, context, workers));
         let data_dir = config.storage.data_dir.clone();
         let started = Started { addr, data_dir, fsync: config.storage.fsync, found };

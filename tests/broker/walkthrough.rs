@@ -509,6 +509,39 @@ fn processors_are_kept_awake_while_messages_are_written() {
     wait_for(|| !is_held(), || "let asleep".to_owned());
 }
 
+/// Nobody has asked for it, so on a machine with many processors nothing is done, and nothing is said
+/// where the system does not allow it.
+#[cfg(target_os = "linux")]
+#[test]
+fn processors_are_kept_awake_while_the_log_is_synced_without_a_pause() {
+    let device = std::path::Path::new("/dev/cpu_dma_latency");
+    // Nothing is synced sooner than in memory.
+    let temp = tempfile::tempdir_in("/dev/shm").unwrap();
+    let broker = Setup::new(&temp.path().join("data")).start();
+    let mut nc = broker.connect();
+    let is_held = || broker.open_files().iter().any(|file| file == device);
+    let mut publish = |count: u32| (0..count).for_each(|_| drop(nc.publish("chat", "hello")));
+    publish(100);
+    assert!(!is_held(), "a hundred are not enough");
+    if std::fs::File::options().write(true).open(device).is_err() {
+        publish(5000);
+        assert!(!is_held());
+        return;
+    }
+    // As in "0-3".
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
+    let last: u32 = online.trim().rsplit(['-', ',']).next().unwrap().parse().unwrap();
+    if last > 3 {
+        return;
+    }
+    let publishes = || {
+        publish(500);
+        is_held()
+    };
+    wait_for(publishes, || "kept awake".to_owned());
+    wait_for(|| !is_held(), || "let asleep".to_owned());
+}
+
 /// A subscriber whose broker was gone looked like one of a quiet topic.
 #[test]
 fn a_subscriber_says_that_its_broker_is_gone_and_that_it_is_back() {

@@ -138,10 +138,10 @@ const WEAKER: Setup = Setup { strength: Strength::Weaker, ..SAME };
 pub(crate) static SETUPS: [Setup; 14] = [
     SAME,
     Setup {
-        id: "wiber-awake",
-        mode: "awake",
+        id: "wiber-asleep",
+        mode: "asleep",
         used_for: Use::Messages,
-        settings: "the same, `server.keep_awake = busy`",
+        settings: "the same, `server.keep_awake = never`",
         ..SAME
     },
     Setup {

@@ -52,7 +52,7 @@ pub(super) fn start(setup: &Setup, program: &Path, dir: &Path) -> Result<Start> 
 }
 
 fn wiber(setup: &Setup, program: String, data: String) -> Start {
-    let keep_awake = if setup.mode == "awake" { "busy" } else { "never" };
+    let keep_awake = if setup.mode == "asleep" { "never" } else { "auto" };
     let variables = vec![
         ("WIBER_SERVER__KEEP_AWAKE", keep_awake.to_owned()),
         ("WIBER_HOST", "127.0.0.1".to_owned()),

@@ -21,9 +21,9 @@ struct Part {
 const PARTS: &[Part] = &[
     Part {
         heading: "Publishing",
-        text: "Messages a second, each answered. *Wiber awake* keeps the machine's processors from \
-               sleeping while messages are written (`server.keep_awake`), where it is allowed to; a \
-               peer gains as much if somebody else does that.",
+        text: "Messages a second, each answered. Wiber keeps the machine's processors from sleeping while \
+               its log is synced 2,000 times a second or more, where it is allowed to; *Wiber asleep* \
+               does not (`server.keep_awake = never`). A peer gains as much if somebody else does that.",
         rows: &["pub-1", "pub-1000", "pub-16x100", "pub-64x1", "pub-1k"],
         plots: &["pub-1", "pub-1000", "pub-64x1"],
     },
