@@ -81,6 +81,8 @@ pub enum Bug {
     TrimmedTooMuch,
     /// A checkpoint for which there is no room ends the daemon.
     ShortageFatal,
+    /// A follower is sent messages before it is told that it follows.
+    FollowsTooSoon,
     /// The checksum of a line takes capital letters in its text for small ones.
     CaseUnsummed,
     /// The checksum of a checkpoint leaves out the groups.
@@ -89,7 +91,7 @@ pub enum Bug {
 
 /// All of them.
 #[cfg(any(test, feature = "sim"))]
-pub const ALL: [Bug; 39] = [
+pub const ALL: [Bug; 40] = [
     Bug::ReplyBeforeSync,
     Bug::NoDirectorySync,
     Bug::SyncRetried,
@@ -127,6 +129,7 @@ pub const ALL: [Bug; 39] = [
     Bug::RetryRefused,
     Bug::TrimmedTooMuch,
     Bug::ShortageFatal,
+    Bug::FollowsTooSoon,
     Bug::CaseUnsummed,
     Bug::GroupsUnsummed,
 ];

@@ -141,7 +141,7 @@ impl Outbox {
     }
 
     /// A log that the session follows has more. With `may_send` that is sent at once if the session
-    /// sleeps and lets it be done; else the session is woken, and looks itself.
+    /// sleeps and lets it be done, and has said that it follows; else the session is woken, and looks itself.
     pub fn tell(&self, log: &LogShared, bookmark: &Arc<Bookmark>, may_send: bool) {
         let mut waiting = lock(&self.waiting);
         let next = waiting.direct.as_ref().map(|_| bookmark.get());
@@ -149,6 +149,9 @@ impl Outbox {
             // It has all there is, or will look when what it reads has come.
             return;
         }
+        // The answer to the `SUB` may still wait behind that of a `HISTORY`.
+        let is_told = bookmark.number().is_some() || planted::has(Bug::FollowsTooSoon);
+        let may_send = may_send && is_told;
         if let Some((lines, next)) = next.filter(|_| may_send).and_then(|at| rest(log, at)) {
             if !planted::has(Bug::SentAgain) {
                 bookmark.set(next);
@@ -479,6 +482,7 @@ mod tests {
         let ((log, mut append), (outbox, wire)) = (followed(), outbox(7));
         let cx = Context::from_waker(Waker::noop());
         let bookmark = Arc::new(Bookmark::new(Offset::FIRST));
+        bookmark.set_number(0);
         outbox.tell(&log, &bookmark, true);
         assert_eq!((sent(&wire).as_str(), bookmark.get().get()), ("", 1), "it is awake");
         left(&outbox);
@@ -515,6 +519,23 @@ mod tests {
             outbox.sleep(&cx, None, false, AMPLE).is_pending(),
             "it reads, and looks when it has"
         );
+    }
+
+    /// A `SUB` behind a `HISTORY`: messages came before `OK subscribed`.
+    #[test]
+    fn a_follower_who_has_not_been_told_so_looks_itself() {
+        let ((log, _), (outbox, wire)) = (followed(), outbox(7));
+        let cx = Context::from_waker(Waker::noop());
+        let bookmark = Arc::new(Bookmark::new(Offset::FIRST));
+        outbox.lend(Some(1..2));
+        outbox.tell(&log, &bookmark, true);
+        assert_eq!((sent(&wire).as_str(), bookmark.get().get()), ("", 1));
+        assert!(outbox.sleep(&cx, None, false, AMPLE).is_ready());
+        assert_eq!(outbox.take(&mut Vec::new()).due.len(), 1);
+        bookmark.set_number(0);
+        outbox.lend(Some(1..2));
+        outbox.tell(&log, &bookmark, true);
+        assert_eq!((sent(&wire).as_str(), bookmark.get().get()), ("0\n", 2));
     }
 
     #[test]

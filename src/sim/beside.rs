@@ -15,7 +15,6 @@ use super::node::{DIR, Node, Plan};
 use crate::broker::layout::Layout;
 use crate::broker::lock_file::{self, Held, Holder};
 use crate::check::{self, Guest, Level, Report};
-use crate::config::Fsync;
 use crate::disk::sim::{Crash, SimDisk};
 use crate::disk::{DirEntry, Disk, File, Lock, Open, Space};
 use crate::log::Retention;
@@ -226,7 +225,7 @@ struct Ways {
 fn live(disk: Arc<dyn Disk>, goes_on: &dyn Fn(u64) -> bool, ways: Ways) {
     let Ways { starts_again, keeps_little } = ways;
     let retention = Retention { age: None, bytes: keeps_little.then_some(0) };
-    let plan = Plan { seed: 5, fsync: Fsync::Always, unsettled_max: 100, retention };
+    let plan = Plan { seed: 5, retention, ..Plan::PLAIN };
     let wall = |step: u64| Timestamp::from_micros(1_700_000_000_000_000 + step * 1000);
     let now = |step: u64| Now { moment: Moment::from_millis(step * 10), wall: wall(step) };
     let start = |step| Node::start_on(Arc::clone(&disk), plan, now(step)).unwrap().0;

@@ -48,6 +48,7 @@ pub fn oracle(bug: Bug) -> &'static str {
         | Bug::RestLost
         | Bug::TextLost
         | Bug::HistoryShort
+        | Bug::FollowsTooSoon
         | Bug::RetryRefused => "replies",
         Bug::LastRecordCut => "prefix",
         Bug::ShortageFatal => "no fault",

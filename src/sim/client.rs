@@ -1,5 +1,6 @@
 //! Clients: publishers that try again, members that acknowledge, stall or fall silent, plain
-//! subscribers and readers of history. What they hear goes to the ledger, with what they had to hear.
+//! subscribers and readers of history, and connections that are several of these. What they hear goes to
+//! the ledger, with what they had to hear.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -62,6 +63,11 @@ impl Role {
         Role::Follower { topic, next: 0..=0 }
     }
 
+    /// One of this group.
+    pub(super) fn member(topic: &'static str, group: &'static str) -> Role {
+        Role::Member { topic, group, held: Vec::new(), heard: Moment::default() }
+    }
+
     /// Publishes to these topics.
     pub(super) fn publisher(topics: Vec<&'static str>) -> Role {
         Role::Publisher { topics, count: 0, again: VecDeque::new() }
@@ -78,8 +84,9 @@ pub(super) struct Held {
 /// An answer that must come.
 enum Expected {
     Line(String),
-    /// To `SUB`, which was sent when the topic had this end.
+    /// To the `SUB` of this part, which was sent when the topic had this end.
     Subscribed {
+        part: usize,
         line: String,
         end: u64,
     },
@@ -91,15 +98,38 @@ enum Expected {
     History(Told),
 }
 
+/// A role, and how far it has come on its connection.
+struct Part {
+    role: Role,
+    /// It has sent its `SUB`.
+    is_begun: bool,
+    is_subscribed: bool,
+}
+
+impl Part {
+    /// What it is subscribed to.
+    fn subscription(&self) -> Option<&'static str> {
+        match &self.role {
+            Role::Member { topic, .. } | Role::Follower { topic, .. } => {
+                self.is_subscribed.then_some(*topic)
+            }
+            Role::Publisher { .. } | Role::Historian { .. } => None,
+        }
+    }
+}
+
 /// A client; see the module.
 pub(super) struct Client {
     pub(super) name: String,
-    pub(super) role: Role,
+    /// No two subscribe to the same topic.
+    parts: Vec<Part>,
     pub(super) conn: Option<u64>,
-    is_begun: bool,
-    is_subscribed: bool,
     received: Vec<u8>,
-    expected: VecDeque<Expected>,
+    /// With the tag of the command, if it had one.
+    expected: VecDeque<(Option<String>, Expected)>,
+    tags: u64,
+    /// It has said `QUIT`, and says nothing more.
+    is_leaving: bool,
     /// Does nothing before.
     idle_until: Moment,
     /// A message of it was answered OK since faults are over.
@@ -107,15 +137,16 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(name: String, role: Role) -> Self {
+    pub(super) fn new(name: String, roles: Vec<Role>) -> Self {
+        let part = |role| Part { role, is_begun: false, is_subscribed: false };
         Self {
             name,
-            role,
+            parts: roles.into_iter().map(part).collect(),
             conn: None,
-            is_begun: false,
-            is_subscribed: false,
             received: Vec::new(),
             expected: VecDeque::new(),
+            tags: 0,
+            is_leaving: false,
             idle_until: Moment::default(),
             is_served: false,
         }
@@ -124,88 +155,123 @@ impl Client {
     /// It has a new connection.
     pub(super) fn connected(&mut self, conn: u64, now: Moment) {
         self.conn = Some(conn);
-        self.is_begun = false;
-        self.is_subscribed = false;
         self.received.clear();
-        self.expected = VecDeque::from([Expected::Line("OK connected".to_owned())]);
-        match &mut self.role {
-            Role::Member { held, heard, .. } => {
+        self.expected = VecDeque::from([(None, Expected::Line("OK connected".to_owned()))]);
+        self.is_leaving = false;
+        for part in &mut self.parts {
+            (part.is_begun, part.is_subscribed) = (false, false);
+            if let Role::Member { held, heard, .. } = &mut part.role {
                 held.clear();
                 *heard = now;
             }
-            Role::Follower { .. } | Role::Publisher { .. } | Role::Historian { .. } => {}
         }
+    }
+
+    /// Whether it publishes, among other things or not.
+    pub(super) fn publishes(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part.role, Role::Publisher { .. }))
     }
 
     /// Its connection is gone. What it had asked for may have been done or not.
     pub(super) fn disconnected(&mut self) {
         self.conn = None;
-        for expected in self.expected.drain(..) {
-            if let (Role::Publisher { again, .. }, Expected::Published { topic, message }) =
-                (&mut self.role, expected)
-            {
-                again.push_back((topic, message));
-            }
+        let unanswered = self.expected.drain(..).filter_map(|(_, expected)| match expected {
+            Expected::Published { topic, message } => Some((topic, message)),
+            _ => None,
+        });
+        let again = self.parts.iter_mut().find_map(|part| match &mut part.role {
+            Role::Publisher { again, .. } => Some(again),
+            _ => None,
+        });
+        if let Some(again) = again {
+            again.extend(unanswered);
         }
     }
 
     /// Whether everything that it asked for is answered, but for heartbeats, which never end. A
     /// publisher asks until it is served: when the disk is well, publishing has to be possible.
     pub(super) fn is_answered(&self) -> bool {
-        let is_publisher = matches!(self.role, Role::Publisher { .. });
-        (self.is_served || !is_publisher)
-            && self.expected.iter().all(|expected| matches!(expected, Expected::Line(_)))
+        (self.is_served || !self.publishes())
+            && self.expected.iter().all(|(_, expected)| matches!(expected, Expected::Line(_)))
     }
 
     /// Whether there is something for it that it has not, if it is there to read all.
     pub(super) fn lags(&self, node: &Node) -> bool {
-        let Role::Follower { topic, next } = &self.role else { return false };
-        let Extent { first, end, .. } = node.extent(topic);
-        // What is no longer kept will not come.
-        !self.is_subscribed || *next.end().max(&first) <= end
+        self.parts.iter().any(|part| {
+            let Role::Follower { topic, next } = &part.role else { return false };
+            let Extent { first, end, .. } = node.extent(topic);
+            // What is no longer kept will not come.
+            !part.is_subscribed || *next.end().max(&first) <= end
+        })
     }
 
     /// Does what it feels like; gives the bytes that it sends.
     pub(super) fn act(&mut self, scene: &mut Scene<'_>) -> Vec<u8> {
-        let mut out = String::new();
-        if scene.now < self.idle_until && !scene.is_calm {
+        if self.is_leaving || scene.now < self.idle_until && !scene.is_calm {
             return Vec::new();
         }
         if scene.rng.random_bool(0.02) {
             self.idle_until = scene.now + Duration::from_millis(scene.rng.random_range(500..9000));
         }
-        if !std::mem::replace(&mut self.is_begun, true) {
-            self.begin(scene.node, &mut out);
+        let at = scene.rng.random_range(0..self.parts.len());
+        let mut asked = Vec::new();
+        if !std::mem::replace(&mut self.parts[at].is_begun, true) {
+            // Now and then it has to wait for the answer.
+            let history_of = self.history_of().filter(|_| self.may_ask_history());
+            if let Some(topic) = history_of.filter(|_| scene.rng.random_bool(0.3)) {
+                asked.push(history(topic, scene));
+            }
+            asked.extend(self.begin(at, scene.node));
         }
-        if self.expected.len() < WINDOW {
-            self.ask(scene, &mut out);
+        let asks_history = |(_, asked): &(String, _)| matches!(asked, Expected::History(_));
+        if self.expected.len() < WINDOW && !asked.iter().any(asks_history) {
+            self.ask(at, scene, &mut asked);
         }
-        for line in out.lines() {
+        // Who does more begins anew more often: what it says first is what may go wrong.
+        if scene.rng.random_range(0..400) < self.parts.len() && !scene.is_calm {
+            self.is_leaving = true;
+            asked.push(("QUIT".to_owned(), Expected::Line("OK bye".to_owned())));
+        }
+        let mut out = String::new();
+        for (command, expected) in asked {
+            let tag = scene.rng.random_bool(0.2).then(|| {
+                self.tags += 1;
+                format!("t-{}", self.tags)
+            });
+            let line = match &tag {
+                Some(tag) => format!("@{tag} {command}"),
+                None => command,
+            };
             scene.trace.line(scene.now, format_args!("{} → {line}", self.name));
+            out.push_str(&line);
+            out.push('\n');
+            self.expected.push_back((tag, expected));
         }
         out.into_bytes()
     }
 
-    fn begin(&mut self, node: &Node, out: &mut String) {
-        match &self.role {
-            Role::Member { topic, group, .. } => {
-                out.push_str(&format!("SUB {topic} {group}\n"));
+    /// The first that a part says.
+    fn begin(&self, part: usize, node: &Node) -> Option<(String, Expected)> {
+        let (topic, group) = match &self.parts[part].role {
+            Role::Member { topic, group, .. } => (topic, Some(group)),
+            Role::Follower { topic, .. } => (topic, None),
+            Role::Publisher { .. } | Role::Historian { .. } => return None,
+        };
+        let (command, line) = match group {
+            Some(group) => {
                 let line = format!("OK subscribed {topic} in group {group}");
-                let end = node.extent(topic).end;
-                self.expected.push_back(Expected::Subscribed { line, end });
+                (format!("SUB {topic} {group}"), line)
             }
-            Role::Follower { topic, .. } => {
-                out.push_str(&format!("SUB {topic}\n"));
-                let (line, end) = (format!("OK subscribed {topic}"), node.extent(topic).end);
-                self.expected.push_back(Expected::Subscribed { line, end });
-            }
-            Role::Publisher { .. } | Role::Historian { .. } => {}
-        }
+            None => (format!("SUB {topic}"), format!("OK subscribed {topic}")),
+        };
+        let end = node.extent(topic).end;
+        Some((command, Expected::Subscribed { part, line, end }))
     }
 
-    fn ask(&mut self, scene: &mut Scene<'_>, out: &mut String) {
+    /// What a part says next, and what it expects for it.
+    fn ask(&mut self, at: usize, scene: &mut Scene<'_>, out: &mut Vec<(String, Expected)>) {
         let (rng, ledger, name) = (&mut *scene.rng, &mut *scene.ledger, &self.name);
-        match &mut self.role {
+        match &mut self.parts[at].role {
             Role::Publisher { .. }
                 if scene.is_calm && (self.is_served || !self.expected.is_empty()) => {}
             Role::Publisher { topics, count, again } => {
@@ -217,40 +283,48 @@ impl Client {
                         let topic = topics[rng.random_range(0..topics.len())];
                         (topic, text(name, *count, rng))
                     });
-                    out.push_str(&format!("PUB {topic} {message}\n"));
                     ledger.send(&message, topic);
-                    self.expected.push_back(Expected::Published { topic, message });
+                    let command = format!("PUB {topic} {message}");
+                    out.push((command, Expected::Published { topic, message }));
                 }
             }
             Role::Member { topic, group, held, heard } => {
                 let is_due = |held: &Held| held.due.is_some_and(|due| due <= scene.now);
                 while let Some(at) = held.iter().position(is_due) {
                     let Held { id, offset, .. } = held.remove(at);
-                    out.push_str(&format!("ACK {id}\n"));
                     let unit = ((*topic).to_owned(), (*group).to_owned(), offset);
                     *ledger.acks_sent.entry(unit.clone()).or_default() += 1;
-                    self.expected.push_back(Expected::Acked(unit));
+                    out.push((format!("ACK {id}"), Expected::Acked(unit)));
                 }
                 if scene.now >= *heard + HEARTBEAT || !out.is_empty() {
                     *heard = scene.now;
                     if out.is_empty() {
-                        out.push_str("HEARTBEAT\n");
-                        let answer = "OK heartbeat_received".to_owned();
-                        self.expected.push_back(Expected::Line(answer));
+                        let answer = Expected::Line("OK heartbeat_received".to_owned());
+                        out.push(("HEARTBEAT".to_owned(), answer));
                     }
                 }
             }
             Role::Follower { .. } => {}
             Role::Historian { topic } => {
-                if self.expected.is_empty() && !scene.is_calm && rng.random_bool(0.2) {
-                    let wanted = rng.random_range(0..60);
-                    out.push_str(&format!("HISTORY {topic} {wanted}\n"));
-                    let asked = scene.node.extent(topic);
-                    let told = Told { topic, wanted, asked, count: 0, first: 0, last: 0 };
-                    self.expected.push_back(Expected::History(told));
+                let topic = *topic;
+                if self.may_ask_history() && !scene.is_calm && scene.rng.random_bool(0.2) {
+                    out.push(history(topic, scene));
                 }
             }
         }
+    }
+
+    /// One at a time.
+    fn may_ask_history(&self) -> bool {
+        !self.expected.iter().any(|(_, asked)| matches!(asked, Expected::History(_)))
+    }
+
+    /// The topic of which it reads histories, if it does that.
+    fn history_of(&self) -> Option<&'static str> {
+        self.parts.iter().find_map(|part| match part.role {
+            Role::Historian { topic } => Some(topic),
+            _ => None,
+        })
     }
 
     /// Bytes arrived.
@@ -260,8 +334,22 @@ impl Client {
             let line: Vec<u8> = self.received.drain(..=end).collect();
             let line = String::from_utf8_lossy(&line[..end]).into_owned();
             scene.trace.line(scene.now, format_args!("{} ← {line}", self.name));
-            let due = self.take(&line, scene);
+            let (line, due) = match self.untagged(&line) {
+                Ok(line) => (line.to_owned(), self.take(line, scene)),
+                Err(due) => (line, due),
+            };
             scene.ledger.heard.push(Heard { who: self.name.clone(), line, due });
+        }
+    }
+
+    /// The line without the tag that an answer has to have now.
+    fn untagged<'l>(&self, line: &'l str) -> Result<&'l str, Due> {
+        match self.expected.front() {
+            Some((Some(tag), _)) if !line.starts_with("MSG ") => {
+                let prefix = format!("@{tag} ");
+                line.strip_prefix(&prefix).ok_or_else(|| Due::Line(format!("{prefix}…")))
+            }
+            _ => Ok(line),
         }
     }
 
@@ -271,7 +359,7 @@ impl Client {
         if words[0] == "MSG" {
             return self.message(&words, scene);
         }
-        if let Some(Expected::History(told)) = self.expected.front_mut()
+        if let Some((_, Expected::History(told))) = self.expected.front_mut()
             && words[0] == "HISTORY"
         {
             let last = (told.count > 0).then_some(told.last);
@@ -280,13 +368,14 @@ impl Client {
             told.count += 1;
             return Due::History { topic: told.topic, last };
         }
-        let Some(expected) = self.expected.pop_front() else { return Due::Nothing };
+        let Some((_, expected)) = self.expected.pop_front() else { return Due::Nothing };
         let is = |what: [&str; 2]| words.get(..2) == Some(&what);
         match expected {
             Expected::Line(line) => Due::Line(line),
-            Expected::Subscribed { line, end } => {
-                self.is_subscribed = true;
-                if let Role::Follower { topic, next } = &mut self.role {
+            Expected::Subscribed { part, line, end } => {
+                let part = &mut self.parts[part];
+                part.is_subscribed = true;
+                if let Role::Follower { topic, next } = &mut part.role {
                     *next = end + 1..=scene.node.extent(topic).end + 1;
                 }
                 Due::Line(line)
@@ -312,8 +401,9 @@ impl Client {
     }
 
     fn message(&mut self, words: &[&str], scene: &mut Scene<'_>) -> Due {
-        match &mut self.role {
-            _ if !self.is_subscribed => Due::Nothing,
+        let is_of = |part: &&mut Part| part.subscription() == words.get(1).copied();
+        let Some(part) = self.parts.iter_mut().find(is_of) else { return Due::Nothing };
+        match &mut part.role {
             Role::Follower { topic, next } => {
                 let due = Due::Follow { topic, next: next.clone() };
                 if let Some(offset) = offset(words) {
@@ -337,6 +427,14 @@ impl Client {
             Role::Publisher { .. } | Role::Historian { .. } => Due::Nothing,
         }
     }
+}
+
+/// Asks for some of a topic's last messages.
+fn history(topic: &'static str, scene: &mut Scene<'_>) -> (String, Expected) {
+    let wanted = scene.rng.random_range(0..60);
+    let asked = scene.node.extent(topic);
+    let told = Told { topic, wanted, asked, count: 0, first: 0, last: 0 };
+    (format!("HISTORY {topic} {wanted}"), Expected::History(told))
 }
 
 /// A message that was never sent before.

@@ -19,6 +19,8 @@ pub(super) const SYNC_TIME: Duration = Duration::from_millis(30);
 pub(super) struct Ended {
     /// When. It may have failed to start since.
     pub(super) at: Moment,
+    /// Its setting.
+    pub(super) fsync: Fsync,
     /// Whether the power went, then or since: what was not synced may be gone.
     pub(super) is_cut: bool,
     /// The last record that it wrote to the log.
@@ -28,19 +30,19 @@ pub(super) struct Ended {
 /// What may be lost.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Loss {
-    fsync: Fsync,
     ended: Ended,
 }
 
 impl Loss {
-    /// What may be lost of a daemon that ended like this; `None` if nothing may.
-    pub(super) fn of(fsync: Fsync, ended: Ended) -> Option<Loss> {
-        (ended.is_cut && fsync != Fsync::Always).then_some(Loss { fsync, ended })
+    /// What may be lost of a daemon that ended like this; `None` if nothing may. What was there when it
+    /// started may not: a start syncs what it has found, whatever the setting was before.
+    pub(super) fn of(ended: Ended) -> Option<Loss> {
+        (ended.is_cut && ended.fsync != Fsync::Always).then_some(Loss { ended })
     }
 
     /// Whether it may have taken what was promised at that moment.
     pub(super) fn excuses(&self, promised: Moment) -> bool {
-        match self.fsync {
+        match self.ended.fsync {
             Fsync::Always => false,
             Fsync::Interval(interval) => promised + interval + SYNC_TIME >= self.ended.at,
             Fsync::Never => true,

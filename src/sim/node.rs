@@ -58,7 +58,7 @@ pub(super) const UNSENT_MAX: usize = 100;
 /// How long a member may be silent.
 pub(super) const DEAD_AFTER: Duration = Duration::from_secs(6);
 
-/// What differs from run to run.
+/// What differs from run to run, and now and then from life to life.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     pub(super) seed: u64,
@@ -67,36 +67,72 @@ pub(super) struct Plan {
     pub(super) unsettled_max: usize,
     /// How much of a topic is kept.
     pub(super) retention: Retention,
+    /// When a segment of a topic is full, in bytes.
+    pub(super) log_bytes: u64,
+    /// The same of the write-ahead log.
+    pub(super) wal_bytes: u64,
 }
 
 impl Plan {
+    /// Everything is synced, and nothing is ever too old or too much.
+    pub(super) const PLAIN: Plan = Plan {
+        seed: 0,
+        fsync: Fsync::Always,
+        unsettled_max: 100,
+        retention: Retention { age: None, bytes: None },
+        log_bytes: 2000,
+        wal_bytes: 8 << 10,
+    };
+
     /// The plan of this seed.
     pub(super) fn draw(seed: u64, rng: &mut StdRng) -> Plan {
-        let fsync = match rng.random_range(0..10) {
-            0..6 => Fsync::Always,
-            6..8 => Fsync::Interval(Duration::from_millis(rng.random_range(1..400))),
-            _ => Fsync::Never,
-        };
-        // Below what the members of a group may hold together, or out of reach.
-        let unsettled_max = if rng.random_bool(0.3) { 5 } else { 1000 };
         // Little more than a segment, or not for much longer than a message is handled, or both.
         let bytes = (seed % 3 == 1).then_some(3000);
         let age = (seed % 4 == 1).then_some(Duration::from_secs(3));
-        Plan { seed, fsync, unsettled_max, retention: Retention { age, bytes } }
+        let (fsync, unsettled_max) = (any_fsync(rng), any_bound(rng));
+        Plan { seed, fsync, unsettled_max, retention: Retention { age, bytes }, ..Plan::PLAIN }
     }
+
+    /// Somebody has changed a setting before the next start.
+    pub(super) fn change(&mut self, rng: &mut StdRng) {
+        match rng.random_range(0..5) {
+            0 => self.fsync = any_fsync(rng),
+            1 => self.unsettled_max = any_bound(rng),
+            2 => {
+                let bytes = rng.random_bool(0.5).then(|| rng.random_range(1000..6000));
+                let age = rng.random_bool(0.3).then(|| Duration::from_secs(rng.random_range(2..9)));
+                self.retention = Retention { age, bytes };
+            }
+            3 => self.log_bytes = rng.random_range(500..4000),
+            _ => self.wal_bytes = [8, 12, 16][rng.random_range(0..3)] << 10,
+        }
+    }
+}
+
+fn any_fsync(rng: &mut StdRng) -> Fsync {
+    match rng.random_range(0..10) {
+        0..6 => Fsync::Always,
+        6..8 => Fsync::Interval(Duration::from_millis(rng.random_range(1..400))),
+        _ => Fsync::Never,
+    }
+}
+
+/// Below what the members of a group may hold together, or out of reach.
+fn any_bound(rng: &mut StdRng) -> usize {
+    if rng.random_bool(0.3) { 5 } else { 1000 }
 }
 
 /// The settings of a life: everything small, so that everything happens often.
 fn settings(plan: Plan) -> Settings {
-    let Plan { seed, fsync, unsettled_max, retention } = plan;
+    let Plan { seed, fsync, unsettled_max, retention, log_bytes, wal_bytes } = plan;
     Settings {
         data_dir: PathBuf::from(DIR),
         shards: SHARDS,
         node_seed: seed,
         wal_secret: !seed,
         fsync,
-        wal: wal::Settings { segment_bytes: 8 << 10 },
-        log: LogSettings { segment_bytes: 2000 },
+        wal: wal::Settings { segment_bytes: wal_bytes },
+        log: LogSettings { segment_bytes: log_bytes },
         checkpoint_bytes: 4 << 10,
         checkpoint_interval: Duration::from_secs(5),
         retention,

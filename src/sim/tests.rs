@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::Fsync;
 use crate::disk::sim::{Crash, SimDisk};
-use crate::log::Retention;
 use crate::time::{Moment, Now, Timestamp};
 
 use super::journal::Journal;
@@ -31,8 +29,7 @@ fn the_same_seed_is_the_same_run_and_another_is_another() {
 /// As the daemon's keeper does: what a checkpoint on its way has taken to be synced is not forgotten.
 #[test]
 fn a_stop_in_order_beside_a_checkpoint_loses_nothing() {
-    let retention = Retention { age: None, bytes: None };
-    let plan = Plan { seed: 0, fsync: Fsync::Always, unsettled_max: 100, retention };
+    let plan = Plan::PLAIN;
     let wall = Timestamp::from_micros(1_700_000_000_000_000);
     let now = |seconds| {
         let time = Duration::from_secs(seconds);

@@ -212,8 +212,8 @@ impl World {
 
     /// A client connects, reads what arrived, or does something.
     fn client_turn(&mut self) {
-        let publishes = |client: &Client| matches!(client.role, Role::Publisher { .. });
-        let publishers = self.clients.iter().filter(|client| publishes(client)).count();
+        // Those that do nothing else come first.
+        let publishers = self.clients.iter().take_while(|client| client.publishes()).count();
         let is_busy = self.rng.random_bool(0.3);
         let at = self.rng.random_range(0..if is_busy { publishers } else { self.clients.len() });
         let Some(node) = &mut self.node else { return };
@@ -301,7 +301,8 @@ impl World {
     pub(super) fn die(&mut self, how: Crash) {
         self.note(format_args!("the daemon is gone: {how:?}"));
         let (at, last) = (self.now.moment, self.journal.last());
-        let ended = self.ended.get_or_insert(Ended { at, is_cut: false, last });
+        let fsync = self.plan.fsync;
+        let ended = self.ended.get_or_insert(Ended { at, fsync, is_cut: false, last });
         if let Some(node) = self.node.take() {
             ended.last = node.last_written();
         }
@@ -337,6 +338,11 @@ impl World {
             10..15 => self.fail_soon(),
             _ => {}
         }
+        if left.is_some() && self.rng.random_bool(0.2) {
+            self.plan.change(&mut self.rng);
+            let plan = self.plan;
+            self.note(format_args!("{plan:?}"));
+        }
         let started = Node::start(&self.disk, self.plan, self.now);
         let is_refused = self.note_hits();
         match started {
@@ -345,7 +351,7 @@ impl World {
                 self.lives += 1;
                 self.note(format_args!("the daemon starts: {found:?}"));
                 self.journal.cut(node.last_written());
-                if let Some(loss) = self.ended.and_then(|ended| Loss::of(self.plan.fsync, ended)) {
+                if let Some(loss) = self.ended.and_then(Loss::of) {
                     self.forgive(&node, &loss);
                 }
                 self.node = Some(node);
@@ -425,7 +431,8 @@ impl World {
         node.stop(self.now, &mut self.journal).map_err(|error| ("stop", error.to_string()))?;
         self.die(Crash::LoseUnsynced);
         // Nothing at all may be lost.
-        let ended = Ended { at: self.now.moment, is_cut: false, last: self.journal.last() };
+        let (at, fsync) = (self.now.moment, self.plan.fsync);
+        let ended = Ended { at, fsync, is_cut: false, last: self.journal.last() };
         self.ended = Some(ended);
         let started = Node::start(&self.disk, self.plan, self.now);
         let (node, found) = started.map_err(|error| ("recovery", error.to_string()))?;
@@ -440,25 +447,37 @@ impl World {
 /// Who takes part.
 fn cast(rng: &mut StdRng) -> Vec<Client> {
     let mut clients = Vec::new();
-    let mut add = |kind: &str, role| {
+    let mut add = |kind: &str, roles| {
         let name = format!("{kind}{}", clients.len());
-        clients.push(Client::new(name, role));
+        clients.push(Client::new(name, roles));
     };
     for _ in 0..rng.random_range(1..4) {
-        add("pub", Role::publisher(vec!["a", "b", "c"]));
+        add("pub", vec![Role::publisher(vec!["a", "b", "c"])]);
     }
     let groups = [("a", "g"), ("a", "h"), ("b", "g"), ("a.dlq", "d")];
     for (topic, group) in groups {
         for _ in 0..rng.random_range(1..4) {
-            add(
-                "member",
-                Role::Member { topic, group, held: Vec::new(), heard: Moment::default() },
-            );
+            add("member", vec![Role::member(topic, group)]);
         }
     }
-    add("sub", Role::follower("a"));
-    add("sub", Role::follower("c"));
-    add("hist", Role::Historian { topic: "b" });
+    add("sub", vec![Role::follower("a")]);
+    add("sub", vec![Role::follower("c")]);
+    add("hist", vec![Role::Historian { topic: "b" }]);
+    // One connection for all of it.
+    let roles = [
+        Role::member("a", "h"),
+        Role::member("b", "g"),
+        Role::follower("c"),
+        Role::Historian { topic: "b" },
+        Role::publisher(vec!["b", "c"]),
+    ];
+    let mut roles = Vec::from(roles);
+    while roles.len() > 1 && rng.random_bool(0.3) {
+        roles.swap_remove(rng.random_range(0..roles.len()));
+    }
+    add("all", roles);
+    let topics = [Role::Historian { topic: "a" }, Role::follower("b"), Role::follower("c")];
+    add("reader", Vec::from(topics));
     clients
 }
 

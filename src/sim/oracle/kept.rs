@@ -15,6 +15,14 @@ use super::View;
 pub(super) struct Kept {
     firsts: BTreeMap<String, Offset>,
     begins: BTreeMap<String, Vec<Offset>>,
+    /// What was to be kept when it was last looked: what a life has decided may be seen in the next one,
+    /// which keeps more.
+    before: Retention,
+    /// All that was to be kept at some time, if it is not known since when the topics begin where they do.
+    ever: Vec<Retention>,
+    is_forgotten: bool,
+    /// How large segments were when it was last looked.
+    segment_bytes: u64,
     /// The latest that the clock has been: it is set back now and then.
     latest: Timestamp,
     trims: usize,
@@ -23,6 +31,18 @@ pub(super) struct Kept {
 impl Kept {
     pub(super) fn check(&mut self, view: &View<'_>) -> Result<(), String> {
         self.latest = self.latest.max(view.now.wall);
+        let retention = view.node.settings.retention;
+        // The log is applied again with segments of another size, and only whole ones go: a topic may begin
+        // earlier than it did.
+        let segment_bytes = view.node.settings.log.segment_bytes;
+        if std::mem::replace(&mut self.segment_bytes, segment_bytes) != segment_bytes {
+            self.forget();
+        }
+        if !self.ever.contains(&retention) {
+            self.ever.push(retention);
+        }
+        let last = [retention, self.before];
+        let any = if self.is_forgotten { &self.ever[..] } else { &last };
         for topic in view.node.shards.iter().flat_map(|shard| shard.topics()) {
             let (name, first) = (topic.name(), topic.log().first());
             if name.is_dead_letter() && first > Offset::FIRST {
@@ -41,13 +61,14 @@ impl Kept {
             if first > *before {
                 self.trims += 1;
                 let begins = self.begins.get(name.as_str()).map_or(&[][..], Vec::as_slice);
-                may_go(view, topic, *before, begins, self.latest)?;
+                may_go(view, topic, *before, begins, self.latest, any)?;
             }
             *before = first;
-            if !view.node.settings.retention.is_off() {
+            if !retention.is_off() {
                 self.begins.insert(name.as_str().to_owned(), topic.log().shared().begins());
             }
         }
+        (self.before, self.is_forgotten) = (retention, false);
         Ok(())
     }
 
@@ -60,19 +81,20 @@ impl Kept {
     pub(super) fn forget(&mut self) {
         self.firsts.clear();
         self.begins.clear();
+        self.is_forgotten = true;
     }
 }
 
-/// Whether each segment that went since the topic began with `before` was too old, or too much of it was
-/// left with it. Of segments that nobody saw, two count as one: more is allowed then, never less.
+/// Whether each segment that went since the topic began with `before` was too old by any of these settings,
+/// or too much of it was left with it. Of segments that nobody saw, two count as one: more is allowed then, never less.
 fn may_go(
     view: &View<'_>,
     topic: &Topic,
     before: Offset,
     begins: &[Offset],
     latest: Timestamp,
+    any: &[Retention],
 ) -> Result<(), String> {
-    let Retention { age, bytes } = view.node.settings.retention;
     let (name, first) = (topic.name(), topic.log().first());
     let index = |offset: Offset| usize::try_from(offset.get() - 1).expect("few messages");
     let Some(all) = view.records.topics.get(name.as_str()) else { return Ok(()) };
@@ -81,13 +103,16 @@ fn may_go(
     for segment in begins.windows(2) {
         let [begin, next] = [index(segment[0]), index(segment[1])];
         let Some(last) = all.get(next - 1) else { continue };
-        let is_old = age.is_some_and(|age| last.ts.plus(age) < latest);
         let left: u64 = all[begin..].iter().map(|record| record.bytes).sum();
-        if !is_old && bytes.is_none_or(|most| left <= most) {
+        let goes = |Retention { age, bytes }: &Retention| {
+            age.is_some_and(|age| last.ts.plus(age) < latest)
+                || bytes.is_some_and(|most| left > most)
+        };
+        if !any.iter().any(goes) {
             let (from, ts) = (segment[0], last.ts);
             return Err(format!(
                 "{name} begins with {first}: what went from {from} on was of {ts} at {latest} and \
-                 {left} bytes with all behind it, and {age:?} and {bytes:?} are to be kept"
+                 {left} bytes with all behind it, and this is to be kept: {any:?}"
             ));
         }
     }
