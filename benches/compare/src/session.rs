@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::args::Args;
-use crate::machine::{Limits, Machine, Ticks, cache_line};
+use crate::machine::{Limits, Machine, Ticks, ask_for_memory, cache_line};
 use crate::peers::{Found, Peer, SETUPS, Setup, Watchdog, can_install, find, install};
 use crate::results::{ROWS, Results, Run, WAITING};
 use crate::say;
@@ -171,6 +171,7 @@ impl Session {
     fn once(&self, round: u32, name: &str, work: Work, setup: &Setup) -> Run {
         let mut best: Option<Run> = None;
         for repeats in 0..=REPEATS_MAX {
+            ask_for_memory();
             let cache_line = cache_line(CACHE_LINE);
             let before = Ticks::read();
             let result = self.bench.run(work, setup);

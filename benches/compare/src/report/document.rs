@@ -179,7 +179,8 @@ fn cache_lines(results: &Results, out: &mut String) {
     shares.sort_by(|(_, a), (_, b)| a.total_cmp(b));
     let [(least, few), .., (most, many)] = &shares[..] else { return };
     let text = format!(
-        "Before each run a cache line went there and back between two processors: nine times of ten \
+        "Before each run the machine was asked for a gibibyte of memory, so that nobody pays for what \
+         others have left untouched, and a cache line went there and back between two processors: nine times of ten \
          in {:.0} to {:.0} ns, under {NEAR_NANOS:.0} in {:.0} % of all runs, and from {:.0} % ({least}) \
          to {:.0} % ({most}) of those of one setup. The others had processors that share no cache, \
          which the host decides, and whoever passes memory between threads is up to twice as slow \
