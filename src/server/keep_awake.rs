@@ -90,7 +90,9 @@ fn watch(number: impl Fn() -> u64 + Send + 'static, least: u64) -> io::Result<Se
             } else if held.is_none() {
                 // Whoever could once can again.
                 held = hold(Path::new(DEVICE)).ok();
-                tracing::debug!(event = "kept_awake", "the processors are kept awake");
+                if held.is_some() {
+                    tracing::debug!(event = "kept_awake", "the processors are kept awake");
+                }
             }
         }
     };

@@ -86,7 +86,8 @@ impl Kept {
 }
 
 /// Whether each segment that went since the topic began with `before` was too old by any of these settings,
-/// or too much of it was left with it. Of segments that nobody saw, two count as one: more is allowed then, never less.
+/// or too much of it was left with it. Of segments that nobody saw, two count as one: more is allowed then,
+/// never less.
 fn may_go(
     view: &View<'_>,
     topic: &Topic,
